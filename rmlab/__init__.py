@@ -1,0 +1,26 @@
+"""rmlab: the lab bench for reward models. `from rmlab import RewardTrainer, RewardConfig`."""
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+# Public names and their homes, imported on first use: `rmlab --help` must not wait for torch.
+_HOMES = {
+    "RewardTrainer": "rmlab.trainer",
+    "RewardConfig": "rmlab.trainer",
+    "Preferences": "rmlab.losses",
+    "LOSSES": "rmlab.losses",
+    "DATASETS": "rmlab.data",
+    "Comparison": "rmlab.data",
+    "Preference": "rmlab.data",
+    "UserError": "rmlab.errors",
+    "run": "rmlab.runner",
+}
+__all__ = list(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'rmlab' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

@@ -1,0 +1,273 @@
+"""The types of conf/train.yaml, the hash that names a run, and every check that needs no model. No torch here."""
+
+import ast
+import difflib
+import hashlib
+import importlib.util
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, DictConfig, OmegaConf
+
+from rmlab.errors import UserError, did_you_mean
+
+HERE = Path(__file__).parent
+# In a wheel conf/ lies inside the package, in a checkout (and an editable install) beside it.
+CONF = HERE / "conf" if (HERE / "conf").is_dir() else HERE.parent / "conf"
+
+# Config nodes that say where and how a run is watched, not what it computes.
+PLACES = ("study", "run", "logger", "hydra")
+
+# Fields of RewardConfig that the runner sets from elsewhere in the config.
+SET_ELSEWHERE = {
+    "output_dir": "run.dir",
+    "seed": "seed",
+    "report_to": "logger",
+    "run_name": "run.name",
+    "max_length": "data.max_length",
+    "overlong": "data.overlong",
+    "identical": "data.identical",
+    "prompt_overlap": "data.prompt_overlap",
+    "pair_weighting": "data.pair_weighting",
+    "dataset_num_proc": "run.num_proc",
+    "cache_dir": "run.cache_dir",
+    "model_init_kwargs": "model.init_kwargs",
+    "trust_remote_code": "model.trust_remote_code",
+    "chat_template_path": "model.chat_template",
+    "eos_token": "model.eos_token",
+    "pad_token": "model.pad_token",
+    "center_rewards_coefficient": "loss.center.weight",
+}
+
+
+@dataclass
+class Run:
+    name: str = MISSING
+    id: str = MISSING
+    dir: str = MISSING
+    redo: bool = MISSING
+    cache_dir: str | None = MISSING
+    num_proc: int | None = MISSING
+
+
+@dataclass
+class Model:
+    path: str | None = MISSING
+    config: dict[str, Any] = MISSING
+    tokenizer: str | None = MISSING
+    dtype: str = MISSING
+    attn_implementation: str | None = MISSING
+    head_init: Any = MISSING
+    pad_token: str | None = MISSING
+    eos_token: str | None = MISSING
+    chat_template: str | None = MISSING
+    revision: str | None = MISSING
+    trust_remote_code: bool = MISSING
+    quantization: dict[str, Any] = MISSING
+    init_kwargs: dict[str, Any] = MISSING
+
+
+@dataclass
+class Data:
+    train: dict[str, Any] = MISSING
+    eval: dict[str, Any] = MISSING
+    eval_fraction: float = MISSING
+    max_rows: int | None = MISSING
+    split_seed: int = MISSING
+    max_length: int | None = MISSING
+    overlong: str = MISSING
+    identical: str = MISSING
+    prompt_overlap: str = MISSING
+    pair_weighting: str = MISSING
+    chat_template_kwargs: dict[str, Any] = MISSING
+    # What conf/data/files.yaml fills its one source from; unset elsewhere.
+    path: str | None = None
+    name: str | None = None
+    split: str | None = None
+    revision: str | None = None
+    columns: dict[str, Any] | None = None
+    prompt_separator: str | None = None
+    streaming: bool | None = None
+
+
+@dataclass
+class Config:
+    study: str = MISSING
+    seed: int = MISSING
+    plugins: list[str] = MISSING
+    run: Run = MISSING
+    model: Model = MISSING
+    data: Data = MISSING
+    loss: dict[str, Any] = MISSING
+    peft: dict[str, Any] = MISSING
+    logger: dict[str, Any] = MISSING
+    trainer: dict[str, Any] = MISSING
+
+
+def register() -> None:
+    """Tell Hydra the schema and OmegaConf the one resolver, `${rmlab_id:}`. Idempotent."""
+    ConfigStore.instance().store(name="schema", node=Config)
+    OmegaConf.register_new_resolver("rmlab_id", lambda *, _root_: run_id(_root_), replace=True)
+
+
+def run_id(config: DictConfig) -> str:
+    """8 hex digits of sha256 over the resolved config without the places (study, run, logger, hydra)."""
+    content = OmegaConf.to_container(config, resolve=False)
+    assert isinstance(content, dict)
+    kept = OmegaConf.create({k: v for k, v in content.items() if k not in PLACES})
+    resolved = OmegaConf.to_container(kept, resolve=True)
+    return hashlib.sha256(json.dumps(resolved, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def to_dict(config: DictConfig) -> dict[str, Any]:
+    """Plain resolved Python values; below this line nobody sees OmegaConf. A `???` left over is a UserError."""
+    missing = sorted(OmegaConf.missing_keys(config) - {"data.path"})
+    if "data.path" in OmegaConf.missing_keys(config):
+        missing = ["data.path"]  # the sources that interpolate it are missing too; one name is enough
+    if missing:
+        raise UserError(f"the config needs {missing[0]}; give it on the command line: {missing[0]}=...")
+    content = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    assert isinstance(content, dict)
+    return {str(k): v for k, v in content.items()}
+
+
+def validate(config: Mapping[str, Any]) -> None:
+    """Check what can be checked without torch, rows or a model. Raises UserError naming the key."""
+    check_trainer(config["trainer"])
+    data = config["data"]
+    choices = {
+        "overlong": ("drop", "truncate", "error"),
+        "identical": ("error", "drop"),
+        "prompt_overlap": ("error", "drop", "allow"),
+        "pair_weighting": ("pair", "prompt"),
+    }
+    for key, allowed in choices.items():
+        if data[key] not in allowed:
+            raise UserError(f"data.{key} is {data[key]!r}{did_you_mean(data[key], allowed)}")
+    if not 0 <= data["eval_fraction"] < 1:
+        raise UserError(f"data.eval_fraction is {data['eval_fraction']}; it must be at least 0 and below 1")
+    if any(spec.get("streaming") for spec in data["train"].values()) and "max_steps" not in config["trainer"]:
+        raise UserError("streaming data has no length; set trainer.max_steps")
+    check_model_files(config["model"], data["max_length"])
+
+
+def check_trainer(trainer: Mapping[str, Any]) -> None:
+    """Every key a field of RewardConfig, every plain value of its type."""
+    fields = trainer_fields()
+    for key, value in trainer.items():
+        if key in SET_ELSEWHERE:
+            raise UserError(f"trainer.{key} is set by {SET_ELSEWHERE[key]}; set that instead")
+        if key not in fields:
+            close = difflib.get_close_matches(key, fields, n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else " (transformers.TrainingArguments lists them)"
+            raise UserError(f"trainer has no option {key!r}{hint}")
+        kinds = fields[key]
+        if kinds and not matches(value, kinds):
+            raise UserError(f"trainer.{key} must be {' or '.join(sorted(kinds))}, not {value!r}")
+
+
+def trainer_fields() -> dict[str, set[str]]:
+    """Field name -> names of its plain types (empty: anything), of TrainingArguments and RewardConfig.
+
+    The sources are read, not imported: importing them takes four seconds, and an error should not.
+    """
+    spec = importlib.util.find_spec("transformers")
+    assert spec is not None and spec.submodule_search_locations is not None
+    files = [Path(spec.submodule_search_locations[0]) / "training_args.py", HERE / "trainer.py"]
+    classes = [
+        node
+        for file in files
+        for node in ast.parse(file.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.ClassDef) and node.name in ("TrainingArguments", "RewardConfig")
+    ]
+    return {
+        statement.target.id: plain_types(ast.unparse(statement.annotation))
+        for node in classes
+        for statement in node.body
+        if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name)
+    }
+
+
+def plain_types(annotation: str) -> set[str]:
+    parts = {part.strip() for part in annotation.strip("'\"").split("|")}
+    return parts if parts <= {"None", "bool", "int", "float", "str"} else set()
+
+
+def matches(value: Any, kinds: set[str]) -> bool:
+    names = {type(value).__name__ if value is not None else "None"}
+    if names == {"int"}:
+        names.add("float")
+    return bool(names & kinds)
+
+
+def check_model_files(model: Mapping[str, Any], max_length: int | None) -> None:
+    """What config.json and tokenizer_config.json of a checkpoint already tell: labels, positions, pad token."""
+    given = {**model["config"], **model["init_kwargs"]}
+    if given.get("num_labels", 1) != 1:
+        raise UserError(f"model: num_labels={given['num_labels']}, but a reward model has one output; leave it out")
+    if model["path"] is None:
+        if "model_type" not in model["config"]:
+            raise UserError("model needs model.path (a checkpoint) or model.config.model_type (random weights)")
+        check_positions(model["config"], "model.config", max_length)
+        return
+    config = checkpoint_json(model, "config.json")
+    classifier = any("ForSequenceClassification" in name for name in config.get("architectures") or [])
+    labels = len(config["id2label"]) if config.get("id2label") else config.get("num_labels", 2 if classifier else 1)
+    if classifier and labels != 1:
+        raise UserError(
+            f"model.path: {model['path']} is a classifier with num_labels={labels}; a reward model has one output. Use "
+            "a base model or a checkpoint with num_labels=1"
+        )
+    check_positions(config, model["path"], max_length)
+    tokenizer = checkpoint_json(model, "tokenizer_config.json") if model["tokenizer"] is None else {}
+    special = checkpoint_json(model, "special_tokens_map.json") if tokenizer and "pad_token" not in tokenizer else {}
+    if tokenizer and model["pad_token"] is None and not (tokenizer.get("pad_token") or special.get("pad_token")):
+        raise UserError(
+            f"model.path: the tokenizer of {model['path']} has no pad token; set model.pad_token to one of its tokens "
+            "that text never holds, or to a new one: model.pad_token='<|pad|>'"
+        )
+
+
+def check_positions(config: Mapping[str, Any], name: str, max_length: int | None) -> None:
+    """Learned absolute positions end; rotary ones do not."""
+    if any("rope" in key or "rotary" in key for key in config):
+        return
+    positions = next((config[k] for k in ("max_position_embeddings", "n_positions") if k in config), None)
+    if config.get("model_type") in ("qwen2", "qwen3", "llama", "mistral", "gemma", "gemma2", "gemma3", "phi3"):
+        return  # rotary by default, also where the config does not say so
+    if positions is not None and "roberta" in str(config.get("model_type")):
+        positions -= config.get("pad_token_id", 1) + 1  # RoBERTa counts positions from pad_token_id + 1
+    if positions is not None and (max_length is None or max_length > positions):
+        raise UserError(f"data.max_length={max_length} is beyond the {positions} positions of {name}; lower it")
+
+
+def checkpoint_json(model: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """A JSON file of a local checkpoint, or of one on the hub (downloaded once); {} if it has none."""
+    path = Path(model["path"]).expanduser()
+    if path.is_dir():
+        file = path / name
+    elif model["path"].startswith((".", "/", "~")) or model["path"].count("/") > 1:
+        raise UserError(f"model.path: no folder {model['path']!r}")
+    else:
+        from huggingface_hub import hf_hub_download
+        from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
+        from huggingface_hub.errors import OfflineModeIsEnabled, RepositoryNotFoundError
+
+        try:
+            file = Path(hf_hub_download(model["path"], name, revision=model["revision"]))
+        except (LocalEntryNotFoundError, OfflineModeIsEnabled, RepositoryNotFoundError, HfHubHTTPError, OSError) as e:
+            if isinstance(e, EntryNotFoundError) and not isinstance(e, LocalEntryNotFoundError):
+                return {}
+            reason = str(e).strip().splitlines()[0]
+            raise UserError(f"model.path: {model['path']!r} is no local folder, and the hub says: {reason}") from e
+    if not file.exists():
+        if name == "config.json":
+            raise UserError(f"model.path: {path} holds no config.json; is it a saved model?")
+        return {}
+    content = json.loads(file.read_text(encoding="utf-8"))
+    assert isinstance(content, dict)
+    return content

@@ -1,0 +1,42 @@
+"""Preference data: rows in any accepted format -> Comparison -> token trees -> batches.
+
+    sources.py    where rows come from: files, hub, the synthetic generator (DATASETS registry)
+    rows.py       one row of any accepted format -> Comparison
+    render.py     prompt + response -> token ids; the one function that training and scoring share
+    prepare.py    a dataset of rows -> a dataset of token trees, with counts and a disk cache
+    sets.py       the sets of a run: mixtures, evaluation sets, splits by prompt
+    collator.py   token trees -> a batch
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from rmlab.registry import Registry
+
+DATASETS = Registry("data source", "rmlab.data")
+
+Text = str | list[dict[str, Any]]  # plain text, or chat messages
+
+
+@dataclass(frozen=True)
+class Preference:
+    """`better` and `worse` index the responses of one comparison."""
+
+    better: int
+    worse: int
+    strength: float = 1.0  # rating difference or vote share; 1.0 when the data states none
+    probability: float = 1.0  # how surely better beats worse; 0.5 for a tie
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One prompt, K >= 2 responses and the preferences between them. A pair is K = 2."""
+
+    prompt: Text
+    responses: list[Text]  # K texts or message lists; for tokenised rows K lists of token ids (`tokenised`)
+    preferences: list[Preference]
+    tokenised: bool = False
+    id: str | None = None
+    subset: str | None = None
+    gold: list[float] | None = None  # (K,) the true rewards, when the data knows them (synthetic)
+    template: dict[str, Any] = field(default_factory=dict)  # tools and chat template variables of this row

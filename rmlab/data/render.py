@@ -1,0 +1,77 @@
+"""Prompt and response to token ids. Training, evaluation and scoring all come through `encode`."""
+
+import datetime
+from typing import Any
+from unittest import mock
+
+from rmlab.data import Text
+from rmlab.errors import UserError
+
+
+def render(tokenizer: Any, prompt: Text, response: Text, template: dict[str, Any]) -> str:
+    """The exact text that is scored: `prompt + response`, or both through the tokenizer's chat template.
+
+    Plain text is closed with the EOS token; a chat template closes its turns itself, and a server that applies
+    the same template sees the same text.
+    """
+    if isinstance(prompt, str) and isinstance(response, str):
+        text, eos = prompt + response, tokenizer.eos_token
+        return text if eos is None or text.endswith(eos) else text + eos
+    messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) and prompt else list(prompt)
+    messages += [{"role": "assistant", "content": response}] if isinstance(response, str) else response
+    if getattr(tokenizer, "chat_template", None) is None:
+        raise UserError(
+            "the rows are chat messages but the tokenizer has no chat template; set model.chat_template=FILE.jinja"
+        )
+    return str(tokenizer.apply_chat_template(messages, tokenize=False, **template))
+
+
+def encode(tokenizer: Any, prompt: Text, response: Text, template: dict[str, Any]) -> list[int]:
+    """Token ids with exactly one BOS and one final EOS, where the tokenizer has them.
+
+    Special tokens are taken from what the tokenizer puts around an empty text ([CLS] .. [SEP], <s> ..), and never
+    doubled when the text or the chat template already wrote them.
+    """
+    ids = list(tokenizer(render(tokenizer, prompt, response, template), add_special_tokens=False)["input_ids"])
+    before, after = special_tokens(tokenizer)
+    while len(ids) > 1 and before and ids[: len(before)] == before == ids[len(before) : 2 * len(before)]:
+        ids = ids[len(before) :]
+    while len(ids) > 1 and ids[-1] == ids[-2] == tokenizer.eos_token_id:
+        ids = ids[:-1]
+    if ids[: len(before)] != before:
+        ids = before + ids
+    if ids[len(ids) - len(after) :] != after:
+        ids = ids + after
+    return ids
+
+
+def special_tokens(tokenizer: Any) -> tuple[list[int], list[int]]:
+    """What the tokenizer puts before and after a text: ([BOS], []), ([CLS], [SEP]), ([], []), ..."""
+    probe = tokenizer("a", add_special_tokens=False)["input_ids"]
+    whole = tokenizer("a", add_special_tokens=True)["input_ids"]
+    for start in range(len(whole) - len(probe) + 1):
+        if whole[start : start + len(probe)] == probe:
+            return list(whole[:start]), list(whole[start + len(probe) :])
+    return [], []
+
+
+def refuse_dated_template(tokenizer: Any, template: dict[str, Any]) -> None:
+    """UserError when the chat template prints today's date: rewards would change from day to day."""
+    source = str(getattr(tokenizer, "chat_template", None) or "")
+    if "strftime_now" not in source:
+        return
+
+    class Fixed(datetime.datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> "Fixed":
+            return cls(1971, 2, 3)
+
+    probe: list[dict[str, Any]] = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    today = render(tokenizer, probe[:1], probe[1:], template)
+    with mock.patch("transformers.utils.chat_template_utils.datetime", Fixed):
+        other_day = render(tokenizer, probe[:1], probe[1:], template)
+    if today != other_day:
+        raise UserError(
+            "the chat template prints today's date, so rewards would change from day to day; pin it, for example "
+            "data.chat_template_kwargs.date_string='26 Jul 2024', or set model.chat_template=FILE.jinja"
+        )

@@ -1,0 +1,133 @@
+"""The sets of a run: mixtures of sources with weights, evaluation sets by name, splits by prompt."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import datasets
+from datasets import Dataset, IterableDataset
+
+from rmlab.data import DATASETS
+from rmlab.data.prepare import Options, check_rows, digest, tokenize
+from rmlab.errors import UserError
+
+Rows = dict[str, dict[str, Any]]  # {"train": {source name: dataset}, "eval": {set name: dataset}}
+
+
+def load_rows(config: Mapping[str, Any], options: Options) -> Rows:
+    """The rows of `data.train` and `data.eval`, every one read once: bad ones are a UserError before a model loads."""
+    if not config["train"]:
+        raise UserError("data.train names no source; give at least one, as conf/data/files.yaml does")
+    rows: Rows = {"train": {}, "eval": {}}
+    for part in rows:
+        for name, spec in config[part].items():
+            dataset = load_source(spec, f"data.{part}.{name}")
+            if isinstance(dataset, Dataset):
+                check_rows(dataset, name, options)
+            rows[part][name] = dataset
+    return rows
+
+
+def load_source(spec: Mapping[str, Any], where: str) -> Any:
+    """The rows of one `{source: NAME, weight: 1.0, **options}`."""
+    options = {k: v for k, v in spec.items() if k not in ("source", "weight")}
+    if "source" not in spec:
+        raise UserError(f"{where} has no source; set {where}.source to one of {DATASETS.names()}")
+    return DATASETS.build(spec["source"], options, where)()
+
+
+def build_sets(
+    rows: Rows, config: Mapping[str, Any], tokenizer: Any, options: Options, cache: Path | None, num_proc: int | None
+) -> tuple[Any, dict[str, Any]]:
+    """(training set, evaluation sets by name) as token trees.
+
+    Training sources are mixed by weight. Without `data.eval`, `eval_fraction` of the prompts is held out of each
+    source before weighting, as the one set `eval`. Prompts of the training set never stay in an evaluation set unless
+    data.prompt_overlap=allow.
+    """
+    train, held_out = [], []
+    mixing = len(rows["train"]) > 1
+    for name, dataset in rows["train"].items():
+        trees = tokenize(dataset, tokenizer, options, name, cache, num_proc)
+        weight = float(config["train"][name].get("weight", 1.0))
+        if isinstance(trees, IterableDataset):
+            train.append((trees, weight))
+            continue
+        if mixing:
+            trees = trees.map(lambda row, name=name: {"subset": row["subset"] or name}, desc=f"name {name}")
+        if not rows["eval"] and config["eval_fraction"]:
+            trees, test = split_by_prompt(trees, config["eval_fraction"], config["split_seed"])
+            held_out.append(test)
+        train.append((weighted(trees, weight, config["split_seed"]), weight))
+    mixed = mix(train, config["split_seed"])
+    if config["max_rows"] is not None:
+        mixed = at_most(mixed, config["max_rows"], config["split_seed"])
+    if held_out:
+        sets = {"eval": datasets.concatenate_datasets(held_out)}
+    else:
+        sets = {n: tokenize(d, tokenizer, options, n, cache, num_proc) for n, d in rows["eval"].items()}
+    if isinstance(mixed, Dataset):
+        overlap = config["prompt_overlap"]
+        sets = {n: without_overlap(mixed, s, n, overlap) if isinstance(s, Dataset) else s for n, s in sets.items()}
+    return mixed, sets
+
+
+def mix(parts: list[tuple[Any, float]], seed: int) -> Any:
+    """One training set: concatenated, or for streams interleaved with probabilities proportional to the weights."""
+    if len(parts) == 1:
+        return parts[0][0]
+    if all(isinstance(part, Dataset) for part, _ in parts):
+        return datasets.concatenate_datasets([part for part, _ in parts])
+    if any(isinstance(part, Dataset) for part, _ in parts):
+        raise UserError("data.train mixes streaming and non-streaming sources; set streaming for all or for none")
+    total = sum(weight for _, weight in parts)
+    shares = [weight / total for _, weight in parts]
+    return datasets.interleave_datasets(
+        [p for p, _ in parts], probabilities=shares, seed=seed, stopping_strategy="all_exhausted"
+    )
+
+
+def at_most(trees: Any, rows: int, seed: int) -> Any:
+    """The first `rows` of a random order that does not depend on `rows`: smaller sets are parts of larger ones."""
+    if isinstance(trees, IterableDataset):
+        return trees.take(rows)
+    return trees.shuffle(seed=seed).select(range(min(rows, len(trees))))
+
+
+def split_by_prompt(trees: Dataset, fraction: float, seed: int) -> tuple[Dataset, Dataset]:
+    """(train, eval): a prompt falls wholly on one side, decided by a hash of its text and the seed alone."""
+    bound = int(fraction * 2**64)
+    held_out = [int(digest([seed, prompt]), 16) < bound for prompt in trees["prompt_id"]]
+    train = trees.select([i for i, out in enumerate(held_out) if not out])
+    test = trees.select([i for i, out in enumerate(held_out) if out])
+    if not len(train) or not len(test):
+        raise UserError(
+            f"data.eval_fraction={fraction} leaves {len(train)} comparisons to train and {len(test)} to "
+            "evaluate on; choose another fraction"
+        )
+    return train, test
+
+
+def without_overlap(train: Dataset, test: Dataset, name: str, overlap: str) -> Dataset:
+    """The evaluation set without training prompts (`drop`), or a UserError if it has any (`error`)."""
+    seen = set(train["prompt_id"])
+    shared = [i for i, prompt in enumerate(test["prompt_id"]) if prompt in seen]
+    if not shared or overlap == "allow":
+        return test
+    if overlap == "error":
+        raise UserError(
+            f"{name}: {len(shared)} of {len(test)} comparisons are on prompts of the training set, the first is row "
+            f"{test[shared[0]]['id']}; set prompt_overlap=drop to leave them out (allow to keep them)"
+        )
+    print(f"{name}: left out {len(shared):,} comparisons on training prompts")
+    if len(shared) == len(test):
+        raise UserError(f"{name}: every prompt is also in the training set; nothing is left to evaluate on")
+    gone = set(shared)
+    return test.select([i for i in range(len(test)) if i not in gone])
+
+
+def weighted(trees: Dataset, weight: float, seed: int) -> Dataset:
+    """`weight` times the rows: whole copies, then a random part of one."""
+    copies, part = divmod(round(weight * len(trees)), len(trees))
+    rest = trees.shuffle(seed=seed).select(range(part))
+    return datasets.concatenate_datasets([trees] * copies + [rest])

@@ -1,0 +1,115 @@
+"""Reward-model metrics, computed from items: never a mean of batch means, and the same whatever the loss.
+
+An item is one comparison as the collator's `items` describe it, with the rewards of its K responses added.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+TIE = 1e-5  # two rewards this close are equal: fp32 rewards move this much with batch size and padding
+BINS = 15  # of the expected calibration error
+
+Item = Mapping[str, Any]
+
+
+def evaluate(items: Sequence[Item], subsets: bool = True) -> dict[str, Any]:
+    """All metrics of a set: the whole, `bayes_accuracy` where gold rewards are known, and each subset if several."""
+    better, worse = sides(items, "rewards")
+    probability = np.array([p for item in items for p in item["probability"]])
+    rewards = np.concatenate([item["rewards"] for item in items])
+    lengths = np.concatenate([item["lengths"] for item in items])
+    metrics = {
+        **preference_metrics(better - worse, probability),
+        **reward_metrics(better, worse, rewards, lengths),
+        "comparisons": len(items),
+        "preferences": len(probability),
+        "label_ties": int((probability == 0.5).sum()),
+    }
+    if all(len(item["gold"]) for item in items):
+        gold = np.subtract(*sides(items, "gold"))
+        metrics["bayes_accuracy"] = preference_metrics(gold, probability)["accuracy"]
+    names = sorted({item["subset"] for item in items})
+    if subsets and len(names) > 1:
+        for name in names:
+            part = evaluate([item for item in items if item["subset"] == name], subsets=False)
+            metrics.setdefault("subsets", {})[name or "none"] = part
+    return metrics
+
+
+def sides(items: Iterable[Item], column: str) -> tuple[np.ndarray, np.ndarray]:
+    """(values of the better responses, values of the worse ones), one entry per preference."""
+    pairs = [(i[column][b], i[column][w]) for i in items for b, w in zip(i["better"], i["worse"], strict=True)]
+    better, worse = np.array(pairs, dtype=np.float64).T
+    return better, worse
+
+
+def preference_metrics(gap: np.ndarray, probability: np.ndarray) -> dict[str, float]:
+    """Accuracy and calibration of reward gaps (P,) against the preferences' probabilities (P,).
+
+    accuracy: share of decided preferences (probability != 0.5) with gap > 0; a tie in the rewards, |gap| <= 1e-5,
+    counts half, as a coin would. For a probability below 0.5 the sign is turned.
+    ties: share of decided preferences whose rewards tie.
+    nll: mean plain Bradley-Terry cross-entropy, -p log sigma(gap) - (1 - p) log sigma(-gap), over all preferences.
+    brier: mean (sigma(gap) - p)^2 over all preferences.
+    ece: expected calibration error of the more likely side, 15 equal bins on confidence in [0.5, 1].
+    """
+    decided = probability != 0.5
+    side = np.sign(probability[decided] - 0.5) * gap[decided]
+    tied = np.abs(side) <= TIE
+    metrics: dict[str, float] = {}
+    if decided.any():
+        metrics["accuracy"] = float(np.where(tied, 0.5, side > 0).mean())
+        metrics["ties"] = float(tied.mean())
+    win = sigmoid(gap)
+    metrics["nll"] = float((probability * np.logaddexp(0, -gap) + (1 - probability) * np.logaddexp(0, gap)).mean())
+    metrics["brier"] = float(((win - probability) ** 2).mean())
+    confidence = np.maximum(win, 1 - win)
+    outcome = np.where(gap >= 0, probability, 1 - probability)
+    metrics["ece"] = calibration_error(confidence, outcome)
+    return metrics
+
+
+def calibration_error(confidence: np.ndarray, outcome: np.ndarray) -> float:
+    """sum_b |B_b| / N * |mean outcome - mean confidence|, confidence in [0.5, 1] (Naeini et al. 2015)."""
+    bins = np.minimum(((confidence - 0.5) * 2 * BINS).astype(int), BINS - 1)
+    error = np.bincount(bins, weights=outcome - confidence, minlength=BINS)
+    return float(np.abs(error).sum() / len(confidence))
+
+
+def reward_metrics(better: np.ndarray, worse: np.ndarray, rewards: np.ndarray, lengths: np.ndarray) -> dict[str, float]:
+    """Level and spread of the rewards, over preferences (chosen, rejected, gap) and over responses (reward).
+
+    length_correlation: Spearman's, of reward with the response's tokens; left out where either is constant.
+    """
+    gap = better - worse
+    metrics = {
+        "reward_mean": float(rewards.mean()),
+        "reward_std": float(rewards.std()),
+        "reward_min": float(rewards.min()),
+        "reward_max": float(rewards.max()),
+        "chosen_mean": float(better.mean()),
+        "chosen_std": float(better.std()),
+        "rejected_mean": float(worse.mean()),
+        "rejected_std": float(worse.std()),
+        "gap_mean": float(gap.mean()),
+        "gap_std": float(gap.std()),
+    }
+    if np.ptp(rewards) > 0 and np.ptp(lengths) > 0:
+        from scipy.stats import spearmanr
+
+        metrics["length_correlation"] = float(spearmanr(rewards, lengths).statistic)
+    return metrics
+
+
+def sigmoid(x: np.ndarray) -> np.ndarray:
+    return 0.5 * (1 + np.tanh(0.5 * x))  # never overflows
+
+
+def flatten(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """One level: `accuracy`, and `SUBSET_accuracy` for each subset, as Trainer logs them."""
+    flat = {k: v for k, v in metrics.items() if k != "subsets"}
+    for name, part in metrics.get("subsets", {}).items():
+        flat.update({f"{name}_{k}": v for k, v in part.items()})
+    return flat

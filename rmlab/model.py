@@ -1,0 +1,250 @@
+"""A reward model: any AutoModelForSequenceClassification with one output, its tokenizer, its adapters."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+from transformers.utils import logging as hf_logging
+
+from rmlab.data.tokenizer import build_tokenizer
+from rmlab.errors import UserError, did_you_mean
+from rmlab.scoring import head_modules
+
+
+def load_tokenizer(config: Mapping[str, Any]) -> Any:
+    """The tokenizer of a `model` config node: its own, the model's, or the embedded one (`tokenizer: embedded`)."""
+    name = config["tokenizer"] or config["path"]
+    if name == "embedded":
+        tokenizer = build_tokenizer()
+    else:
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(
+                name, revision=config["revision"], trust_remote_code=config["trust_remote_code"]
+            )
+        except (OSError, ValueError) as error:
+            raise UserError(f"model.tokenizer: cannot load {name!r}: {first_line(error)}") from error
+    for key in ("pad_token", "eos_token"):
+        if config[key] is not None:
+            setattr(tokenizer, key, config[key])
+    if config["chat_template"] is not None:
+        tokenizer.chat_template = read_template(config["chat_template"])
+    return tokenizer
+
+
+def read_template(path: str) -> str:
+    """A chat template from a .jinja/.j2 file, or the one of another tokenizer (folder or hub name)."""
+    if Path(path).is_file():
+        return Path(path).read_text(encoding="utf-8")
+    if path.endswith((".jinja", ".j2")):
+        raise UserError(f"chat template file {path!r} does not exist")
+    template = AutoTokenizer.from_pretrained(path).chat_template
+    if template is None:
+        raise UserError(f"tokenizer {path!r} has no chat template to take over")
+    return str(template)
+
+
+def load_model(config: Mapping[str, Any], quantization: Mapping[str, Any] | None = None) -> Any:
+    """The model of a `model` config node, with one label and an initialised head. UserError if it cannot be loaded.
+
+    `model.config.problem_type` is "regression", so that a text-classification pipeline on the saved model returns
+    the reward and not its sigmoid.
+    """
+    options: dict[str, Any] = {"attn_implementation": config["attn_implementation"], **config["init_kwargs"]}
+    dtype = getattr(torch, config["dtype"], None) if config["dtype"] != "auto" else "auto"
+    if dtype is None:
+        raise UserError(f"model.dtype: torch has no dtype {config['dtype']!r}; use float32, bfloat16 or float16")
+    verbosity = hf_logging.get_verbosity()
+    hf_logging.set_verbosity_error()  # the new head is meant to be missing from the checkpoint; said below instead
+    try:
+        if config["path"] is None:
+            built = dict(config["config"])
+            model_config = AutoConfig.for_model(built.pop("model_type"), num_labels=1, **built)
+            model = AutoModelForSequenceClassification.from_config(model_config, dtype=dtype, **options)
+            new = [name for name, _ in model.named_parameters()]
+        else:
+            if quantization:
+                options["quantization_config"] = dict(quantization)
+            model, report = AutoModelForSequenceClassification.from_pretrained(
+                config["path"],
+                num_labels=1,
+                dtype=dtype,
+                revision=config["revision"],
+                trust_remote_code=config["trust_remote_code"],
+                output_loading_info=True,
+                **options,
+            )
+            new = sorted(report["missing_keys"])
+    except (OSError, ValueError, ImportError) as error:
+        raise UserError(f"model: cannot load {config['path'] or config['config']}: {first_line(error)}") from error
+    finally:
+        hf_logging.set_verbosity(verbosity)
+    name_the_output(model)
+    init_head(model, new, config["head_init"])
+    model.rmlab_new_modules = new_modules(model, new)
+    return model
+
+
+def name_the_output(model: Any) -> None:
+    """Mark the single output as a reward for whatever reads the saved config."""
+    model.config.problem_type = "regression"
+    model.config.id2label, model.config.label2id = {0: "reward"}, {"reward": 0}
+
+
+def init_head(model: Any, new: list[str], how: str | float) -> None:
+    """Initialise the last linear layer of a head that the checkpoint did not have; a trained head is left alone.
+
+    `how`: "1/sqrt(d+1)" (Stiennon et al. 2020), "1/(d+1)" (OpenRLHF), "zero", "default" (the architecture's own) or
+    a number, the standard deviation of a normal distribution. Biases become 0.
+    """
+    linears = [
+        (f"{name}.{part}" if part else name, module)
+        for name, head in head_modules(model).items()
+        for part, module in head.named_modules()
+        if isinstance(module, nn.Linear)
+    ]
+    name, last = linears[-1]
+    if f"{name}.weight" not in new or how == "default":
+        return
+    d = last.in_features
+    deviations = {"1/sqrt(d+1)": (d + 1) ** -0.5, "1/(d+1)": 1 / (d + 1), "zero": 0.0}
+    std = deviations.get(how) if isinstance(how, str) else how
+    if std is None:
+        raise UserError(f"model.head_init is {how!r}; use a number or one of {[*deviations, 'default']}")
+    with torch.no_grad():
+        last.weight.normal_(0.0, std) if std else last.weight.zero_()
+        if last.bias is not None:
+            last.bias.zero_()
+
+
+def new_modules(model: Any, new: list[str]) -> list[str]:
+    """Modules inside the base model that the checkpoint lacked (BERT's pooler): an adapter must train and save them."""
+    if model.config.name_or_path == "":
+        return []
+    base = f"{model.base_model_prefix}."
+    return sorted({name.removeprefix(base).split(".")[0] for name in new if name.startswith(base)})
+
+
+def disable_dropout(model: nn.Module) -> None:
+    """Set every dropout probability to 0: modules, functional attention dropout, LayerDrop. LoRA's own is kept."""
+    for name, module in model.named_modules():
+        if "lora_dropout" in name:
+            continue
+        if isinstance(module, nn.modules.dropout._DropoutNd):
+            module.p = 0.0
+        for key, value in vars(module).items():
+            if "drop" in key and type(value) is float:
+                setattr(module, key, 0.0)
+    config = getattr(model, "config", None)
+    for key, value in vars(config).items() if config is not None else ():
+        if "drop" in key and type(value) is float:
+            setattr(config, key, 0.0)
+
+
+def ensure_pad_token(model: Any, tokenizer: Any) -> None:
+    """Give the tokenizer a pad token that is not EOS, and tell the model's config.
+
+    Training reads scores by attention mask, but a server reads them at the last token that is not pad: with
+    pad == eos it would score the token before EOS. An unk token serves where there is one, else a new token is added.
+    """
+    if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
+        why = "has no pad token" if tokenizer.pad_token_id is None else "pads with EOS"
+        if tokenizer.unk_token_id not in (None, tokenizer.eos_token_id, tokenizer.bos_token_id):
+            tokenizer.pad_token = tokenizer.unk_token
+        else:
+            tokenizer.add_special_tokens({"pad_token": "<|pad|>"})
+        print(f"tokenizer {why}; servers would misread the last token, so the pad token is now {tokenizer.pad_token!r}")
+    if tokenizer.pad_token_id >= model.get_input_embeddings().weight.shape[0]:
+        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    for key in ("pad_token_id", "eos_token_id", "bos_token_id"):
+        value = getattr(tokenizer, key)
+        if value is not None and key in vars(model.config.get_text_config()) or key == "pad_token_id":
+            setattr(model.config.get_text_config(), key, value)
+            setattr(model.config, key, value)
+
+
+def build_peft(config: Mapping[str, Any]) -> Any:
+    """The `peft` config class of `{method: lora, **its options}`, or None for method none."""
+    from peft import PeftType
+    from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+
+    options = {k: v for k, v in config.items() if k not in ("method", "quantization")}
+    method = str(config.get("method", "none"))
+    if method == "none":
+        return None
+    known = {kind.value.lower(): PEFT_TYPE_TO_CONFIG_MAPPING[kind] for kind in PeftType}
+    if method not in known:
+        raise UserError(f"peft.method: no {method!r}{did_you_mean(method, known)}")
+    try:
+        return known[method](task_type="SEQ_CLS", **options)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"peft: {first_line(error)}") from error
+
+
+def apply_peft(model: Any, peft_config: Any) -> Any:
+    """The model with an adapter, its score head trained and saved with it. A wrong task type is corrected.
+
+    Raises UserError if `model` already carries an adapter.
+    """
+    from peft import PeftModel, get_peft_model, prepare_model_for_kbit_training
+
+    if isinstance(model, PeftModel):
+        raise UserError("model already is a PeftModel; pass it without peft_config, or merge it first")
+    if str(peft_config.task_type) not in ("SEQ_CLS", "TaskType.SEQ_CLS"):
+        print(f"peft: task_type {peft_config.task_type} becomes SEQ_CLS; a reward model is a sequence classifier")
+        peft_config.task_type = "SEQ_CLS"
+    if hasattr(peft_config, "modules_to_save"):
+        head = [*head_modules(model), *getattr(model, "rmlab_new_modules", [])]
+        peft_config.modules_to_save = sorted({*(peft_config.modules_to_save or []), *head})
+    if getattr(model, "is_quantized", False):
+        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+    return get_peft_model(model, peft_config)
+
+
+def train_head_of(model: Any) -> None:
+    """Make sure that a PeftModel built elsewhere trains and saves its score head. UserError if LoRA sits on it."""
+    from peft.utils.other import ModulesToSaveWrapper, _set_trainable
+
+    base = model.get_base_model()
+    for name, module in head_modules(base).items():
+        if isinstance(module, ModulesToSaveWrapper):
+            continue
+        if any("lora_" in part for part, _ in module.named_modules()):
+            raise UserError(
+                f"the adapter sits on the score head {name!r}, whose random base would not be saved; build it with "
+                "task_type=SEQ_CLS"
+            )
+        config = model.peft_config[model.active_adapter]
+        config.modules_to_save = sorted({*(getattr(config, "modules_to_save", None) or []), name})
+        config.task_type = "SEQ_CLS"
+        _set_trainable(model, model.active_adapter, [name], inference_mode=False)
+        print(f"peft: the score head {name!r} was frozen; it is now trained and saved with the adapter")
+
+
+def export(model: Any, tokenizer: Any, place: Path) -> None:
+    """Write the final reward model for plain transformers: merged where there is an adapter that can be.
+
+    The adapter itself goes to `place`/../adapter. An adapter that cannot be merged (prompt tuning, a quantised body)
+    is only written there, and a line says so.
+    """
+    from peft import PeftModel
+
+    if isinstance(model, PeftModel):
+        adapter = place.with_name("adapter")
+        model.save_pretrained(str(adapter))
+        tokenizer.save_pretrained(str(adapter))
+        mergeable = hasattr(model.base_model, "merge_and_unload")
+        if not mergeable or getattr(model.get_base_model(), "is_quantized", False):
+            print(f"the adapter cannot be merged into its base model; it is in {adapter}")
+            return
+        model = model.merge_and_unload()
+    model.save_pretrained(str(place))
+    tokenizer.save_pretrained(str(place))
+
+
+def first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+
+

@@ -1,0 +1,79 @@
+"""The one indirection of rmlab: a name in YAML is the name of one registered function."""
+
+import functools
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
+
+from rmlab.errors import UserError, did_you_mean
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Registry:
+    """Functions of one kind, keyed by function name; their keyword-only parameters are the schema.
+
+    `package` is imported, with every module in it, at the first lookup: a new function needs a new
+    file and nothing else. Other packages register by being imported (`plugins:` in the config).
+    """
+
+    def __init__(self, kind: str, package: str) -> None:
+        self.kind, self.package = kind, package
+        self._functions: dict[str, Callable[..., Any]] = {}
+        self._loaded = False
+
+    def register(self, function: F) -> F:
+        """Decorator. Registering another function under a taken name is a ValueError."""
+        name = function.__name__
+        known = self._functions.get(name)
+        if known is not None and known.__module__ != function.__module__:
+            raise ValueError(f"{self.kind} {name!r} is registered twice: {known.__module__} and {function.__module__}")
+        self._functions[name] = function
+        return function
+
+    def names(self) -> list[str]:
+        self._load()
+        return sorted(self._functions)
+
+    def __getitem__(self, name: str) -> Callable[..., Any]:
+        self._load()
+        if name not in self._functions:
+            raise UserError(f"no {self.kind} named {name!r}{did_you_mean(name, self._functions)}")
+        return self._functions[name]
+
+    def options(self, name: str) -> list[str]:
+        """The option names of a function: its keyword-only parameters, none of which has a default."""
+        return [p.name for p in inspect.signature(self[name]).parameters.values() if p.kind is p.KEYWORD_ONLY]
+
+    def build(self, name: str, options: Mapping[str, Any], where: str | None = None) -> Callable[..., Any]:
+        """The function with its options bound. Missing, unknown and non-numeric-for-float options are a UserError."""
+        function, takes = self[name], self.options(name)
+        where = where or f"{self.kind}.{name}"
+        unknown, missing = sorted(set(options) - set(takes)), [t for t in takes if t not in options]
+        if unknown or missing:
+            wrong = [f"unknown {unknown}"] * bool(unknown) + [f"missing {missing}"] * bool(missing)
+            raise UserError(f"{where} takes {takes}, the config gives {sorted(options)} ({', '.join(wrong)})")
+        hints = inspect.get_annotations(function, eval_str=True)
+        for key, value in options.items():
+            if hints.get(key) in (float, int) and (isinstance(value, bool) or not isinstance(value, int | float)):
+                raise UserError(f"{where}.{key} must be a number, not {value!r}")
+        return functools.partial(function, **options)
+
+    def _load(self) -> None:
+        if self._loaded:
+            return
+        self._loaded = True
+        package = importlib.import_module(self.package)
+        for module in pkgutil.iter_modules(package.__path__, f"{self.package}."):
+            importlib.import_module(module.name)
+
+
+def import_plugins(modules: Iterable[str]) -> None:
+    """Import the modules of `plugins:`, so that what they register can be named in the config."""
+    for module in modules:
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            raise UserError(f"plugins: cannot import {module!r} ({error})") from error

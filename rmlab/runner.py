@@ -1,0 +1,377 @@
+"""One run: check, snapshot, train (or resume), evaluate, keep. Works without Hydra: `run(config, directory)`."""
+
+import contextlib
+import gc
+import hashlib
+import json
+import logging
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+import rmlab
+from rmlab.config import validate
+from rmlab.data.prepare import Options
+from rmlab.data.sets import Rows, build_sets, load_rows
+from rmlab.errors import UserError
+from rmlab.registry import import_plugins
+
+log = logging.getLogger(__name__)
+
+PACKAGES = ("rmlab", "torch", "transformers", "accelerate", "peft", "datasets", "tokenizers", "hydra-core", "numpy")
+
+
+def run(config: Mapping[str, Any], out: Path) -> dict[str, Any]:
+    """Train and evaluate the run of a resolved config in directory `out`; returns its metrics and `objective`.
+
+    A finished run (metrics.json is there) is skipped; a killed one resumes from its last whole checkpoint. Raises
+    UserError before a model is loaded, for a bad config, file or row.
+    """
+    import_plugins(config["plugins"])
+    validate(config)
+    environment = describe_environment()
+    if (out / "metrics.json").exists() and not config["run"]["redo"]:
+        return skip(out, environment)
+    options = data_options(config["data"])
+    rows = load_rows(config["data"], options)
+
+    from rmlab.losses import build_loss  # torch from here on
+
+    build_loss(config["loss"])
+    environment["data"] = fingerprints(rows)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "metrics.json").unlink(missing_ok=True)
+    (out / "config.yaml").write_text(yaml.safe_dump(dict(config), sort_keys=False), encoding="utf-8")
+    write_json(out / "environment.json", environment)
+    print(f"run {out}")
+    started = time.time()
+    try:
+        with logger(config, out) as tracker:
+            metrics = train_and_evaluate(config, out, rows, options)
+            if tracker is not None:
+                log_table(tracker, metrics)
+    finally:
+        free_memory()
+    write_json(out / "environment.json", {**environment, "seconds": round(time.time() - started, 1)})
+    write_json(out / "metrics.json", metrics)  # last, atomically: its presence means done
+    print_table(metrics, out, time.time() - started)
+    return with_objective(metrics)
+
+
+def train_and_evaluate(config: Mapping[str, Any], out: Path, rows: Rows, options: Options) -> dict[str, Any]:
+    """The metrics of a run: {"eval": {set: {...}}, "train": {...}}. Leaves model/, scores/ and checkpoints/ in `out`."""
+    from transformers.utils import logging as hf_logging
+
+    from rmlab import model as models
+    from rmlab.metrics import evaluate
+    from rmlab.trainer import RewardTrainer, set_seed
+
+    hf_logging.disable_progress_bar()  # of loading and saving weights; training keeps its own
+    tokenizer = models.load_tokenizer(config["model"])
+    if tokenizer.pad_token is None:
+        raise UserError("the tokenizer has no pad token; set model.pad_token, for example model.pad_token='<|pad|>'")
+    cache = config["run"]["cache_dir"]
+    cache = None if cache is None else Path(cache).expanduser()
+    train, sets = build_sets(rows, config["data"], tokenizer, options, cache, config["run"]["num_proc"])
+    warn_about_margin(config["loss"], train)
+    peft_config = models.build_peft(config["peft"])
+    args = reward_config(config, out)
+    set_seed(args.seed)
+    quantization = config["model"]["quantization"] or config["peft"].get("quantization")
+    model = models.load_model(config["model"], quantization)
+    trainer = RewardTrainer(
+        model=model,
+        args=args,
+        train_dataset=train,
+        eval_dataset=sets or None,
+        processing_class=tokenizer,
+        peft_config=peft_config,
+        loss=config["loss"],
+        callbacks=[MarkWhole()],
+    )
+    trainer.train(resume_from_checkpoint=last_whole_checkpoint(out / "checkpoints"))
+    metrics: dict[str, Any] = {"eval": {}, "train": last_train_logs(trainer)}
+    if sets:
+        trainer.evaluate()
+    for name in sets:
+        items = trainer.scores[name]
+        metrics["eval"][name] = evaluate(items)
+        if trainer.is_world_process_zero():
+            write_scores(items, out / "scores" / f"{name}.parquet")
+    if trainer.is_world_process_zero():
+        models.export(trainer.accelerator.unwrap_model(trainer.model), tokenizer, out / "model")
+    return metrics
+
+
+def data_options(data: Mapping[str, Any]) -> Options:
+    return Options(data["max_length"], data["overlong"], data["identical"], data["chat_template_kwargs"])
+
+
+def reward_config(config: Mapping[str, Any], out: Path) -> Any:
+    """The RewardConfig of a run; what its constructor refuses is a UserError."""
+    from rmlab.trainer import RewardConfig
+
+    data = config["data"]
+    if config["logger"]["report_to"] == "tensorboard":
+        os.environ["TENSORBOARD_LOGGING_DIR"] = str(out / "tensorboard")
+    try:
+        return RewardConfig(
+            output_dir=str(out / "checkpoints"),
+            seed=config["seed"],
+            data_seed=config["trainer"].get("data_seed", config["seed"]),
+            report_to=config["logger"]["report_to"],
+            run_name=out.name,
+            max_length=data["max_length"],
+            overlong=data["overlong"],
+            identical=data["identical"],
+            prompt_overlap=data["prompt_overlap"],
+            pair_weighting=data["pair_weighting"],
+            dataset_num_proc=config["run"]["num_proc"],
+            **{k: v for k, v in config["trainer"].items() if k != "data_seed"},
+        )
+    except (TypeError, ValueError) as error:
+        raise UserError(f"trainer: {error}") from error
+
+
+def warn_about_margin(loss: Mapping[str, Any], train: Any) -> None:
+    """A margin without strengths in the data is a constant margin: legal, and rarely what was meant."""
+    if not loss.get("bradley_terry", {}).get("margin") or not hasattr(train, "__len__"):
+        return
+    if all(strength == 1.0 for row in train["strength"] for strength in row):
+        print(
+            "warning: loss.bradley_terry.margin is set, but no row states a strength (a margin column, scores or votes);"
+            " every pair gets the same margin"
+        )
+
+
+# ---- checkpoints ----
+
+
+def last_whole_checkpoint(folder: Path) -> str | None:
+    """The newest checkpoint that was written to its end; one that a kill cut short is passed over."""
+    whole = [p.parent for p in folder.glob("checkpoint-*/whole")]
+    return str(max(whole, key=lambda p: int(p.name.split("-")[1]))) if whole else None
+
+
+def MarkWhole() -> Any:  # noqa: N802  (a class, made late because its base imports torch)
+    """A callback that leaves a file `whole` in every finished checkpoint."""
+    from transformers import TrainerCallback
+
+    class Mark(TrainerCallback):  # type: ignore[misc]
+        def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            if state.is_world_process_zero:
+                (Path(args.output_dir) / f"checkpoint-{state.global_step}" / "whole").touch()
+
+    return Mark()
+
+
+# ---- results ----
+
+
+def last_train_logs(trainer: Any) -> dict[str, Any]:
+    """The last window of training metrics; Trainer's own totals would forget what ran before a resume."""
+    windows = [entry for entry in trainer.state.log_history if "loss" in entry]
+    kept = {k: v for k, v in windows[-1].items() if k not in ("step", "epoch")} if windows else {}
+    return {**kept, "steps": trainer.state.global_step, "epochs": trainer.state.epoch}
+
+
+def write_scores(items: list[dict[str, Any]], path: Path) -> None:
+    """scores/SET.parquet: one row per response; a second file, SET.preferences.parquet, has one row per preference."""
+    import pandas as pd
+
+    path.parent.mkdir(exist_ok=True)
+    responses = [
+        {
+            "comparison": item["index"],
+            "id": item["id"],
+            "prompt": item["prompt_id"],
+            "subset": item["subset"],
+            "response": k,
+            "reward": reward,
+            "length": item["lengths"][k],
+            "gold": item["gold"][k] if len(item["gold"]) else None,
+        }
+        for item in items
+        for k, reward in enumerate(item["rewards"])
+    ]
+    columns = ("better", "worse", "strength", "probability")
+    preferences = [
+        {"comparison": item["index"], **dict(zip(columns, values, strict=True))}
+        for item in items
+        for values in zip(*(item[c] for c in columns), strict=True)
+    ]
+    pd.DataFrame(responses).astype({"reward": "float32", "gold": "float64"}).to_parquet(path, index=False)
+    pd.DataFrame(preferences).to_parquet(path.with_suffix(".preferences.parquet"), index=False)
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    scratch = path.with_suffix(".tmp")
+    scratch.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    os.replace(scratch, path)
+
+
+def with_objective(metrics: dict[str, Any]) -> dict[str, Any]:
+    """`objective`: accuracy on the first evaluation set, what a Hydra sweeper maximises; None without one."""
+    first = next(iter(metrics["eval"].values()), {})
+    return {**metrics, "objective": first.get("accuracy")}
+
+
+def print_table(metrics: Mapping[str, Any], out: Path, seconds: float) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    shown = ("accuracy", "bayes_accuracy", "ties", "nll", "brier", "ece", "gap_mean", "length_correlation")
+    table = Table(title=f"{out.name}, {seconds / 60:.1f} min")
+    table.add_column("metric")
+    columns: dict[str, Mapping[str, Any]] = {}
+    for name, values in metrics["eval"].items():
+        columns[name] = values
+        columns.update({f"{name}/{subset}": part for subset, part in values.get("subsets", {}).items()})
+    columns["train (last window)"] = metrics["train"]
+    for name in columns:
+        table.add_column(name, justify="right")
+    for metric in ("loss", *shown):
+        cells = [f"{c[metric]:.4f}" if isinstance(c.get(metric), float) else "" for c in columns.values()]
+        if any(cells):
+            table.add_row(metric, *cells)
+    table.add_row("comparisons", *(f"{c['comparisons']:,}" if "comparisons" in c else "" for c in columns.values()))
+    Console().print(table)
+    for what in ("model", "adapter", "scores", "metrics.json", "config.yaml", "wandb"):
+        if (out / what).exists():
+            print(f"{what:14}{out / what}")
+
+
+# ---- what made the numbers ----
+
+
+def describe_environment() -> dict[str, Any]:
+    """Code, packages and hardware: all that a rerun needs besides config.yaml, and what a skipped run is checked by."""
+    return {
+        **git_state(),
+        "code": code_hash(),
+        "packages": {name: version(name) for name in PACKAGES},
+        "python": platform.python_version(),
+        "hardware": {"machine": platform.machine(), "cpus": os.cpu_count(), **accelerator()},
+        "command": sys.argv[1:],
+    }
+
+
+def git_state() -> dict[str, str | None]:
+    """Commit and hash of uncommitted changes of the checkout that rmlab runs from; nulls for an installed package."""
+
+    def git(*arguments: str) -> str | None:
+        try:
+            done = subprocess.run(
+                ["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10, check=True
+            )
+        except (OSError, subprocess.SubprocessError):
+            return None
+        return done.stdout.strip()
+
+    top = git("rev-parse", "--show-toplevel")
+    if top is None or Path(top) != Path(__file__).parent.parent.resolve():
+        return {"commit": None, "diff": None}
+    difference = git("diff", "HEAD")
+    return {
+        "commit": git("rev-parse", "HEAD"),
+        "diff": hashlib.sha256(difference.encode()).hexdigest()[:16] if difference else None,
+    }
+
+
+def code_hash() -> str:
+    """A hash of rmlab's own source files: what `commit` cannot say of an installed package."""
+    whole = hashlib.sha256()
+    for file in sorted(Path(__file__).parent.rglob("*.py")):
+        whole.update(file.relative_to(Path(__file__).parent).as_posix().encode() + file.read_bytes())
+    return whole.hexdigest()[:16]
+
+
+def version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return rmlab.__version__ if name == "rmlab" else None
+
+
+def accelerator() -> dict[str, Any]:
+    if "torch" not in sys.modules:
+        return {}
+    import torch
+
+    return {"gpu": torch.cuda.get_device_name(0), "gpus": torch.cuda.device_count()} if torch.cuda.is_available() else {}
+
+
+def fingerprints(rows: Rows) -> dict[str, str | None]:
+    """Set name -> hash of its rows (None for streams)."""
+    return {f"{part}/{name}": getattr(d, "_fingerprint", None) for part, sets in rows.items() for name, d in sets.items()}
+
+
+def skip(out: Path, environment: Mapping[str, Any]) -> dict[str, Any]:
+    """The metrics of a finished run, with a line saying so and a warning when other code or packages made them."""
+    metrics = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
+    before = json.loads((out / "environment.json").read_text(encoding="utf-8"))
+    print(f"skipped {out}: it is finished (run.redo=true trains it again)")
+    changed = [key for key in ("code", "packages", "python") if before.get(key) != environment[key]]
+    if changed:
+        print(f"warning: {out} was made by other {' and '.join(changed)} than is here now; run.redo=true to redo it")
+    return with_objective(metrics)
+
+
+# ---- logging ----
+
+
+@contextlib.contextmanager
+def logger(config: Mapping[str, Any], out: Path) -> Iterator[Any]:
+    """The W&B run of this run, finished (as failed) also when training raises; None for the other loggers."""
+    settings = config["logger"]
+    if settings["report_to"] != "wandb" or int(os.environ.get("RANK", "0")):
+        yield None
+        return
+    import wandb
+
+    identity = f"{config['study']}-{config['run']['id']}".replace("/", "-")
+    with wandb.init(
+        project=settings["project"],
+        entity=settings["entity"],
+        group=config["study"],
+        name=out.name,
+        id=identity[-64:],
+        resume="allow",
+        job_type=settings["job_type"],
+        tags=[*settings["tags"], config["run"]["name"]],
+        config={k: v for k, v in config.items() if k not in ("run", "logger")},
+        mode=settings["mode"],
+        dir=str(out),
+        settings=wandb.Settings(silent=True),
+    ) as tracker:
+        yield tracker
+
+
+def log_table(tracker: Any, metrics: Mapping[str, Any]) -> None:
+    """The final metrics as a W&B table and as summary values `final/SET/METRIC`."""
+    import wandb
+
+    rows = [
+        [name, metric, value]
+        for name, values in metrics["eval"].items()
+        for metric, value in values.items()
+        if isinstance(value, int | float)
+    ]
+    tracker.log({"final": wandb.Table(columns=["set", "metric", "value"], data=rows)})
+    tracker.summary.update({f"final/{name}/{metric}": value for name, metric, value in rows})
+
+
+def free_memory() -> None:
+    """Give the model's memory back before the next run of a multirun in this process."""
+    gc.collect()
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.empty_cache()
