@@ -14,7 +14,7 @@ _HOMES = {
     "DATASETS": "rmlab.data",
     "Comparison": "rmlab.data",
     "Preference": "rmlab.data",
-    "UserError": "rmlab.errors",
+    "UserError": "rmlab.messages",
     "run": "rmlab.runner",
 }
 __all__ = list(_HOMES)

@@ -1,5 +1,6 @@
 """The `rmlab` command. torch is imported inside the task, so that --help and tab completion answer at once."""
 
+import itertools
 import logging
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from rmlab.config import CONF, register, to_dict
-from rmlab.errors import UserError, did_you_mean
+from rmlab.messages import UserError, did_you_mean
 
 register()
 
@@ -33,20 +34,24 @@ def task(config: DictConfig) -> float | None:
 
 # Nodes whose keys are options of others (TrainingArguments, a loss term, a peft config, a model config): rmlab checks
 # them itself, with the nearest name, so that nobody has to write +trainer.warmup_ratio=0.1.
-OPEN = ("trainer", "loss", "peft", "model.config", "model.init_kwargs", "model.quantization")
-OPEN += ("data.columns", "data.chat_template_kwargs", "data.train", "data.eval", "logger")
+OPEN = (
+    *("trainer", "loss", "peft", "logger", "model.config", "model.init_kwargs", "model.quantization"),
+    *("data.train", "data.eval", "data.columns", "data.chat_template_kwargs"),
+)
 
 
 def main() -> None:
     check_groups(sys.argv[1:])
-    sys.argv[1:] = [f"++{a}" if a.partition("=")[0].startswith(tuple(f"{n}." for n in OPEN)) else a for a in sys.argv[1:]]
+    sys.argv[1:] = [
+        f"++{a}" if a.partition("=")[0].startswith(tuple(f"{n}." for n in OPEN)) else a for a in sys.argv[1:]
+    ]
     task()
 
 
 def check_groups(arguments: list[str]) -> None:
     """Stop at `loss=margn` with the nearest option; Hydra itself only lists them all."""
     flags = ("-cd", "--config-dir")
-    extra = [Path(v) for f, v in zip(arguments, arguments[1:], strict=False) if f in flags]
+    extra = [Path(v) for f, v in itertools.pairwise(arguments) if f in flags]
     extra += [Path(a.split("=", 1)[1]) for a in arguments if a.startswith("--config-dir=")]
     for argument in arguments:
         group, _, value = argument.lstrip("+").partition("=")

@@ -13,7 +13,7 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
-from rmlab.errors import UserError, did_you_mean
+from rmlab.messages import UserError, did_you_mean
 
 HERE = Path(__file__).parent
 # In a wheel conf/ lies inside the package, in a checkout (and an editable install) beside it.
@@ -176,7 +176,8 @@ def trainer_fields() -> dict[str, set[str]]:
     The sources are read, not imported: importing them takes four seconds, and an error should not.
     """
     spec = importlib.util.find_spec("transformers")
-    assert spec is not None and spec.submodule_search_locations is not None
+    assert spec is not None
+    assert spec.submodule_search_locations is not None
     files = [Path(spec.submodule_search_locations[0]) / "training_args.py", HERE / "trainer.py"]
     classes = [
         node
@@ -254,8 +255,13 @@ def checkpoint_json(model: Mapping[str, Any], name: str) -> dict[str, Any]:
         raise UserError(f"model.path: no folder {model['path']!r}")
     else:
         from huggingface_hub import hf_hub_download
-        from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
-        from huggingface_hub.errors import OfflineModeIsEnabled, RepositoryNotFoundError
+        from huggingface_hub.errors import (
+            EntryNotFoundError,
+            HfHubHTTPError,
+            LocalEntryNotFoundError,
+            OfflineModeIsEnabled,
+            RepositoryNotFoundError,
+        )
 
         try:
             file = Path(hf_hub_download(model["path"], name, revision=model["revision"]))

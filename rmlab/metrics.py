@@ -20,7 +20,7 @@ def evaluate(items: Sequence[Item], subsets: bool = True) -> dict[str, Any]:
     probability = np.array([p for item in items for p in item["probability"]])
     rewards = np.concatenate([item["rewards"] for item in items])
     lengths = np.concatenate([item["lengths"] for item in items])
-    metrics = {
+    metrics: dict[str, Any] = {
         **preference_metrics(better - worse, probability),
         **reward_metrics(better, worse, rewards, lengths),
         "comparisons": len(items),

@@ -1,6 +1,6 @@
 """A reward model: any AutoModelForSequenceClassification with one output, its tokenizer, its adapters."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTok
 from transformers.utils import logging as hf_logging
 
 from rmlab.data.tokenizer import build_tokenizer
-from rmlab.errors import UserError, did_you_mean
+from rmlab.messages import UserError, did_you_mean, say
 from rmlab.scoring import head_modules
 
 
@@ -87,6 +87,12 @@ def load_model(config: Mapping[str, Any], quantization: Mapping[str, Any] | None
     return model
 
 
+def tag(model: Any, tags: Iterable[str]) -> None:
+    """Tags of the model card, for adapters those of the base model."""
+    if hasattr(model, "add_model_tags"):
+        model.add_model_tags(list(tags))
+
+
 def name_the_output(model: Any) -> None:
     """Mark the single output as a reward for whatever reads the saved config."""
     model.config.problem_type = "regression"
@@ -155,12 +161,12 @@ def ensure_pad_token(model: Any, tokenizer: Any) -> None:
             tokenizer.pad_token = tokenizer.unk_token
         else:
             tokenizer.add_special_tokens({"pad_token": "<|pad|>"})
-        print(f"tokenizer {why}; servers would misread the last token, so the pad token is now {tokenizer.pad_token!r}")
+        say(f"tokenizer {why}; servers would misread the last token, so the pad token is now {tokenizer.pad_token!r}")
     if tokenizer.pad_token_id >= model.get_input_embeddings().weight.shape[0]:
         model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     for key in ("pad_token_id", "eos_token_id", "bos_token_id"):
         value = getattr(tokenizer, key)
-        if value is not None and key in vars(model.config.get_text_config()) or key == "pad_token_id":
+        if (value is not None and key in vars(model.config.get_text_config())) or key == "pad_token_id":
             setattr(model.config.get_text_config(), key, value)
             setattr(model.config, key, value)
 
@@ -193,7 +199,7 @@ def apply_peft(model: Any, peft_config: Any) -> Any:
     if isinstance(model, PeftModel):
         raise UserError("model already is a PeftModel; pass it without peft_config, or merge it first")
     if str(peft_config.task_type) not in ("SEQ_CLS", "TaskType.SEQ_CLS"):
-        print(f"peft: task_type {peft_config.task_type} becomes SEQ_CLS; a reward model is a sequence classifier")
+        say(f"peft: task_type {peft_config.task_type} becomes SEQ_CLS; a reward model is a sequence classifier")
         peft_config.task_type = "SEQ_CLS"
     if hasattr(peft_config, "modules_to_save"):
         head = [*head_modules(model), *getattr(model, "rmlab_new_modules", [])]
@@ -220,7 +226,7 @@ def train_head_of(model: Any) -> None:
         config.modules_to_save = sorted({*(getattr(config, "modules_to_save", None) or []), name})
         config.task_type = "SEQ_CLS"
         _set_trainable(model, model.active_adapter, [name], inference_mode=False)
-        print(f"peft: the score head {name!r} was frozen; it is now trained and saved with the adapter")
+        say(f"peft: the score head {name!r} was frozen; it is now trained and saved with the adapter")
 
 
 def export(model: Any, tokenizer: Any, place: Path) -> None:
@@ -237,7 +243,7 @@ def export(model: Any, tokenizer: Any, place: Path) -> None:
         tokenizer.save_pretrained(str(adapter))
         mergeable = hasattr(model.base_model, "merge_and_unload")
         if not mergeable or getattr(model.get_base_model(), "is_quantized", False):
-            print(f"the adapter cannot be merged into its base model; it is in {adapter}")
+            say(f"the adapter cannot be merged into its base model; it is in {adapter}")
             return
         model = model.merge_and_unload()
     model.save_pretrained(str(place))
@@ -246,5 +252,3 @@ def export(model: Any, tokenizer: Any, place: Path) -> None:
 
 def first_line(error: BaseException) -> str:
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-
-

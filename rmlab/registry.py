@@ -7,7 +7,7 @@ import pkgutil
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
-from rmlab.errors import UserError, did_you_mean
+from rmlab.messages import UserError, did_you_mean
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -2,31 +2,22 @@
 
 import contextlib
 import gc
-import hashlib
 import json
-import logging
 import os
-import platform
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-import rmlab
 from rmlab.config import validate
 from rmlab.data.prepare import Options
 from rmlab.data.sets import Rows, build_sets, load_rows
-from rmlab.errors import UserError
+from rmlab.environment import describe_environment, software
+from rmlab.messages import UserError, say
 from rmlab.registry import import_plugins
-
-log = logging.getLogger(__name__)
-
-PACKAGES = ("rmlab", "torch", "transformers", "accelerate", "peft", "datasets", "tokenizers", "hydra-core", "numpy")
 
 
 def run(config: Mapping[str, Any], out: Path) -> dict[str, Any]:
@@ -37,21 +28,20 @@ def run(config: Mapping[str, Any], out: Path) -> dict[str, Any]:
     """
     import_plugins(config["plugins"])
     validate(config)
-    environment = describe_environment()
     if (out / "metrics.json").exists() and not config["run"]["redo"]:
-        return skip(out, environment)
+        return skip(out)
     options = data_options(config["data"])
     rows = load_rows(config["data"], options)
 
     from rmlab.losses import build_loss  # torch from here on
 
     build_loss(config["loss"])
-    environment["data"] = fingerprints(rows)
+    environment = {**describe_environment(), "data": fingerprints(rows)}
     out.mkdir(parents=True, exist_ok=True)
     (out / "metrics.json").unlink(missing_ok=True)
     (out / "config.yaml").write_text(yaml.safe_dump(dict(config), sort_keys=False), encoding="utf-8")
     write_json(out / "environment.json", environment)
-    print(f"run {out}")
+    say(f"run {out}")
     started = time.time()
     try:
         with logger(config, out) as tracker:
@@ -67,12 +57,14 @@ def run(config: Mapping[str, Any], out: Path) -> dict[str, Any]:
 
 
 def train_and_evaluate(config: Mapping[str, Any], out: Path, rows: Rows, options: Options) -> dict[str, Any]:
-    """The metrics of a run: {"eval": {set: {...}}, "train": {...}}. Leaves model/, scores/ and checkpoints/ in `out`."""
+    """The metrics of a run: {"eval": {set: {...}}, "train": {...}}; model/, scores/ and checkpoints/ are in `out`."""
+    from transformers import set_seed
     from transformers.utils import logging as hf_logging
 
     from rmlab import model as models
+    from rmlab.checkpoints import MarkWhole, last_whole_checkpoint
     from rmlab.metrics import evaluate
-    from rmlab.trainer import RewardTrainer, set_seed
+    from rmlab.trainer import RewardTrainer
 
     hf_logging.disable_progress_bar()  # of loading and saving weights; training keeps its own
     tokenizer = models.load_tokenizer(config["model"])
@@ -91,7 +83,7 @@ def train_and_evaluate(config: Mapping[str, Any], out: Path, rows: Rows, options
         model=model,
         args=args,
         train_dataset=train,
-        eval_dataset=sets or None,
+        eval_dataset=(sets["eval"] if list(sets) == ["eval"] else sets) or None,
         processing_class=tokenizer,
         peft_config=peft_config,
         loss=config["loss"],
@@ -146,31 +138,10 @@ def warn_about_margin(loss: Mapping[str, Any], train: Any) -> None:
     if not loss.get("bradley_terry", {}).get("margin") or not hasattr(train, "__len__"):
         return
     if all(strength == 1.0 for row in train["strength"] for strength in row):
-        print(
-            "warning: loss.bradley_terry.margin is set, but no row states a strength (a margin column, scores or votes);"
-            " every pair gets the same margin"
+        say(
+            "warning: loss.bradley_terry.margin is set, but no row states a strength (a margin column, scores or "
+            "votes); every pair gets the same margin"
         )
-
-
-# ---- checkpoints ----
-
-
-def last_whole_checkpoint(folder: Path) -> str | None:
-    """The newest checkpoint that was written to its end; one that a kill cut short is passed over."""
-    whole = [p.parent for p in folder.glob("checkpoint-*/whole")]
-    return str(max(whole, key=lambda p: int(p.name.split("-")[1]))) if whole else None
-
-
-def MarkWhole() -> Any:  # noqa: N802  (a class, made late because its base imports torch)
-    """A callback that leaves a file `whole` in every finished checkpoint."""
-    from transformers import TrainerCallback
-
-    class Mark(TrainerCallback):  # type: ignore[misc]
-        def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            if state.is_world_process_zero:
-                (Path(args.output_dir) / f"checkpoint-{state.global_step}" / "whole").touch()
-
-    return Mark()
 
 
 # ---- results ----
@@ -220,7 +191,7 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 def with_objective(metrics: dict[str, Any]) -> dict[str, Any]:
     """`objective`: accuracy on the first evaluation set, what a Hydra sweeper maximises; None without one."""
-    first = next(iter(metrics["eval"].values()), {})
+    first: Mapping[str, Any] = next(iter(metrics["eval"].values()), {})
     return {**metrics, "objective": first.get("accuracy")}
 
 
@@ -249,79 +220,21 @@ def print_table(metrics: Mapping[str, Any], out: Path, seconds: float) -> None:
             print(f"{what:14}{out / what}")
 
 
-# ---- what made the numbers ----
-
-
-def describe_environment() -> dict[str, Any]:
-    """Code, packages and hardware: all that a rerun needs besides config.yaml, and what a skipped run is checked by."""
-    return {
-        **git_state(),
-        "code": code_hash(),
-        "packages": {name: version(name) for name in PACKAGES},
-        "python": platform.python_version(),
-        "hardware": {"machine": platform.machine(), "cpus": os.cpu_count(), **accelerator()},
-        "command": sys.argv[1:],
-    }
-
-
-def git_state() -> dict[str, str | None]:
-    """Commit and hash of uncommitted changes of the checkout that rmlab runs from; nulls for an installed package."""
-
-    def git(*arguments: str) -> str | None:
-        try:
-            done = subprocess.run(
-                ["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10, check=True
-            )
-        except (OSError, subprocess.SubprocessError):
-            return None
-        return done.stdout.strip()
-
-    top = git("rev-parse", "--show-toplevel")
-    if top is None or Path(top) != Path(__file__).parent.parent.resolve():
-        return {"commit": None, "diff": None}
-    difference = git("diff", "HEAD")
-    return {
-        "commit": git("rev-parse", "HEAD"),
-        "diff": hashlib.sha256(difference.encode()).hexdigest()[:16] if difference else None,
-    }
-
-
-def code_hash() -> str:
-    """A hash of rmlab's own source files: what `commit` cannot say of an installed package."""
-    whole = hashlib.sha256()
-    for file in sorted(Path(__file__).parent.rglob("*.py")):
-        whole.update(file.relative_to(Path(__file__).parent).as_posix().encode() + file.read_bytes())
-    return whole.hexdigest()[:16]
-
-
-def version(name: str) -> str | None:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return rmlab.__version__ if name == "rmlab" else None
-
-
-def accelerator() -> dict[str, Any]:
-    if "torch" not in sys.modules:
-        return {}
-    import torch
-
-    return {"gpu": torch.cuda.get_device_name(0), "gpus": torch.cuda.device_count()} if torch.cuda.is_available() else {}
-
-
 def fingerprints(rows: Rows) -> dict[str, str | None]:
     """Set name -> hash of its rows (None for streams)."""
-    return {f"{part}/{name}": getattr(d, "_fingerprint", None) for part, sets in rows.items() for name, d in sets.items()}
+    return {
+        f"{part}/{name}": getattr(d, "_fingerprint", None) for part, sets in rows.items() for name, d in sets.items()
+    }
 
 
-def skip(out: Path, environment: Mapping[str, Any]) -> dict[str, Any]:
+def skip(out: Path) -> dict[str, Any]:
     """The metrics of a finished run, with a line saying so and a warning when other code or packages made them."""
     metrics = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
-    before = json.loads((out / "environment.json").read_text(encoding="utf-8"))
-    print(f"skipped {out}: it is finished (run.redo=true trains it again)")
-    changed = [key for key in ("code", "packages", "python") if before.get(key) != environment[key]]
+    before, now = json.loads((out / "environment.json").read_text(encoding="utf-8")), software()
+    say(f"skipped {out}: it is finished (run.redo=true trains it again)")
+    changed = [key for key in now if before.get(key) != now[key]]
     if changed:
-        print(f"warning: {out} was made by other {' and '.join(changed)} than is here now; run.redo=true to redo it")
+        say(f"warning: {out} was made by other {' and '.join(changed)} than is here now; run.redo=true to redo it")
     return with_objective(metrics)
 
 
@@ -359,7 +272,7 @@ def log_table(tracker: Any, metrics: Mapping[str, Any]) -> None:
     """The final metrics as a W&B table and as summary values `final/SET/METRIC`."""
     import wandb
 
-    rows = [
+    rows: list[Any] = [
         [name, metric, value]
         for name, values in metrics["eval"].items()
         for metric, value in values.items()

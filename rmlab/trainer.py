@@ -13,14 +13,14 @@ from accelerate.utils import gather_object
 from datasets import Dataset, IterableDataset
 from torch import Tensor
 from transformers import AutoTokenizer, EvalPrediction, Trainer, TrainingArguments, set_seed
-from transformers.trainer_utils import EvalLoopOutput, speed_metrics
+from transformers.trainer_utils import EvalLoopOutput
 
 from rmlab import model as models
 from rmlab.data.collator import PreferenceCollator
 from rmlab.data.prepare import Options, numbered, tokenize
 from rmlab.data.sets import without_overlap
-from rmlab.errors import UserError
 from rmlab.losses import Preferences, Term, build_loss
+from rmlab.messages import UserError
 from rmlab.metrics import TIE, evaluate, flatten
 from rmlab.scoring import prepare_for_scoring, score
 
@@ -96,6 +96,7 @@ class RewardTrainer(Trainer):
     Raises UserError for unusable models, rows and options.
     """
 
+    args: RewardConfig
     _tag_names = ("rmlab", "reward-trainer")
     loss_is_scaled_for_ga = True  # compute_loss divides by the pairs of the whole optimizer step itself
 
@@ -117,7 +118,9 @@ class RewardTrainer(Trainer):
     ) -> None:
         args = args or RewardConfig(output_dir="reward-model")
         if args.n_gpu > 1:
-            raise UserError(f"{args.n_gpu} GPUs in one process; start with `accelerate launch`, DataParallel is not exact")
+            raise UserError(
+                f"{args.n_gpu} GPUs in one process; start with `accelerate launch`, DataParallel is not exact"
+            )
         if max_length is not None:
             args.max_length = max_length
         set_seed(args.seed)  # before loading, so that a random head is the same for the same seed
@@ -141,7 +144,8 @@ class RewardTrainer(Trainer):
             train_dataset = self._tokenize(train_dataset, tokenizer, args, "train")
         eval_dataset = self._tokenize_eval(eval_dataset, train_dataset, tokenizer, args)
         if isinstance(train_dataset, IterableDataset):
-            args.accelerator_config.dispatch_batches = False  # batches hold text (ids), which cannot be dispatched
+            # Batches hold text (the items' ids), which rank 0 cannot send to the others.
+            args.accelerator_config.dispatch_batches = False  # type: ignore[union-attr]
         collator = data_collator or PreferenceCollator(
             tokenizer.pad_token_id, args.pad_to_multiple_of, args.pair_weighting
         )
@@ -154,8 +158,7 @@ class RewardTrainer(Trainer):
             processing_class=tokenizer,
             **trainer_options,
         )
-        if hasattr(self.model, "add_model_tags"):
-            self.model.add_model_tags(list(self._tag_names))
+        models.tag(self.model, self._tag_names)
 
     # ---- data ----
 
@@ -191,7 +194,7 @@ class RewardTrainer(Trainer):
 
     # ---- loss ----
 
-    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Tensor:  # type: ignore[override]
+    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Tensor:
         """(2,) weight of all pairs and of all responses in this optimizer step, over micro-batches and ranks.
 
         Divided by the number of ranks, whose gradients are averaged: a sum of losses over this is the exact mean.
@@ -201,7 +204,7 @@ class RewardTrainer(Trainer):
             totals += weights(batch).to(device)
         return self.accelerator.reduce(totals, "mean")
 
-    def compute_loss(
+    def compute_loss(  # type: ignore[override]
         self,
         model: Any,
         inputs: dict[str, Any],
@@ -209,7 +212,7 @@ class RewardTrainer(Trainer):
         num_items_in_batch: Tensor | None = None,
     ) -> Any:
         """The share of this micro-batch in the mean loss of the optimizer step (all of it without `num_items`)."""
-        with self._activations():
+        with activations_on_cpu(self.args.activation_offloading):
             preferences = to_preferences(score(model, inputs), inputs)
         totals = weights(inputs) if num_items_in_batch is None else num_items_in_batch
         terms = loss_terms(self.loss_terms, preferences, inputs, totals)
@@ -217,10 +220,6 @@ class RewardTrainer(Trainer):
         if model.training:
             self._collect(preferences, terms)
         return (loss, {"rewards": preferences.rewards}) if return_outputs else loss
-
-    def _activations(self) -> Any:
-        cuda = torch.cuda.is_available()
-        return torch.autograd.graph.save_on_cpu(pin_memory=cuda) if self.args.activation_offloading else contextlib.nullcontext()
 
     # ---- training metrics: sums on the device, over items, until they are logged ----
 
@@ -277,7 +276,7 @@ class RewardTrainer(Trainer):
 
     # ---- evaluation ----
 
-    def evaluation_loop(  # type: ignore[override]
+    def evaluation_loop(
         self,
         dataloader: Any,
         description: str,
@@ -312,7 +311,7 @@ class RewardTrainer(Trainer):
         }
         return EvalLoopOutput(predictions=predictions, label_ids=best, metrics=metrics, num_samples=len(items))
 
-    def _eval_model(self) -> Any:
+    def _eval_model(self: Any) -> Any:
         """The model ready to score: prepared as Trainer's own loop does it when nothing was trained before."""
         if self.is_deepspeed_enabled and self.deepspeed is None:
             from transformers.integrations.deepspeed import deepspeed_init
@@ -331,6 +330,13 @@ class RewardTrainer(Trainer):
                 self.deepspeed = self.model_wrapped
         model.eval()
         return model
+
+
+def activations_on_cpu(wanted: bool) -> Any:
+    """A context that keeps activations in CPU memory between forward and backward."""
+    if not wanted:
+        return contextlib.nullcontext()
+    return torch.autograd.graph.save_on_cpu(pin_memory=torch.cuda.is_available())
 
 
 def load_by_name(name: str, args: RewardConfig, quantization_config: Any) -> Any:
@@ -364,11 +370,11 @@ def prepare_model(model: Any, args: RewardConfig, tokenizer: Any, peft_config: A
     """One label, no dropout, a pad token of its own, fp32 head, adapter with the head in it."""
     from peft import PeftModel
 
-    base = model.get_base_model() if isinstance(model, PeftModel) else model
+    base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
     if base.config.num_labels != 1:
         raise UserError(
-            f"the model has num_labels={base.config.num_labels}, but reward models require `num_labels=1`; load it with "
-            "AutoModelForSequenceClassification.from_pretrained(..., num_labels=1)"
+            f"the model has num_labels={base.config.num_labels}, but reward models require `num_labels=1`; load it "
+            "with AutoModelForSequenceClassification.from_pretrained(..., num_labels=1)"
         )
     models.name_the_output(base)
     if args.disable_dropout:

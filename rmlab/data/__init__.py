@@ -1,11 +1,11 @@
 """Preference data: rows in any accepted format -> Comparison -> token trees -> batches.
 
-    sources.py    where rows come from: files, hub, the synthetic generator (DATASETS registry)
-    rows.py       one row of any accepted format -> Comparison
-    render.py     prompt + response -> token ids; the one function that training and scoring share
-    prepare.py    a dataset of rows -> a dataset of token trees, with counts and a disk cache
-    sets.py       the sets of a run: mixtures, evaluation sets, splits by prompt
-    collator.py   token trees -> a batch
+sources.py    where rows come from: files, hub, the synthetic generator (DATASETS registry)
+rows.py       one row of any accepted format -> Comparison
+render.py     prompt + response -> token ids; the one function that training and scoring share
+prepare.py    a dataset of rows -> a dataset of token trees, with counts and a disk cache
+sets.py       the sets of a run: mixtures, evaluation sets, splits by prompt
+collator.py   token trees -> a batch
 """
 
 from dataclasses import dataclass, field
@@ -33,7 +33,7 @@ class Comparison:
     """One prompt, K >= 2 responses and the preferences between them. A pair is K = 2."""
 
     prompt: Text
-    responses: list[Text]  # K texts or message lists; for tokenised rows K lists of token ids (`tokenised`)
+    responses: list[Any]  # K of Text; for tokenised rows K lists of token ids
     preferences: list[Preference]
     tokenised: bool = False
     id: str | None = None

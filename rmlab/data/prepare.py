@@ -19,7 +19,7 @@ from datasets import Dataset, Features, IterableDataset, List, Value
 from rmlab.data import Comparison
 from rmlab.data.render import encode, refuse_dated_template, special_tokens
 from rmlab.data.rows import check_columns, identical, to_comparison
-from rmlab.errors import UserError
+from rmlab.messages import UserError, say
 
 VERSION = 1  # of what a cached token tree holds; raise it when the same row would give other tokens
 
@@ -55,7 +55,7 @@ class Options:
 
 def read_row(row: Mapping[str, Any]) -> dict[str, Any]:
     """A row as Python values; sources keep JSON rows as one text column, see `sources.load`."""
-    return json.loads(row["json"]) if "json" in row else dict(row)  # type: ignore[no-any-return]
+    return json.loads(row["json"]) if "json" in row else dict(row)
 
 
 def check_rows(dataset: Dataset, name: str, options: Options) -> None:
@@ -98,7 +98,7 @@ def tokenize(
     refuse_dated_template(tokenizer, {**options.template, "tools": None})
     tree = partial(to_tree, tokenizer=tokenizer, options=options, name=name)
     if isinstance(dataset, IterableDataset):
-        print(f"{name}: streaming; rows are tokenised and filtered as they come")
+        say(f"{name}: streaming; rows are tokenised and filtered as they come")
         trees = dataset.map(tree, with_indices=True, remove_columns=dataset.column_names, features=TREE)
         return trees.filter(lambda row: not row["dropped"])
     if len(dataset) == 0:
@@ -133,10 +133,9 @@ def to_tree(row: Mapping[str, Any], index: int, tokenizer: Any, options: Options
     refuse_identical(comparison, index, name, options)
     template = {**options.template, **comparison.template}
     if comparison.tokenised:
-        sequences = [list(r) for r in comparison.responses]
+        tokens: list[list[int]] = list(comparison.responses)
     else:
-        sequences = [encode(tokenizer, comparison.prompt, r, template) for r in comparison.responses]
-    tokens = [list(map(int, s)) for s in sequences]  # type: ignore[call-overload]
+        tokens = [encode(tokenizer, comparison.prompt, r, template) for r in comparison.responses]
     dropped, truncated, limit = "", False, options.max_length
     if limit is not None and max(map(len, tokens)) > limit:
         if options.overlong == "error":
@@ -182,8 +181,8 @@ def truncate(tokens: list[list[int]], limit: int, before: int) -> list[list[int]
     return [t if len(t) <= limit else [*t[: limit - 1], t[-1]] for t in tokens]
 
 
-def common_prefix(sequences: Sequence[Sequence[Any]]) -> Sequence[Any]:
-    return os.path.commonprefix(list(sequences))
+def common_prefix(sequences: Sequence[Any]) -> Any:
+    return os.path.commonprefix(list(sequences))  # noqa: RUF071  (of any sequences: texts, token ids, messages)
 
 
 def prompt_id(comparison: Comparison) -> str:
@@ -247,7 +246,7 @@ def report_and_keep(trees: Dataset, name: str) -> Dataset:
         )
     probabilities = [p for row in kept["probability"] for p in row]
     lengths = [len(p) + len(s) for p, ss in zip(kept["prefix"], kept["suffixes"], strict=True) for s in ss]
-    print(
+    say(
         f"{name}: {len(kept):,} comparisons of {len(trees):,} rows; {len(lengths):,} responses, "
         f"{len(probabilities):,} preferences, {sum(p == 0.5 for p in probabilities):,} ties; dropped "
         f"{dropped['overlong']:,} overlong, {dropped['identical']:,} identical; truncated "

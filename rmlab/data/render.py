@@ -5,7 +5,7 @@ from typing import Any
 from unittest import mock
 
 from rmlab.data import Text
-from rmlab.errors import UserError
+from rmlab.messages import UserError
 
 
 def render(tokenizer: Any, prompt: Text, response: Text, template: dict[str, Any]) -> str:

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, cast
 
 from rmlab.data import Comparison, Preference, Text
-from rmlab.errors import UserError, did_you_mean
+from rmlab.messages import UserError, did_you_mean
 
 TOKENISED = (
     ("input_ids_chosen", "input_ids_rejected"),
@@ -45,7 +45,7 @@ def to_comparison(row: Row, where: str) -> Comparison:
             ids = [[int(i) for i in row[chosen]], [int(i) for i in row[rejected]]]
             if not all(ids):
                 raise UserError(f"{where}: {chosen if not ids[0] else rejected} is empty")
-            return Comparison("", ids, [pair_preference(row, where)], tokenised=True, **shared)  # type: ignore[arg-type]
+            return Comparison("", ids, [pair_preference(row, where)], tokenised=True, **shared)
     if "chosen" in row and "rejected" in row:
         prompt, responses = split_prompt(row, where)
         return Comparison(prompt, responses, [pair_preference(row, where)], **shared)
@@ -66,9 +66,7 @@ def check_columns(columns: Iterable[str], where: str) -> None:
         return
     if "responses" in have and have & set(READERS):
         return
-    missing = "rejected" if "chosen" in have else "chosen" if "rejected" in have else "chosen"
-    if "responses" in have:
-        missing = "scores"
+    missing = "scores" if "responses" in have else "rejected" if "chosen" in have else "chosen"
     hint = did_you_mean(missing, have)
     raise UserError(
         f"{where}: no column {missing!r}{hint}. Accepted: {FORMATS}; map yours with data.columns.{missing}=YOUR_COLUMN"

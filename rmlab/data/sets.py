@@ -9,7 +9,7 @@ from datasets import Dataset, IterableDataset
 
 from rmlab.data import DATASETS
 from rmlab.data.prepare import Options, check_rows, digest, tokenize
-from rmlab.errors import UserError
+from rmlab.messages import UserError, say
 
 Rows = dict[str, dict[str, Any]]  # {"train": {source name: dataset}, "eval": {set name: dataset}}
 
@@ -119,7 +119,7 @@ def without_overlap(train: Dataset, test: Dataset, name: str, overlap: str) -> D
             f"{name}: {len(shared)} of {len(test)} comparisons are on prompts of the training set, the first is row "
             f"{test[shared[0]]['id']}; set prompt_overlap=drop to leave them out (allow to keep them)"
         )
-    print(f"{name}: left out {len(shared):,} comparisons on training prompts")
+    say(f"{name}: left out {len(shared):,} comparisons on training prompts")
     if len(shared) == len(test):
         raise UserError(f"{name}: every prompt is also in the training set; nothing is left to evaluate on")
     gone = set(shared)

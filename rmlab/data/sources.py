@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rmlab.data import DATASETS
-from rmlab.errors import UserError, did_you_mean
+from rmlab.messages import UserError, did_you_mean
 
 SUFFIXES = (".jsonl", ".json", ".parquet")
 

@@ -11,10 +11,18 @@ from typing import Any
 import numpy as np
 
 from rmlab.data import DATASETS
+from rmlab.messages import UserError
 
-NAMES = "Ada Ben Cleo Dan Eve Finn Gus Hana Ivan Joy Kai Lena Milo Nora Otis Pia Quin Rosa Sam Tara Uma Vic Wren Zoe"
-PLACES = "Oslo Lima Cairo Kyoto Paris Quito Delhi Turin Accra Perth Tunis Miami Seoul Dakar Porto Malmo Leeds Natal"
-TOPICS = "rivers bread chess stars trains bees paint maps"
+NAMES = (
+    "Ada Ben Cleo Dan Eve Finn Gus Hana Ivan Joy Kai Lena Milo Nora Otis Pia Quin Rosa Sam Tara Uma Vic Wren Zoe "
+    "Abe Bea Cyd Dov Eli Fay Gil Hugo Ines Jon Kim Leo Mia Ned Ola Pam"
+)
+PLACES = (
+    "Oslo Lima Cairo Kyoto Paris Quito Delhi Turin Accra Perth Tunis Miami Seoul Dakar Porto Malmo Leeds Natal "
+    "Basel Bergen Bonn Cork Genoa Ghent Graz Hanoi Izmir Kiel Lagos Lille Lyon Minsk Nice Osaka Pune Riga Rome Salem "
+    "Split Tampa"
+)
+TOPICS = "rivers bread chess stars"
 FORMS = {  # what the prompt asks for: how a response that complies begins its body
     "in one line": "in short :",
     "as steps": "step one , then step two :",
@@ -58,8 +66,6 @@ def synthetic(
     rng = np.random.default_rng(seed)
     asked = list(itertools.product(NAMES.split(), PLACES.split(), TOPICS.split(), FORMS))
     if prompts > len(asked):
-        from rmlab.errors import UserError
-
         raise UserError(f"the synthetic generator has {len(asked)} distinct prompts, data asks for {prompts}")
     rows = []
     for index in rng.permutation(len(asked))[:prompts]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from rmlab.errors import UserError
+from rmlab.messages import UserError
 from rmlab.registry import Registry
 
 LOSSES = Registry("loss", "rmlab.losses")

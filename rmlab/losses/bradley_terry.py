@@ -1,7 +1,7 @@
 """The Bradley-Terry negative log-likelihood, with margins, soft labels and ties."""
 
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.functional import softplus
 
 from rmlab.losses import LOSSES, Preferences
 
@@ -15,4 +15,4 @@ def bradley_terry(preferences: Preferences, *, margin: float) -> Tensor:  # (P,)
     pulls the two rewards together. Written with softplus, so it is finite for any finite rewards.
     """
     z = preferences.gap - margin * preferences.strength
-    return preferences.probability * F.softplus(-z) + (1 - preferences.probability) * F.softplus(z)
+    return preferences.probability * softplus(-z) + (1 - preferences.probability) * softplus(z)

@@ -1,11 +1,20 @@
-"""The one exception that users are meant to read: a sentence that names the place and what to do."""
+"""What users read: errors that are one sentence naming the place and what to do, and lines of facts."""
 
 import difflib
+import logging
+import os
 from collections.abc import Iterable
 
 
 class UserError(ValueError):
     """Bad input (a config value, a row, a file). The message stands alone; no traceback is needed."""
+
+
+def say(message: str) -> None:
+    """Print a line, and log it (a run keeps it in rmlab.log). One rank speaks for all."""
+    if os.environ.get("RANK", "0") == "0":
+        print(message, flush=True)
+        logging.getLogger("rmlab").info(message)
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

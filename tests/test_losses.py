@@ -1,0 +1,137 @@
+"""Losses against the papers' formulas, written out here with Python floats."""
+
+import math
+
+import pytest
+import torch
+import yaml
+from conftest import ROOT
+
+from rmlab.losses import LOSSES, Preferences, build_loss
+from rmlab.messages import UserError
+
+OPTIONS = {"bradley_terry": {"margin": 1.0}}  # options for the parametrised contract tests; {} where there are none
+
+
+def preferences(rewards, better, worse, strength=None, probability=None, dtype=torch.float32):
+    count = len(better)
+    return Preferences(
+        torch.as_tensor(rewards, dtype=dtype),
+        torch.tensor(better),
+        torch.tensor(worse),
+        torch.tensor(strength or [1.0] * count),
+        torch.tensor(probability or [1.0] * count),
+        torch.zeros(len(rewards), dtype=torch.long),
+    )
+
+
+def log_sigmoid(z: float) -> float:
+    return -math.log1p(math.exp(-z)) if z > 0 else z - math.log1p(math.exp(z))
+
+
+def test_plain_is_minus_log_sigma_of_the_gap():
+    """InstructGPT eq. 1 at gaps 1.5 and -0.5: -log sigma(1.5) = 0.201413, -log sigma(-0.5) = 0.974077."""
+    got = LOSSES.build("bradley_terry", {"margin": 0.0})(preferences([2.0, 0.5, 0.0, 0.5], [0, 2], [1, 3]))
+    assert got.tolist() == pytest.approx([0.2014133, 0.9740770], abs=1e-6)
+
+
+def test_margin_is_llama_2_equation_2():
+    """Llama 2, margin Small, "significantly better" (1) and "better" (2/3): -log sigma(gap - m)."""
+    got = LOSSES.build("bradley_terry", {"margin": 1.0})(
+        preferences([2.0, 0.5, 0.0, 0.5], [0, 2], [1, 3], strength=[1.0, 2 / 3])
+    )
+    assert got.tolist() == pytest.approx([-log_sigmoid(1.5 - 1.0), -log_sigmoid(-0.5 - 2 / 3)], abs=1e-6)
+
+
+def test_margin_scales_the_strength():
+    strong = LOSSES.build("bradley_terry", {"margin": 0.5})(preferences([1.0, 0.0], [0], [1], strength=[3.0]))
+    assert strong.item() == pytest.approx(-log_sigmoid(1.0 - 1.5), abs=1e-6)
+
+
+def test_margin_is_the_win_probability_of_rao_kupper():
+    """P(win) = e^r1 / (e^r1 + theta e^r2) with theta = e^m."""
+    r1, r2, m = 0.3, -0.4, 0.7
+    win = math.exp(r1) / (math.exp(r1) + math.exp(m) * math.exp(r2))
+    got = LOSSES.build("bradley_terry", {"margin": 1.0})(preferences([r1, r2], [0], [1], strength=[m]))
+    assert got.item() == pytest.approx(-math.log(win), abs=1e-6)
+
+
+def test_soft_labels_have_their_minimum_at_the_logit():
+    """-p log sigma(d) - (1 - p) log sigma(-d) is stationary at d = logit(p)."""
+    p = 0.8
+    rewards = torch.tensor([math.log(p / (1 - p)), 0.0], requires_grad=True)
+    batch = Preferences(rewards, *map(torch.tensor, ([0], [1], [1.0], [p], [0, 0])))
+    LOSSES.build("bradley_terry", {"margin": 0.0})(batch).sum().backward()
+    assert rewards.grad.abs().max() < 1e-6
+
+
+def test_a_tie_is_least_at_equal_rewards():
+    tie = LOSSES.build("bradley_terry", {"margin": 0.0})
+    at = {gap: tie(preferences([gap, 0.0], [0], [1], [0.0], [0.5])).item() for gap in (-1.0, 0.0, 1.0)}
+    assert at[0.0] == pytest.approx(math.log(2), abs=1e-6)
+    assert at[1.0] == pytest.approx(at[-1.0])
+    assert at[1.0] > at[0.0]
+
+
+def test_center_is_eisenstein_equation_2():
+    """(r_c + r_r)^2: (2 + 0.5)^2 = 6.25 and (-1 + 1)^2 = 0."""
+    got = LOSSES.build("center", {})(preferences([2.0, 0.5, -1.0, 1.0], [0, 2], [1, 3]))
+    assert got.tolist() == pytest.approx([6.25, 0.0])
+
+
+@pytest.mark.parametrize("name", LOSSES.names())
+class TestEveryLoss:
+    def test_returns_one_value_per_pair_or_response(self, name):
+        batch = preferences([0.1, 0.2, 0.3], [0, 1], [1, 2])
+        assert LOSSES.build(name, OPTIONS.get(name, {}))(batch).shape in {(2,), (3,)}
+
+    @pytest.mark.parametrize("scale", [1e4, -1e4])
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+    def test_is_finite_at_extremes(self, name, scale, dtype):
+        rewards = torch.tensor([scale, -scale, 0.0], dtype=dtype).float().requires_grad_()
+        batch = Preferences(
+            rewards, *map(torch.tensor, ([0, 1, 0], [1, 0, 2], [1.0] * 3, [1.0, 1.0, 0.5], [0, 0, 0]))
+        )
+        value = LOSSES.build(name, OPTIONS.get(name, {}))(batch)
+        value.sum().backward()
+        assert torch.isfinite(value).all()
+        assert torch.isfinite(rewards.grad).all()
+
+    def test_its_gradient_is_that_of_its_value(self, name):
+        rewards = torch.tensor([0.3, -0.2, 1.1], dtype=torch.double, requires_grad=True)
+        rest = [torch.tensor(v) for v in ([0, 2], [1, 0], [0.5, 1.0], [1.0, 0.7], [0, 0, 0])]
+        function = LOSSES.build(name, OPTIONS.get(name, {}))
+        assert torch.autograd.gradcheck(lambda r: function(Preferences(r, *rest)), rewards)
+
+    def test_has_a_docstring_and_keyword_only_options_without_defaults(self, name):
+        import inspect
+
+        function = LOSSES[name]
+        assert function.__doc__
+        options = list(inspect.signature(function).parameters.values())[1:]
+        assert all(p.kind is p.KEYWORD_ONLY and p.default is p.empty for p in options)
+
+
+def test_every_loss_is_in_a_config_and_every_config_builds():
+    """A loss without YAML cannot be chosen; a YAML with wrong options cannot run."""
+    configs = {f.stem: yaml.safe_load(f.read_text()) for f in (ROOT / "conf" / "loss").glob("*.yaml")}
+    for config in configs.values():
+        build_loss(config)
+    assert {name for config in configs.values() for name in config} == set(LOSSES.names())
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"bradley_tery": {"margin": 0.0}}, "did you mean 'bradley_terry'"),
+        ({"bradley_terry": {}}, r"takes \['margin'\], the config gives \[\] \(missing \['margin'\]\)"),
+        ({"bradley_terry": {"margin": 0.0, "beta": 1}}, r"unknown \['beta'\]"),
+        ({"bradley_terry": {"margin": "big"}}, "margin must be a number, not 'big'"),
+        ({"bradley_terry": {"margin": 0.0}, "center": {"weight": -0.01}}, "center.weight must be a finite number >= 0"),
+        ({"bradley_terry": 0.0}, "must be a mapping"),
+        ({}, "no terms"),
+    ],
+)
+def test_a_wrong_loss_config_is_refused_by_name(config, message):
+    with pytest.raises(UserError, match=message):
+        build_loss(config)
