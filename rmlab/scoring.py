@@ -70,10 +70,13 @@ def forward_at_last_token(
     input_ids: Tensor | None = None,
     attention_mask: Tensor | None = None,
     position_ids: Tensor | None = None,
+    past_key_values: Any = None,  # by name, because peft's prefix tuning looks for it in the signature
     labels: Tensor | None = None,
     **kwargs: Any,
 ) -> Any:
     """`forward` of a decoder with a score head: logits (R, 1) at each row's last token, left or right padded."""
+    if past_key_values is not None:
+        kwargs["past_key_values"] = past_key_values
     if labels is not None:
         return type(self).forward(
             self, input_ids, attention_mask=attention_mask, position_ids=position_ids, labels=labels, **kwargs

@@ -158,6 +158,7 @@ class RewardTrainer(Trainer):
             processing_class=tokenizer,
             **trainer_options,
         )
+        self.model_accepts_loss_kwargs = True  # what older versions ask before they divide the loss by micro-batches
         models.tag(self.model, self._tag_names)
 
     # ---- data ----
@@ -401,16 +402,9 @@ def to_preferences(rewards: Tensor, batch: Mapping[str, Any]) -> Preferences:
 
 def loss_terms(terms: list[Term], preferences: Preferences, batch: Mapping[str, Any], totals: Tensor) -> list[Tensor]:
     """Each term's weighted sum over this batch, divided by the step's total weight of what it is defined on."""
-    values = []
-    for term in terms:
-        value = term.function(preferences)
-        # A term of one value per pair is averaged over pairs, one of one value per response over responses.
-        kind = 0 if value.shape == preferences.better.shape else 1
-        weight = batch["pair_weight"] if kind == 0 else batch["response_weight"]
-        if value.shape != weight.shape:
-            raise UserError(f"loss {term.name!r} returned shape {tuple(value.shape)}; one value per pair or response")
-        values.append((value * weight).sum() / totals[kind])
-    return values
+    weight = {"pair": batch["pair_weight"], "response": batch["response_weight"]}
+    total = dict(zip(weight, totals, strict=True))
+    return [(term.function(preferences) * weight[term.per]).sum() / total[term.per] for term in terms]
 
 
 def items_with_rewards(batch: Mapping[str, Any], rewards: np.ndarray) -> list[dict[str, Any]]:

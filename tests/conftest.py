@@ -3,7 +3,11 @@
 import os
 
 os.environ.update(
-    WANDB_MODE="offline", WANDB_SILENT="true", HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1", TOKENIZERS_PARALLELISM="0"
+    WANDB_MODE="offline",
+    WANDB_SILENT="true",
+    HF_HUB_OFFLINE="1",
+    HF_HUB_DISABLE_TELEMETRY="1",
+    TOKENIZERS_PARALLELISM="0",
 )
 
 from pathlib import Path  # noqa: E402

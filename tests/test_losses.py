@@ -89,9 +89,7 @@ class TestEveryLoss:
     @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
     def test_is_finite_at_extremes(self, name, scale, dtype):
         rewards = torch.tensor([scale, -scale, 0.0], dtype=dtype).float().requires_grad_()
-        batch = Preferences(
-            rewards, *map(torch.tensor, ([0, 1, 0], [1, 0, 2], [1.0] * 3, [1.0, 1.0, 0.5], [0, 0, 0]))
-        )
+        batch = Preferences(rewards, *map(torch.tensor, ([0, 1, 0], [1, 0, 2], [1.0] * 3, [1.0, 1.0, 0.5], [0, 0, 0])))
         value = LOSSES.build(name, OPTIONS.get(name, {}))(batch)
         value.sum().backward()
         assert torch.isfinite(value).all()
@@ -110,6 +108,16 @@ class TestEveryLoss:
         assert function.__doc__
         options = list(inspect.signature(function).parameters.values())[1:]
         assert all(p.kind is p.KEYWORD_ONLY and p.default is p.empty for p in options)
+
+
+def test_what_a_term_has_one_value_of_is_known_even_where_pairs_equal_responses():
+    """K = 3 has three pairs and three responses: the shape of a batch cannot tell."""
+    from rmlab.losses import values_per
+
+    assert values_per("per_pair", lambda p: p.gap) == "pair"
+    assert values_per("per_response", lambda p: p.rewards) == "response"
+    with pytest.raises(UserError, match=r"loss.averaged returns shape \(\)"):
+        values_per("averaged", lambda p: p.gap.mean())
 
 
 def test_every_loss_is_in_a_config_and_every_config_builds():

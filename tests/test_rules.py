@@ -284,7 +284,9 @@ def test_rule_7_an_empty_result_is_an_error(tokenizer):
 # ---- 8. one BOS, one EOS, no date ----
 
 
-@pytest.mark.parametrize("text", ["hello", "hello<|eos|>", "<|bos|>hello", "<|bos|>hello<|eos|>", "hello<|eos|><|eos|>"])
+@pytest.mark.parametrize(
+    "text", ["hello", "hello<|eos|>", "<|bos|>hello", "<|bos|>hello<|eos|>", "hello<|eos|><|eos|>"]
+)
 def test_rule_8_text_has_exactly_one_bos_and_eos(text, tokenizer):
     """Fails if special tokens are added blindly (doubled) or not at all."""
     ids = encode(tokenizer, "", text, {})

@@ -219,7 +219,8 @@ def numbered(trees: Any) -> Any:
     if "index" in (trees.column_names or []):
         return trees
     if isinstance(trees, IterableDataset):
-        return trees.map(lambda row, index: {**row, "index": index}, with_indices=True)
+        features = Features({**TREE, "index": Value("int64")})
+        return trees.map(lambda row, index: {**row, "index": index}, with_indices=True, features=features)
     with quiet():
         return trees.add_column("index", np.arange(len(trees)))
 

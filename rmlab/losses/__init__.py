@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from rmlab.messages import UserError
@@ -41,6 +42,7 @@ class Term:
     name: str
     weight: float
     function: Callable[[Preferences], Tensor]
+    per: str  # "pair" or "response": what it has one value of, and is averaged over
 
 
 def build_loss(config: Mapping[str, Any]) -> list[Term]:
@@ -58,5 +60,18 @@ def build_loss(config: Mapping[str, Any]) -> list[Term]:
         weight = options.pop("weight", 1.0)
         if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < float("inf"):
             raise UserError(f"loss.{name}.weight must be a finite number >= 0, not {weight!r}")
-        terms.append(Term(name, float(weight), LOSSES.build(name, options)))
+        function = LOSSES.build(name, options)
+        terms.append(Term(name, float(weight), function, values_per(name, function)))
     return terms
+
+
+def values_per(name: str, function: Callable[[Preferences], Tensor]) -> str:
+    """What a term returns one value of, seen on a batch of three responses and one pair.
+
+    Asked once, here: in a batch with as many pairs as responses (K = 3) the shape alone would not tell.
+    """
+    one, zero = torch.ones(1), torch.zeros(3)
+    shape = tuple(function(Preferences(zero, torch.tensor([0]), torch.tensor([1]), one, one, zero.long())).shape)
+    if shape not in ((1,), (3,)):
+        raise UserError(f"loss.{name} returns shape {shape} for 3 responses and 1 pair; it must be (1,) or (3,)")
+    return "pair" if shape == (1,) else "response"

@@ -1,0 +1,324 @@
+"""RewardTrainer: what users of Trainer and of TRL's RewardTrainer expect to work, works."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from conftest import make_model, make_pairs
+from datasets import Dataset, DatasetDict
+from test_rules import trainer_for
+
+from rmlab import UserError
+from rmlab.losses import LOSSES, Preferences
+
+TERMS = {"bradley_terry": {"margin": 0.5}, "center": {"weight": 0.1}}
+
+
+def gradients(trainer):
+    """Gradients of one optimizer step, as Trainer's own loop makes them: samples, then training_step each."""
+    batches = list(trainer.get_train_dataloader())
+    samples, items = trainer.get_batch_samples(iter(batches), len(batches), trainer.args.device)
+    trainer.current_gradient_accumulation_steps = len(samples)
+    trainer.create_optimizer()
+    trainer.model.zero_grad()
+    loss = sum(trainer.training_step(trainer.model, batch, items) for batch in samples)
+    return loss, {n: p.grad.clone() for n, p in trainer.model.named_parameters() if p.grad is not None}
+
+
+# ---- exact gradients ----
+
+
+def kwise_rows(count=9, seed=0):
+    """Comparisons of K = 2..5 responses with distinct scores and a tie."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for n in range(count):
+        k = 2 + n % 4
+        scores = rng.permutation(k).astype(float)
+        if k > 2:
+            scores[0] = scores[1]
+        rows.append(
+            {
+                "prompt": f"question {n} ",
+                "responses": [f"answer {n} {' more' * int(rng.integers(0, 9))} {i}" for i in range(k)],
+                "scores": scores.tolist(),
+            }
+        )
+    return Dataset.from_list(rows)
+
+
+@pytest.mark.parametrize("weighting", ["pair", "prompt"])
+@pytest.mark.parametrize("size", [1, 2, 4, 5])
+def test_gradients_are_exact_under_any_split_into_micro_batches(size, weighting, tokenizer, tmp_path):
+    """K-wise rows, so that micro-batches hold different numbers of pairs; the whole step is the reference."""
+    rows = kwise_rows()
+    options = {"train_sampling_strategy": "sequential", "pair_weighting": weighting, "loss": TERMS}
+    whole = trainer_for(make_model(), tokenizer, tmp_path, rows, per_device_train_batch_size=9, **options)
+    split = trainer_for(
+        make_model(),
+        tokenizer,
+        tmp_path,
+        rows,
+        per_device_train_batch_size=size,
+        gradient_accumulation_steps=math.ceil(9 / size),
+        **options,
+    )
+    (whole_loss, whole_grads), (split_loss, split_grads) = gradients(whole), gradients(split)
+    assert split_loss.item() == pytest.approx(whole_loss.item(), abs=1e-6)
+    scale = max(g.abs().max().item() for g in whole_grads.values())
+    for name, gradient in whole_grads.items():
+        assert torch.allclose(gradient, split_grads[name], atol=2e-6 * scale, rtol=0), name
+
+
+def test_the_step_loss_is_the_mean_over_pairs_or_over_prompts(tokenizer, tmp_path):
+    """InstructGPT's 1 / C(K, 2): written out from the rewards."""
+    rows = kwise_rows(4)
+    for weighting in ("pair", "prompt"):
+        trainer = trainer_for(
+            make_model(),
+            tokenizer,
+            tmp_path,
+            rows,
+            per_device_train_batch_size=4,
+            pair_weighting=weighting,
+            prompt_overlap="allow",
+        )
+        rewards = trainer.predict(rows).predictions
+        per_prompt = []
+        for row, r in zip(rows, rewards, strict=True):
+            losses = []
+            for i, j in itertools.combinations(range(len(row["scores"])), 2):
+                gap, difference = float(r[i] - r[j]), row["scores"][i] - row["scores"][j]
+                p = 0.5 if difference == 0 else float(difference > 0)
+                losses.append(p * math.log1p(math.exp(-gap)) + (1 - p) * math.log1p(math.exp(gap)))
+            per_prompt.append(losses)
+        means = [sum(x) / len(x) for x in per_prompt]
+        pooled = [x for losses in per_prompt for x in losses]
+        expected = sum(means) / len(means) if weighting == "prompt" else sum(pooled) / len(pooled)
+        loss, _ = gradients(trainer)
+        assert loss.item() == pytest.approx(expected, abs=1e-5)
+        assert trainer.evaluate(rows)["eval_loss"] == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_term_of_one_value_per_response_is_averaged_over_responses(tokenizer, tmp_path):
+    @LOSSES.register
+    def squares(preferences: Preferences) -> torch.Tensor:
+        """r^2 per response."""
+        return preferences.rewards.square()
+
+    try:
+        rows = kwise_rows(6)
+        trainer = trainer_for(
+            make_model(), tokenizer, tmp_path, rows, per_device_train_batch_size=4, gradient_accumulation_steps=2,
+            loss={"squares": {"weight": 2.0}},
+        )  # fmt: skip
+        rewards = trainer.predict(rows).predictions
+        loss, _ = gradients(trainer)
+        assert loss.item() == pytest.approx(2 * np.nanmean(rewards**2), rel=1e-5)
+    finally:
+        LOSSES._functions.pop("squares")
+
+
+# ---- row formats end to end ----
+
+CHAT = {
+    "prompt": [{"role": "user", "content": "hi"}],
+    "chosen": [{"role": "assistant", "content": "hello"}],
+    "rejected": [{"role": "assistant", "content": "go away"}],
+}
+FORMATS = {
+    "text with prompt": {"prompt": "hi ", "chosen": "hello", "rejected": "go away"},
+    "text without prompt": {"chosen": "hi hello", "rejected": "hi go away"},
+    "messages with prompt": CHAT,
+    "messages without prompt": {k: CHAT["prompt"] + CHAT[k] for k in ("chosen", "rejected")},
+    "text prompt and messages": {"prompt": "hi", "chosen": CHAT["chosen"], "rejected": CHAT["rejected"]},
+    "margin": {"prompt": "hi ", "chosen": "hello", "rejected": "go away", "margin": 2},
+    "two scores": {"chosen": "hi hello", "rejected": "hi go", "score_chosen": 4.0, "score_rejected": 1.5},
+    "chosen_ids": {"chosen_ids": [1, 70, 2], "rejected_ids": [1, 71, 2]},
+    "chosen_input_ids": {"chosen_input_ids": [1, 70, 2], "rejected_input_ids": [1, 71, 2]},
+    "graded": {"prompt": "hi ", "responses": ["a", "b", "c"], "scores": [1.0, 3.0, 3.0]},
+    "ranked": {"prompt": "hi ", "responses": ["a", "b", "c"], "ranks": [1, 2, 3]},
+    "labelled": {"prompt": "hi ", "responses": ["a", "b"], "label": 2},
+    "voted": {"prompt": "hi ", "responses": ["a", "b"], "votes": [1, 1, 2]},
+}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_trains_on_every_row_format_and_changes_every_weight(name, tokenizer, tmp_path):
+    rows = Dataset.from_list([FORMATS[name]] * 6)
+    trainer = trainer_for(make_model(), tokenizer, tmp_path, rows, learning_rate=1e-2, max_steps=2)
+    before = {n: p.detach().clone() for n, p in trainer.model.named_parameters()}
+    trainer.train()
+    assert trainer.state.log_history[-1]["train_loss"] > 0
+    unchanged = [n for n, p in trainer.model.named_parameters() if torch.equal(before[n], p)]
+    assert unchanged == []
+
+
+def test_streams(tokenizer, tmp_path):
+    stream = make_pairs(12).to_iterable_dataset()
+    trainer = trainer_for(make_model(), tokenizer, tmp_path, stream, stream, max_steps=3)
+    trainer.train()
+    assert trainer.evaluate()["eval_preferences"] == 12
+
+
+def test_tools_and_template_variables_reach_the_template(tokenizer, tmp_path):
+    tokenizer.chat_template = "{{ tools | tojson }}{{ mood }}" + tokenizer.chat_template
+    tool = {"type": "function", "function": {"name": "look_up", "description": "d", "parameters": {}}}
+    rows = Dataset.from_list([{**CHAT, "tools": [tool], "chat_template_kwargs": {"mood": "bright"}}])
+    trainer = trainer_for(make_model(), tokenizer, tmp_path, rows)
+    text = tokenizer.decode(trainer.train_dataset[0]["prefix"])
+    assert "look_up" in text
+    assert "bright" in text
+
+
+# ---- evaluation ----
+
+
+def test_predict_returns_rewards_per_response(tokenizer, tmp_path):
+    rows = kwise_rows(5)
+    output = trainer_for(make_model(), tokenizer, tmp_path).predict(rows)
+    assert output.predictions.shape == (5, 5)
+    assert [int((~np.isnan(r)).sum()) for r in output.predictions] == [len(r["responses"]) for r in rows]
+    scores = [np.array(r["scores"]) for r in rows]
+    assert all(s[b] == s.max() for s, b in zip(scores, output.label_ids, strict=True))
+    assert output.metrics["test_comparisons"] == 5
+
+
+def test_several_named_sets_and_subsets(tokenizer, tmp_path):
+    sets = {"one": make_pairs(6), "two": make_pairs(6, seed=1, subset=["easy", "hard"] * 3)}
+    trainer = trainer_for(make_model(), tokenizer, tmp_path, evaluation=DatasetDict(sets))
+    metrics = trainer.evaluate()
+    assert {"eval_one_loss", "eval_one_accuracy", "eval_two_easy_accuracy", "eval_two_hard_nll"} <= metrics.keys()
+    assert set(trainer.scores) == {"one", "two"}
+
+
+def test_compute_metrics_sees_rewards_of_chosen_and_rejected(tokenizer, pairs, tmp_path):
+    def compute(prediction):
+        chosen, rejected = prediction.predictions.T
+        return {"mine": float((chosen > rejected).mean()), "labels": int(prediction.label_ids.sum())}
+
+    metrics = trainer_for(make_model(), tokenizer, tmp_path, evaluation=pairs, compute_metrics=compute).evaluate()
+    assert metrics["eval_mine"] == pytest.approx(metrics["eval_accuracy"])
+    assert metrics["eval_labels"] == 0
+
+
+# ---- training metrics ----
+
+
+def test_training_metrics_are_over_the_items_of_the_window(tokenizer, tmp_path):
+    """Zero learning rate: the logged window must equal what the items give, with a short last micro-batch."""
+    rows = make_pairs(10)
+    trainer = trainer_for(
+        make_model(), tokenizer, tmp_path, rows, per_device_train_batch_size=4, gradient_accumulation_steps=3,
+        learning_rate=0.0, logging_steps=1, loss=TERMS,
+    )  # fmt: skip
+    trainer.train()
+    log = trainer.state.log_history[0]
+    rewards = trainer.predict(rows).predictions
+    gap = rewards[:, 0] - rewards[:, 1]
+    assert log["accuracy"] == pytest.approx((gap > 0).mean())
+    assert log["gap_mean"] == pytest.approx(gap.mean(), abs=1e-5)
+    assert log["reward_std"] == pytest.approx(rewards.std(), abs=1e-5)
+    assert log["chosen_mean"] == pytest.approx(rewards[:, 0].mean(), abs=1e-5)
+    bt, center = np.log1p(np.exp(-(gap - 0.5))).mean(), (rewards.sum(1) ** 2).mean()
+    assert log["loss_bradley_terry"] == pytest.approx(bt, abs=1e-5)
+    assert log["loss_center"] == pytest.approx(center, abs=1e-5)
+    assert log["loss"] == pytest.approx(bt + 0.1 * center, abs=1e-5)
+
+
+# ---- what Trainer's users expect ----
+
+
+def test_gradient_checkpointing_and_offloading_change_nothing(tokenizer, tmp_path):
+    rows = make_pairs(8)
+    plain = gradients(trainer_for(make_model(), tokenizer, tmp_path, rows, per_device_train_batch_size=8))
+    for option in ("gradient_checkpointing", "activation_offloading"):
+        trainer = trainer_for(make_model(), tokenizer, tmp_path, rows, per_device_train_batch_size=8, **{option: True})
+        if option == "gradient_checkpointing":
+            trainer.model.gradient_checkpointing_enable()
+        loss, grads = gradients(trainer)
+        assert loss.item() == pytest.approx(plain[0].item())
+        assert all(torch.allclose(g, plain[1][n], atol=1e-6) for n, g in grads.items())
+
+
+def test_early_stopping_and_best_model(tokenizer, tmp_path):
+    from transformers import EarlyStoppingCallback
+
+    trainer = trainer_for(
+        make_model(), tokenizer, tmp_path, make_pairs(16), make_pairs(40).select(range(30, 40)),
+        eval_strategy="steps", eval_steps=1, save_strategy="steps", save_steps=1, load_best_model_at_end=True,
+        metric_for_best_model="eval_nll", greater_is_better=False, num_train_epochs=50, learning_rate=0.05,
+        callbacks=[EarlyStoppingCallback(early_stopping_patience=3)],
+    )  # fmt: skip
+    trainer.train()
+    curve = [entry["eval_nll"] for entry in trainer.state.log_history if "eval_nll" in entry]
+    assert trainer.state.global_step < 200
+    assert trainer.evaluate()["eval_nll"] == pytest.approx(min(curve), abs=1e-6)
+
+
+def test_resume_gives_the_same_model(tokenizer, tmp_path):
+    rows, options = make_pairs(16), {"save_strategy": "steps", "save_steps": 2, "learning_rate": 1e-2}
+    whole = trainer_for(make_model(), tokenizer, tmp_path / "a", rows, num_train_epochs=2, **options)
+    whole.train()
+    resumed = trainer_for(make_model(), tokenizer, tmp_path / "a", rows, num_train_epochs=2, **options)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "a" / "checkpoint-4"))
+    for (name, a), b in zip(whole.model.named_parameters(), resumed.model.parameters(), strict=True):
+        assert torch.equal(a, b), name
+
+
+def test_a_model_given_by_name_and_its_random_head_follow_the_seed(tokenizer, tmp_path):
+    make_model().model.save_pretrained(tmp_path / "base")
+    tokenizer.save_pretrained(tmp_path / "base")
+    heads = [
+        trainer_for(str(tmp_path / "base"), None, tmp_path, seed=seed).model.score.weight.detach() for seed in (0, 0, 1)
+    ]
+    assert torch.equal(heads[0], heads[1])
+    assert not torch.equal(heads[0], heads[2])
+
+
+def test_tags_and_older_arguments(tokenizer, tmp_path):
+    from rmlab import RewardConfig, RewardTrainer
+
+    trainer = RewardTrainer(
+        model=make_model(),
+        args=RewardConfig(output_dir=str(tmp_path), report_to="none", use_cpu=True),
+        tokenizer=tokenizer,
+        train_dataset=make_pairs(4),
+        max_length=256,
+    )
+    assert set(trainer.model.model_tags) >= {"rmlab", "reward-trainer"}
+    assert trainer.options.max_length == 256
+
+
+def test_two_labels_are_refused(tokenizer, tmp_path):
+    with pytest.raises(UserError, match="reward models require `num_labels=1`"):
+        trainer_for(make_model(num_labels=2), tokenizer, tmp_path)
+
+
+def test_a_peft_model_with_a_peft_config_is_refused(tokenizer, tmp_path):
+    from peft import LoraConfig, get_peft_model
+
+    model = get_peft_model(make_model(), LoraConfig(task_type="SEQ_CLS"))
+    with pytest.raises(UserError, match="already is a PeftModel"):
+        trainer_for(model, tokenizer, tmp_path, peft_config=LoraConfig())
+
+
+@pytest.mark.parametrize("method", ["lora", "dora", "ia3", "prompt_tuning", "prefix_tuning"])
+def test_peft_methods_train(method, tokenizer, tmp_path):
+    from rmlab.model import build_peft
+
+    options = {
+        "lora": {"r": 4, "target_modules": "all-linear"},
+        "dora": {"r": 4, "target_modules": "all-linear", "use_dora": True},
+        "ia3": {"target_modules": ["k_proj", "down_proj"], "feedforward_modules": ["down_proj"]},
+        "prompt_tuning": {"num_virtual_tokens": 4},
+        "prefix_tuning": {"num_virtual_tokens": 4},
+    }[method]
+    config = build_peft({"method": "lora" if method == "dora" else method, **options})
+    rows = make_pairs(8)
+    trainer = trainer_for(make_model(), tokenizer, tmp_path, rows, learning_rate=1e-2, peft_config=config)
+    before = trainer.predict(rows).predictions
+    trainer.train()
+    assert not np.allclose(before, trainer.predict(rows).predictions)
