@@ -76,6 +76,7 @@ class Data:
     train: dict[str, Any] = MISSING
     eval: dict[str, Any] = MISSING
     eval_fraction: float = MISSING
+    head: int | None = MISSING
     max_rows: int | None = MISSING
     split_seed: int = MISSING
     max_length: int | None = MISSING
@@ -125,9 +126,7 @@ def run_id(config: DictConfig) -> str:
 
 def to_dict(config: DictConfig) -> dict[str, Any]:
     """Plain resolved Python values; below this line nobody sees OmegaConf. A `???` left over is a UserError."""
-    missing = sorted(OmegaConf.missing_keys(config) - {"data.path"})
-    if "data.path" in OmegaConf.missing_keys(config):
-        missing = ["data.path"]  # the sources that interpolate it are missing too; one name is enough
+    missing = sorted(OmegaConf.missing_keys(config))
     if missing:
         raise UserError(f"the config needs {missing[0]}; give it on the command line: {missing[0]}=...")
     content = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)

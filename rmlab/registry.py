@@ -43,18 +43,20 @@ class Registry:
             raise UserError(f"no {self.kind} named {name!r}{did_you_mean(name, self._functions)}")
         return self._functions[name]
 
-    def options(self, name: str) -> list[str]:
-        """The option names of a function: its keyword-only parameters, none of which has a default."""
-        return [p.name for p in inspect.signature(self[name]).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    def options(self, name: str) -> dict[str, inspect.Parameter]:
+        """The options of a function: its keyword-only parameters. Those without a default must be given."""
+        parameters = inspect.signature(self[name]).parameters.items()
+        return {key: parameter for key, parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY}
 
     def build(self, name: str, options: Mapping[str, Any], where: str | None = None) -> Callable[..., Any]:
         """The function with its options bound. Missing, unknown and non-numeric-for-float options are a UserError."""
         function, takes = self[name], self.options(name)
         where = where or f"{self.kind}.{name}"
-        unknown, missing = sorted(set(options) - set(takes)), [t for t in takes if t not in options]
+        unknown = sorted(set(options) - set(takes))
+        missing = [key for key, p in takes.items() if p.default is p.empty and key not in options]
         if unknown or missing:
             wrong = [f"unknown {unknown}"] * bool(unknown) + [f"missing {missing}"] * bool(missing)
-            raise UserError(f"{where} takes {takes}, the config gives {sorted(options)} ({', '.join(wrong)})")
+            raise UserError(f"{where} takes {[*takes]}, the config gives {sorted(options)} ({', '.join(wrong)})")
         hints = inspect.get_annotations(function, eval_str=True)
         for key, value in options.items():
             if hints.get(key) in (float, int) and (isinstance(value, bool) or not isinstance(value, int | float)):

@@ -4,6 +4,7 @@ import contextlib
 import gc
 import json
 import os
+import shutil
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -26,6 +27,7 @@ def run(config: Mapping[str, Any], out: Path) -> dict[str, Any]:
     A finished run (metrics.json is there) is skipped; a killed one resumes from its last whole checkpoint. Raises
     UserError before a model is loaded, for a bad config, file or row.
     """
+    out = Path(os.path.relpath(out))  # what is printed can be typed
     import_plugins(config["plugins"])
     validate(config)
     if (out / "metrics.json").exists() and not config["run"]["redo"]:
@@ -33,19 +35,30 @@ def run(config: Mapping[str, Any], out: Path) -> dict[str, Any]:
     options = data_options(config["data"])
     rows = load_rows(config["data"], options)
 
-    from rmlab.losses import build_loss  # torch from here on
+    from rmlab import model as models  # torch and transformers from here on
+    from rmlab.losses import build_loss
 
     build_loss(config["loss"])
-    environment = {**describe_environment(), "data": fingerprints(rows)}
+    args, peft_config = reward_config(config, out), models.build_peft(config["peft"])
     out.mkdir(parents=True, exist_ok=True)
-    (out / "metrics.json").unlink(missing_ok=True)
+    if (out / "metrics.json").exists():  # run.redo: from the start, not from its last checkpoint
+        shutil.rmtree(out / "checkpoints", ignore_errors=True)
+        (out / "metrics.json").unlink()
     (out / "config.yaml").write_text(yaml.safe_dump(dict(config), sort_keys=False), encoding="utf-8")
+    environment = {**describe_environment(), "data": fingerprints(rows)}
     write_json(out / "environment.json", environment)
     say(f"run {out}")
     started = time.time()
+    tokenizer = models.load_tokenizer(config["model"])
+    if tokenizer.pad_token is None:
+        raise UserError("the tokenizer has no pad token; set model.pad_token, for example model.pad_token='<|pad|>'")
+    cache = config["run"]["cache_dir"]
+    cache = None if cache is None else Path(cache).expanduser()
+    train, sets = build_sets(rows, config["data"], tokenizer, options, cache, config["run"]["num_proc"])
+    warn_about_margin(config["loss"], train)
     try:
         with logger(config, out) as tracker:
-            metrics = train_and_evaluate(config, out, rows, options)
+            metrics = train_and_evaluate(config, out, args, peft_config, tokenizer, train, sets)
             if tracker is not None:
                 log_table(tracker, metrics)
     finally:
@@ -56,7 +69,9 @@ def run(config: Mapping[str, Any], out: Path) -> dict[str, Any]:
     return with_objective(metrics)
 
 
-def train_and_evaluate(config: Mapping[str, Any], out: Path, rows: Rows, options: Options) -> dict[str, Any]:
+def train_and_evaluate(
+    config: Mapping[str, Any], out: Path, args: Any, peft_config: Any, tokenizer: Any, train: Any, sets: dict[str, Any]
+) -> dict[str, Any]:
     """The metrics of a run: {"eval": {set: {...}}, "train": {...}}; model/, scores/ and checkpoints/ are in `out`."""
     from transformers import set_seed
     from transformers.utils import logging as hf_logging
@@ -67,18 +82,8 @@ def train_and_evaluate(config: Mapping[str, Any], out: Path, rows: Rows, options
     from rmlab.trainer import RewardTrainer
 
     hf_logging.disable_progress_bar()  # of loading and saving weights; training keeps its own
-    tokenizer = models.load_tokenizer(config["model"])
-    if tokenizer.pad_token is None:
-        raise UserError("the tokenizer has no pad token; set model.pad_token, for example model.pad_token='<|pad|>'")
-    cache = config["run"]["cache_dir"]
-    cache = None if cache is None else Path(cache).expanduser()
-    train, sets = build_sets(rows, config["data"], tokenizer, options, cache, config["run"]["num_proc"])
-    warn_about_margin(config["loss"], train)
-    peft_config = models.build_peft(config["peft"])
-    args = reward_config(config, out)
-    set_seed(args.seed)
-    quantization = config["model"]["quantization"] or config["peft"].get("quantization")
-    model = models.load_model(config["model"], quantization)
+    set_seed(args.seed)  # a random head is the same for the same seed
+    model = models.load_model(config["model"], config["model"]["quantization"] or config["peft"].get("quantization"))
     trainer = RewardTrainer(
         model=model,
         args=args,
@@ -150,7 +155,8 @@ def warn_about_margin(loss: Mapping[str, Any], train: Any) -> None:
 def last_train_logs(trainer: Any) -> dict[str, Any]:
     """The last window of training metrics; Trainer's own totals would forget what ran before a resume."""
     windows = [entry for entry in trainer.state.log_history if "loss" in entry]
-    kept = {k: v for k, v in windows[-1].items() if k not in ("step", "epoch")} if windows else {}
+    last = sorted(windows[-1].items()) if windows else []  # sorted, as a checkpoint keeps them
+    kept = {k: v for k, v in last if k not in ("step", "epoch")}
     return {**kept, "steps": trainer.state.global_step, "epochs": trainer.state.epoch}
 
 

@@ -32,7 +32,8 @@ def encode(tokenizer: Any, prompt: Text, response: Text, template: dict[str, Any
     Special tokens are taken from what the tokenizer puts around an empty text ([CLS] .. [SEP], <s> ..), and never
     doubled when the text or the chat template already wrote them.
     """
-    ids = list(tokenizer(render(tokenizer, prompt, response, template), add_special_tokens=False)["input_ids"])
+    text = render(tokenizer, prompt, response, template)
+    ids = list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
     before, after = special_tokens(tokenizer)
     while len(ids) > 1 and before and ids[: len(before)] == before == ids[len(before) : 2 * len(before)]:
         ids = ids[len(before) :]

@@ -37,7 +37,7 @@ def to_comparison(row: Row, where: str) -> Comparison:
     shared: dict[str, Any] = {
         "id": None if row.get("id") is None else str(row["id"]),
         "subset": None if row.get("subset") is None else str(row["subset"]),
-        "gold": None if row.get("gold") is None else [float(g) for g in row["gold"]],
+        "gold": None if row.get("gold_rewards") is None else [float(g) for g in row["gold_rewards"]],
         "template": {"tools": row.get("tools") or None, **without_nulls(row.get("chat_template_kwargs") or {})},
     }
     for chosen, rejected in TOKENISED:
@@ -200,6 +200,8 @@ def sized(values: Any, count: int, where: str, column: str) -> list[Any]:
 
 def number(value: Any, where: str, column: str) -> float:
     """A finite float, or a UserError: NaN in a margin would silently poison every weight of the model."""
+    if value is None:
+        raise UserError(f"{where}: {column} is missing, but other rows have it; give it to all rows or to none")
     try:
         result = float(value)
     except (TypeError, ValueError):

@@ -22,6 +22,8 @@ def load_rows(config: Mapping[str, Any], options: Options) -> Rows:
     for part in rows:
         for name, spec in config[part].items():
             dataset = load_source(spec, f"data.{part}.{name}")
+            if config["head"] is not None:
+                dataset = dataset.take(config["head"])
             if isinstance(dataset, Dataset):
                 check_rows(dataset, name, options)
             rows[part][name] = dataset

@@ -16,7 +16,7 @@ SUFFIXES = (".jsonl", ".json", ".parquet")
 @DATASETS.register
 def load(
     *,
-    path: str,
+    path: str | None,
     name: str | None = None,
     split: str = "train",
     revision: str | None = None,
@@ -35,6 +35,8 @@ def load(
     Rows that hold one rated response each (prompt, response, score) are grouped by prompt into K-wise rows.
     Local JSON is kept as text, one row a line: Arrow would unify the types of all rows and fill in nulls.
     """
+    if path is None:
+        raise UserError("data.path is not set; give a file, a folder or a hub name: data.path=my.jsonl")
     columns = dict(columns or {})
     files = local_files(path)
     if files is None:
@@ -181,4 +183,7 @@ def group_rated(rows: Iterable[Mapping[str, Any]], path: str) -> Any:
         ]
     if not rows:
         raise UserError(f"data.path: {path} holds no comparison")
+    for name in ("margin", "score_chosen", "score_rejected", "probability"):
+        if any(name in row for row in rows):  # a row without it states nothing, as in a table: not a silent 1.0
+            rows = [{name: None, **row} for row in rows]
     return Dataset.from_dict({"json": [json.dumps(row) for row in rows]})

@@ -79,7 +79,7 @@ def synthetic(
                 judge(rng, i, j, perceived[i] - perceived[j], grades, tie_width, label_noise)
                 for i, j in itertools.combinations(range(responses), 2)
             ],
-            "gold": list(gold),
+            "gold_rewards": list(gold),
         }
         rows.append(json.dumps(row))
     return Dataset.from_dict({"json": rows})
