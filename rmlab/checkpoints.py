@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback
+from transformers.trainer_callback import TrainerState
 
 MARK = "whole"
 
@@ -20,3 +21,16 @@ def last_whole_checkpoint(folder: Path) -> str | None:
     """The newest marked checkpoint of a run, to resume from; None if there is none."""
     whole = [mark.parent for mark in folder.glob(f"checkpoint-*/{MARK}")]
     return str(max(whole, key=lambda place: int(place.name.split("-")[1]))) if whole else None
+
+
+def train_or_resume(trainer: Any, checkpoint: str | None) -> None:
+    """Train, or go on from a checkpoint. One from after the last step is only loaded: Trainer would take one more."""
+    if checkpoint is not None:
+        state = TrainerState.load_from_json(str(Path(checkpoint) / "trainer_state.json"))
+        if state.global_step >= state.max_steps:
+            trainer._load_from_checkpoint(checkpoint)
+            trainer.state = state
+            if trainer.args.load_best_model_at_end and state.best_model_checkpoint:
+                trainer._load_best_model()
+            return
+    trainer.train(resume_from_checkpoint=checkpoint)

@@ -53,10 +53,12 @@ def check_groups(arguments: list[str]) -> None:
     flags = ("-cd", "--config-dir")
     extra = [Path(v) for f, v in itertools.pairwise(arguments) if f in flags]
     extra += [Path(a.split("=", 1)[1]) for a in arguments if a.startswith("--config-dir=")]
+    if any("hydra.searchpath" in argument for argument in arguments):
+        return  # options may lie where only Hydra looks
     for argument in arguments:
         group, _, value = argument.lstrip("+").partition("=")
         folders = [root / group for root in (CONF, *extra) if group and (root / group).is_dir()]
-        if not folders or not value or any(c in value for c in "()[]{}*$\"'"):
+        if group.startswith("hydra") or not folders or value in ("", "null") or any(c in value for c in "()[]{}*$\"'"):
             continue
         known = {file.stem for folder in folders for file in folder.glob("*.yaml")}
         for option in value.split(","):

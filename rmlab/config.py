@@ -116,12 +116,28 @@ def register() -> None:
 
 
 def run_id(config: DictConfig) -> str:
-    """8 hex digits of sha256 over the resolved config without the places (study, run, logger, hydra)."""
+    """8 hex digits of sha256 over the resolved config without the places (study, run, logger, hydra).
+
+    0 and 0.0 are the same value; the order of mixed sources is not, for it orders the rows.
+    """
     content = OmegaConf.to_container(config, resolve=False)
     assert isinstance(content, dict)
-    kept = OmegaConf.create({k: v for k, v in content.items() if k not in PLACES})
-    resolved = OmegaConf.to_container(kept, resolve=True)
-    return hashlib.sha256(json.dumps(resolved, sort_keys=True).encode()).hexdigest()[:8]
+    run = {**content.get("run", {}), "id": "", "dir": ""}  # the id cannot hash itself
+    whole = OmegaConf.create({**{k: v for k, v in content.items() if k != "hydra"}, "run": run})
+    resolved = OmegaConf.to_container(whole, resolve=True)
+    assert isinstance(resolved, dict)
+    kept = {k: canonical(v) for k, v in resolved.items() if k not in PLACES}
+    kept["sources"] = list(kept.get("data", {}).get("train", []))
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def canonical(value: Any) -> Any:
+    """Whole floats as ints, at any depth."""
+    if isinstance(value, dict):
+        return {k: canonical(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [canonical(v) for v in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def to_dict(config: DictConfig) -> dict[str, Any]:
@@ -149,9 +165,27 @@ def validate(config: Mapping[str, Any]) -> None:
             raise UserError(f"data.{key} is {data[key]!r}{did_you_mean(data[key], allowed)}")
     if not 0 <= data["eval_fraction"] < 1:
         raise UserError(f"data.eval_fraction is {data['eval_fraction']}; it must be at least 0 and below 1")
-    if any(spec.get("streaming") for spec in data["train"].values()) and "max_steps" not in config["trainer"]:
+    streaming = any(spec.get("streaming") for spec in data["train"].values())
+    if streaming and "max_steps" not in config["trainer"]:
         raise UserError("streaming data has no length; set trainer.max_steps")
+    if streaming and not data["eval"] and data["eval_fraction"]:
+        raise UserError("a stream cannot be split; give data.eval, or data.eval_fraction=0 to evaluate on nothing")
+    if config["trainer"].get("eval_strategy", "no") not in ("no", False) and not (
+        data["eval"] or data["eval_fraction"]
+    ):
+        raise UserError("trainer.eval_strategy is set, but data.eval is empty and data.eval_fraction 0")
+    check_logger(config["logger"])
     check_model_files(config["model"], data["max_length"])
+
+
+def check_logger(logger: Mapping[str, Any]) -> None:
+    known = {
+        "report_to",
+        *(("mode", "project", "entity", "job_type", "tags") if logger["report_to"] == "wandb" else ()),
+    }
+    for key in logger:
+        if key not in known:
+            raise UserError(f"logger has no option {key!r}{did_you_mean(key, known)}")
 
 
 def check_trainer(trainer: Mapping[str, Any]) -> None:

@@ -1,10 +1,12 @@
 """What made the numbers of a run: code, packages, hardware. Written beside them, and compared when one is skipped."""
 
 import hashlib
+import importlib.util
 import os
 import platform
 import subprocess
 import sys
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -30,7 +32,26 @@ def software() -> dict[str, Any]:
         "code": code_hash(),
         "packages": {name: version(name) for name in PACKAGES},
         "python": platform.python_version(),
+        "processes": int(os.environ.get("WORLD_SIZE", "1")),
     }
+
+
+def fingerprints(config: Mapping[str, Any]) -> dict[str, str]:
+    """Hashes of the files that the config only names: local data and plugin modules. A changed one is another run."""
+    specs = [s for part in ("train", "eval") for s in config["data"][part].values() if isinstance(s.get("path"), str)]
+    places = [Path(spec["path"]).expanduser() for spec in specs]
+    sources = [importlib.util.find_spec(module) for module in config["plugins"]]
+    places += [Path(s.origin) for s in sources if s is not None and s.origin]
+    hashes = {}
+    for place in places:
+        files = [f for f in sorted(place.rglob("*")) if f.is_file()] if place.is_dir() else [place]
+        whole = hashlib.sha256()
+        for file in files:
+            if file.is_file():
+                with file.open("rb") as stream:
+                    whole.update(hashlib.file_digest(stream, "sha256").digest())
+        hashes[place.name] = whole.hexdigest()[:16]
+    return hashes
 
 
 def git_state() -> dict[str, str | None]:

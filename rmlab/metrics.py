@@ -29,7 +29,8 @@ def evaluate(items: Sequence[Item], subsets: bool = True) -> dict[str, Any]:
     }
     if all(len(item["gold"]) for item in items):
         gold = np.subtract(*sides(items, "gold"))
-        metrics["bayes_accuracy"] = preference_metrics(gold, probability)["accuracy"]
+        best = preference_metrics(gold, probability)
+        metrics.update({"bayes_accuracy": best["accuracy"]} if "accuracy" in best else {})
     names = sorted({item["subset"] for item in items})
     if subsets and len(names) > 1:
         for name in names:
@@ -53,7 +54,8 @@ def preference_metrics(gap: np.ndarray, probability: np.ndarray) -> dict[str, fl
     ties: share of decided preferences whose rewards tie.
     nll: mean plain Bradley-Terry cross-entropy, -p log sigma(gap) - (1 - p) log sigma(-gap), over all preferences.
     brier: mean (sigma(gap) - p)^2 over all preferences.
-    ece: expected calibration error of the more likely side, 15 equal bins on confidence in [0.5, 1].
+    ece: expected calibration error of the more likely side, 15 equal bins on confidence in [0.5, 1]; a tie in the
+    rewards claims 0.5 and is right half the time.
     """
     decided = probability != 0.5
     side = np.sign(probability[decided] - 0.5) * gap[decided]
@@ -66,7 +68,7 @@ def preference_metrics(gap: np.ndarray, probability: np.ndarray) -> dict[str, fl
     metrics["nll"] = float((probability * np.logaddexp(0, -gap) + (1 - probability) * np.logaddexp(0, gap)).mean())
     metrics["brier"] = float(((win - probability) ** 2).mean())
     confidence = np.maximum(win, 1 - win)
-    outcome = np.where(gap >= 0, probability, 1 - probability)
+    outcome = np.where(np.abs(gap) <= TIE, 0.5, np.where(gap > 0, probability, 1 - probability))
     metrics["ece"] = calibration_error(confidence, outcome)
     return metrics
 

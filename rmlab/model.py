@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 from transformers.utils import logging as hf_logging
 
 from rmlab.data.tokenizer import build_tokenizer
@@ -28,10 +28,30 @@ def load_tokenizer(config: Mapping[str, Any]) -> Any:
             raise UserError(f"model.tokenizer: cannot load {name!r}: {first_line(error)}") from error
     for key in ("pad_token", "eos_token"):
         if config[key] is not None:
-            setattr(tokenizer, key, config[key])
+            set_special_token(tokenizer, key, config[key])
     if config["chat_template"] is not None:
         tokenizer.chat_template = read_template(config["chat_template"])
     return tokenizer
+
+
+def set_special_token(tokenizer: Any, key: str, token: str) -> None:
+    """Set eos_token (it must be in the vocabulary) or pad_token (a new one is added)."""
+    if token not in tokenizer.get_vocab():
+        if key == "eos_token":
+            raise UserError(f"eos_token {token!r} is not in the tokenizer's vocabulary; a new one would mean nothing")
+        tokenizer.add_special_tokens({key: token})
+    setattr(tokenizer, key, token)
+
+
+def warn_of_lost_updates(model: Any) -> None:
+    """bf16 has 8 bits of precision: an update below 1/256 of a weight is rounded away."""
+    head = set(head_modules(model.get_base_model() if hasattr(model, "get_base_model") else model))
+    low = {p.dtype for n, p in model.named_parameters() if p.requires_grad and not head & set(n.split("."))}
+    if low & {torch.bfloat16, torch.float16}:
+        say(
+            "warning: weights of 16 bits are trained directly, so small updates are lost; load the model in float32 "
+            "(bf16 autocast keeps the speed) or train an adapter"
+        )
 
 
 def read_template(path: str) -> str:
@@ -61,7 +81,9 @@ def load_model(config: Mapping[str, Any], quantization: Mapping[str, Any] | None
     try:
         if config["path"] is None:
             built = dict(config["config"])
-            model_config = AutoConfig.for_model(built.pop("model_type"), num_labels=1, **built)
+            kind = built.pop("model_type")
+            check_config_keys(kind, built)
+            model_config = AutoConfig.for_model(kind, num_labels=1, **built)
             model = AutoModelForSequenceClassification.from_config(model_config, dtype=dtype, **options)
             new = [name for name, _ in model.named_parameters()]
         else:
@@ -77,7 +99,9 @@ def load_model(config: Mapping[str, Any], quantization: Mapping[str, Any] | None
                 **options,
             )
             new = sorted(report["missing_keys"])
-    except (OSError, ValueError, ImportError) as error:
+    except UserError:
+        raise
+    except (OSError, ValueError, ImportError, TypeError) as error:
         raise UserError(f"model: cannot load {config['path'] or config['config']}: {first_line(error)}") from error
     finally:
         hf_logging.set_verbosity(verbosity)
@@ -85,6 +109,16 @@ def load_model(config: Mapping[str, Any], quantization: Mapping[str, Any] | None
     init_head(model, new, config["head_init"])
     model.rmlab_new_modules = new_modules(model, new)
     return model
+
+
+def check_config_keys(model_type: str, given: Mapping[str, Any]) -> None:
+    """UserError for a key that the architecture does not know: transformers would keep it and ignore it."""
+    if model_type not in CONFIG_MAPPING:
+        raise UserError(f"model.config.model_type: no {model_type!r}{did_you_mean(model_type, CONFIG_MAPPING.keys())}")
+    known = {*CONFIG_MAPPING[model_type]().to_dict(), *CONFIG_MAPPING[model_type].attribute_map}
+    for key in given:
+        if key not in known:
+            raise UserError(f"model.config: {model_type} has no {key!r}{did_you_mean(key, known)}")
 
 
 def tag(model: Any, tags: Iterable[str]) -> None:

@@ -3,7 +3,9 @@
 import functools
 import importlib
 import inspect
+import os
 import pkgutil
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
@@ -75,6 +77,8 @@ class Registry:
 def import_plugins(modules: Iterable[str]) -> None:
     """Import the modules of `plugins:`, so that what they register can be named in the config."""
     for module in modules:
+        if os.getcwd() not in sys.path:  # a console script does not look there, and users' modules often lie there
+            sys.path.insert(0, os.getcwd())
         try:
             importlib.import_module(module)
         except ImportError as error:

@@ -15,8 +15,8 @@ import yaml
 
 from rmlab.config import validate
 from rmlab.data.prepare import Options
-from rmlab.data.sets import Rows, build_sets, load_rows
-from rmlab.environment import describe_environment, software
+from rmlab.data.sets import build_sets, load_rows
+from rmlab.environment import describe_environment, fingerprints, software
 from rmlab.messages import UserError, say
 from rmlab.registry import import_plugins
 
@@ -30,8 +30,9 @@ def run(config: Mapping[str, Any], out: Path) -> dict[str, Any]:
     out = Path(os.path.relpath(out))  # what is printed can be typed
     import_plugins(config["plugins"])
     validate(config)
+    inputs = fingerprints(config)
     if (out / "metrics.json").exists() and not config["run"]["redo"]:
-        return skip(out)
+        return skip(out, inputs)
     options = data_options(config["data"])
     rows = load_rows(config["data"], options)
 
@@ -41,11 +42,9 @@ def run(config: Mapping[str, Any], out: Path) -> dict[str, Any]:
     build_loss(config["loss"])
     args, peft_config = reward_config(config, out), models.build_peft(config["peft"])
     out.mkdir(parents=True, exist_ok=True)
-    if (out / "metrics.json").exists():  # run.redo: from the start, not from its last checkpoint
-        shutil.rmtree(out / "checkpoints", ignore_errors=True)
-        (out / "metrics.json").unlink()
+    start_afresh_if_needed(out, inputs)
     (out / "config.yaml").write_text(yaml.safe_dump(dict(config), sort_keys=False), encoding="utf-8")
-    environment = {**describe_environment(), "data": fingerprints(rows)}
+    environment = {**describe_environment(), "inputs": inputs}
     write_json(out / "environment.json", environment)
     say(f"run {out}")
     started = time.time()
@@ -77,7 +76,7 @@ def train_and_evaluate(
     from transformers.utils import logging as hf_logging
 
     from rmlab import model as models
-    from rmlab.checkpoints import MarkWhole, last_whole_checkpoint
+    from rmlab.checkpoints import MarkWhole, last_whole_checkpoint, train_or_resume
     from rmlab.metrics import evaluate
     from rmlab.trainer import RewardTrainer
 
@@ -94,7 +93,7 @@ def train_and_evaluate(
         loss=config["loss"],
         callbacks=[MarkWhole()],
     )
-    trainer.train(resume_from_checkpoint=last_whole_checkpoint(out / "checkpoints"))
+    train_or_resume(trainer, last_whole_checkpoint(out / "checkpoints"))
     metrics: dict[str, Any] = {"eval": {}, "train": last_train_logs(trainer)}
     if sets:
         trainer.evaluate()
@@ -189,6 +188,10 @@ def write_scores(items: list[dict[str, Any]], path: Path) -> None:
     pd.DataFrame(preferences).to_parquet(path.with_suffix(".preferences.parquet"), index=False)
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     scratch = path.with_suffix(".tmp")
     scratch.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
@@ -226,17 +229,22 @@ def print_table(metrics: Mapping[str, Any], out: Path, seconds: float) -> None:
             print(f"{what:14}{out / what}")
 
 
-def fingerprints(rows: Rows) -> dict[str, str | None]:
-    """Set name -> hash of its rows (None for streams)."""
-    return {
-        f"{part}/{name}": getattr(d, "_fingerprint", None) for part, sets in rows.items() for name, d in sets.items()
-    }
+def start_afresh_if_needed(out: Path, inputs: Mapping[str, Any]) -> None:
+    """Remove what a run that is redone, or was begun on other data, left behind: its checkpoints would be resumed."""
+    redo = (out / "metrics.json").exists()
+    before = read_json(out / "environment.json").get("inputs", inputs)
+    if before != inputs:
+        say(f"{out} was begun on other data or plugins; it starts afresh")
+    if redo or before != inputs:
+        for left in ("checkpoints", "scores", "model", "adapter"):
+            shutil.rmtree(out / left, ignore_errors=True)
+        (out / "metrics.json").unlink(missing_ok=True)
 
 
-def skip(out: Path) -> dict[str, Any]:
-    """The metrics of a finished run, with a line saying so and a warning when other code or packages made them."""
-    metrics = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
-    before, now = json.loads((out / "environment.json").read_text(encoding="utf-8")), software()
+def skip(out: Path, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """The metrics of a finished run; says so, and warns when other code, packages or data made them."""
+    metrics, before = read_json(out / "metrics.json"), read_json(out / "environment.json")
+    now = {**software(), "inputs": inputs}
     say(f"skipped {out}: it is finished (run.redo=true trains it again)")
     changed = [key for key in now if before.get(key) != now[key]]
     if changed:

@@ -62,7 +62,8 @@ def prepare_for_scoring(model: Any) -> None:
 
 def is_decoder(model: Any) -> bool:
     """Whether the reward is one linear layer, `score`, on one token's hidden state (every causal architecture)."""
-    return isinstance(getattr(model, "score", None), nn.Linear)
+    head = getattr(model, "score", None)
+    return isinstance(getattr(head, "original_module", head), nn.Linear)  # peft wraps a head that it trains
 
 
 def forward_at_last_token(
@@ -106,12 +107,13 @@ def enter_fp32(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any])
     autocast = torch.autocast(next(module.parameters()).device.type, enabled=False)
     autocast.__enter__()
     _autocasts.append(autocast)
-    return tuple(map(to_fp32, args)), {k: to_fp32(v) for k, v in kwargs.items()}
+    dtype = next(module.parameters()).dtype  # fp32, unless someone cast the whole model afterwards
+    return tuple(cast(a, dtype) for a in args), {k: cast(v, dtype) for k, v in kwargs.items()}
 
 
 def leave_fp32(module: nn.Module, args: Any, output: Any) -> None:
     _autocasts.pop().__exit__(None, None, None)
 
 
-def to_fp32(value: Any) -> Any:
-    return value.float() if isinstance(value, Tensor) and value.is_floating_point() else value
+def cast(value: Any, dtype: torch.dtype) -> Any:
+    return value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value

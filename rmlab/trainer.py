@@ -2,7 +2,7 @@
 
 import contextlib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,7 @@ class RewardConfig(TrainingArguments):
     eos_token: str | None = field(default=None, metadata={"help": "Overrides the tokenizer's EOS token."})
     pad_token: str | None = field(default=None, metadata={"help": "Overrides the tokenizer's pad token."})
     max_length: int | None = field(default=1024, metadata={"help": "Tokens per response, with its prompt."})
-    pad_to_multiple_of: int | None = field(default=None, metadata={"help": "Pad batches to a multiple of this."})
+    pad_to_multiple_of: int | str | None = field(default=None, metadata={"help": "Pad batches to a multiple of this."})
     center_rewards_coefficient: float | None = field(
         default=None, metadata={"help": "Adds this times (r_chosen + r_rejected)^2; 0.01 is usual."}
     )
@@ -66,6 +66,8 @@ class RewardConfig(TrainingArguments):
         if self.bf16 is None:
             gpu = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
             self.bf16 = gpu and not self.fp16 and not self.use_cpu
+        if self.pad_to_multiple_of == "auto":  # TRL's default: nothing, but on a device that rmlab does not know
+            self.pad_to_multiple_of = None
         choices = {
             "overlong": ("drop", "truncate", "error"),
             "identical": ("drop", "error"),
@@ -117,6 +119,12 @@ class RewardTrainer(Trainer):
         **trainer_options: Any,
     ) -> None:
         args = args or RewardConfig(output_dir="reward-model")
+        if not isinstance(args, RewardConfig):
+            raise UserError(f"args must be a rmlab.RewardConfig, not a {type(args).__name__}; it takes the same fields")
+        if model is None:
+            raise UserError("model is missing: pass a model, a folder or a hub name (model_init is not supported)")
+        if train_dataset is not None and not isinstance(train_dataset, Dataset | IterableDataset):
+            raise UserError(f"train_dataset must be one datasets.Dataset, not a {type(train_dataset).__name__}")
         if args.n_gpu > 1:
             raise UserError(
                 f"{args.n_gpu} GPUs in one process; start with `accelerate launch`, DataParallel is not exact"
@@ -131,24 +139,25 @@ class RewardTrainer(Trainer):
             tokenizer = AutoTokenizer.from_pretrained(model.config.name_or_path)
         for key in ("eos_token", "pad_token"):
             if getattr(args, key) is not None:
-                setattr(tokenizer, key, getattr(args, key))
+                models.set_special_token(tokenizer, key, getattr(args, key))
         if args.chat_template_path is not None:
             tokenizer.chat_template = models.read_template(args.chat_template_path)
 
         self.options = Options(args.max_length, args.overlong, args.identical)
         self.loss_terms = build_loss(complete_loss(loss, args, train_dataset))
         self.scores: dict[str, list[dict[str, Any]]] = {}
-        self._window: Tensor | None = None
+        self._window: Tensor | None = None  # sums of the training metrics since the last log, on the device
+        self._window_steps = 0
         model = prepare_model(model, args, tokenizer, peft_config)
         if train_dataset is not None:
             train_dataset = self._tokenize(train_dataset, tokenizer, args, "train")
         eval_dataset = self._tokenize_eval(eval_dataset, train_dataset, tokenizer, args)
-        if isinstance(train_dataset, IterableDataset):
+        sets = eval_dataset.values() if isinstance(eval_dataset, dict) else [eval_dataset]
+        if any(isinstance(d, IterableDataset) for d in [train_dataset, *sets]):
             # Batches hold text (the items' ids), which rank 0 cannot send to the others.
             args.accelerator_config.dispatch_batches = False  # type: ignore[union-attr]
-        collator = data_collator or PreferenceCollator(
-            tokenizer.pad_token_id, args.pad_to_multiple_of, args.pair_weighting
-        )
+        multiple = args.pad_to_multiple_of if isinstance(args.pad_to_multiple_of, int) else None
+        collator = data_collator or PreferenceCollator(tokenizer.pad_token_id, multiple, args.pair_weighting)
         super().__init__(
             model=model,
             args=args,
@@ -186,12 +195,27 @@ class RewardTrainer(Trainer):
         if eval_dataset is not None and not isinstance(eval_dataset, str):
             train = self.train_dataset
             eval_dataset = self._tokenize_one(eval_dataset, train, self.processing_class, self.args, "eval")
-        return super().get_eval_dataloader(eval_dataset)
+        with self._every_item_once(eval_dataset):
+            return super().get_eval_dataloader(eval_dataset)
 
     def get_test_dataloader(self, test_dataset: Any) -> Any:
-        return super().get_test_dataloader(
-            self._tokenize_one(test_dataset, None, self.processing_class, self.args, "test")
-        )
+        trees = self._tokenize_one(test_dataset, None, self.processing_class, self.args, "test")
+        with self._every_item_once(trees):
+            return super().get_test_dataloader(trees)
+
+    @contextlib.contextmanager
+    def _every_item_once(self, dataset: Any) -> Iterator[None]:
+        """Evaluation drops no last batch, and one worker reads a stream, so that its items are numbered once."""
+        sets: Any = self.eval_dataset
+        dataset = sets if dataset is None else sets[dataset] if isinstance(dataset, str) else dataset
+        kept = self.args.dataloader_drop_last, self.args.dataloader_num_workers
+        self.args.dataloader_drop_last = False
+        if isinstance(dataset, IterableDataset):
+            self.args.dataloader_num_workers = 0
+        try:
+            yield
+        finally:
+            self.args.dataloader_drop_last, self.args.dataloader_num_workers = kept
 
     # ---- loss ----
 
@@ -200,6 +224,7 @@ class RewardTrainer(Trainer):
 
         Divided by the number of ranks, whose gradients are averaged: a sum of losses over this is the exact mean.
         """
+        self._window_steps += 1
         totals = torch.zeros(2, device=device)
         for batch in batch_samples:
             totals += weights(batch).to(device)
@@ -242,7 +267,6 @@ class RewardTrainer(Trainer):
                 torch.tensor(len(rewards), device=gap.device),
                 rewards.sum(),
                 rewards.square().sum(),
-                torch.ones((), device=gap.device),
                 *(term.detach() for term in terms),
             ]
         ).double()
@@ -258,7 +282,7 @@ class RewardTrainer(Trainer):
         assert self._window is not None
         sums = self.accelerator.reduce(self._window, "sum").tolist()
         self._window = None
-        decided, right, tied, pairs, gap, better, worse, responses, total, squares, micro, *terms = sums
+        decided, right, tied, pairs, gap, better, worse, responses, total, squares, *terms = sums
         mean = total / responses
         metrics = {
             "gap_mean": gap / pairs,
@@ -269,10 +293,10 @@ class RewardTrainer(Trainer):
         }
         if decided:
             metrics = {"accuracy": right / decided, "ties": tied / decided, **metrics}
-        steps = micro / (self.args.gradient_accumulation_steps * self.accelerator.num_processes)
-        if len(self.loss_terms) > 1:
-            named = zip(self.loss_terms, terms, strict=True)
-            metrics.update({f"loss_{t.name}": v / steps / self.accelerator.num_processes for t, v in named})
+        if len(self.loss_terms) > 1:  # of one term it is the loss itself
+            count = self._window_steps * self.accelerator.num_processes
+            metrics.update({f"loss_{t.name}": v / count for t, v in zip(self.loss_terms, terms, strict=True)})
+        self._window_steps = 0
         return metrics
 
     # ---- evaluation ----
@@ -301,6 +325,12 @@ class RewardTrainer(Trainer):
         items.sort(key=lambda item: item["index"])
         if not items:
             raise UserError(f"{metric_key_prefix}: the evaluation set is empty")
+        lost = sum(not np.isfinite(item["rewards"]).all() for item in items)
+        if lost:
+            raise UserError(
+                f"{metric_key_prefix}: the rewards of {lost} of {len(items)} comparisons are not finite: training has "
+                "diverged; lower trainer.learning_rate or trainer.max_grad_norm"
+            )
         name = metric_key_prefix.removeprefix("eval").removeprefix("_") or "eval"
         self.scores[name] = items
         predictions, best = as_arrays(items)
@@ -346,7 +376,7 @@ def load_by_name(name: str, args: RewardConfig, quantization_config: Any) -> Any
     config = {
         "path": name,
         "config": {},
-        "dtype": str(options.pop("dtype", "float32")).removeprefix("torch."),
+        "dtype": str(options.pop("dtype", options.pop("torch_dtype", "float32"))).removeprefix("torch."),
         "attn_implementation": options.pop("attn_implementation", None),
         "revision": options.pop("revision", None),
         "trust_remote_code": options.pop("trust_remote_code", args.trust_remote_code),
@@ -360,7 +390,10 @@ def load_by_name(name: str, args: RewardConfig, quantization_config: Any) -> Any
 
 def complete_loss(loss: Mapping[str, Any] | None, args: RewardConfig, train_dataset: Any) -> dict[str, Any]:
     """The loss given, or TRL's: a margin where rows have a `margin` column; centering where its coefficient is set."""
-    has_margin = "margin" in (getattr(train_dataset, "column_names", None) or [])
+    columns = getattr(train_dataset, "column_names", None)
+    if columns is None and isinstance(train_dataset, IterableDataset):
+        columns = next(iter(train_dataset), {}).keys()  # a generator's columns are only known from its rows
+    has_margin = "margin" in (columns or ())
     complete = dict(loss) if loss else {"bradley_terry": {"margin": 1.0 if has_margin else 0.0}}
     if args.center_rewards_coefficient is not None:
         complete.setdefault("center", {"weight": args.center_rewards_coefficient})
@@ -386,7 +419,9 @@ def prepare_model(model: Any, args: RewardConfig, tokenizer: Any, peft_config: A
         model = models.apply_peft(model, peft_config)
     elif isinstance(model, PeftModel):
         models.train_head_of(model)
-    if isinstance(model, PeftModel) and args.gradient_checkpointing:
+    models.warn_of_lost_updates(model)
+    checkpointing = args.gradient_checkpointing or getattr(args, "activation_checkpointing", False)
+    if isinstance(model, PeftModel) and checkpointing:
         model.enable_input_require_grads()
     return model
 

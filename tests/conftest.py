@@ -10,15 +10,15 @@ os.environ.update(
     TOKENIZERS_PARALLELISM="0",
 )
 
-from pathlib import Path  # noqa: E402
-from typing import Any  # noqa: E402
+from pathlib import Path
+from typing import Any
 
-import pytest  # noqa: E402
-import torch  # noqa: E402
-from datasets import Dataset  # noqa: E402
-from transformers import AutoConfig, AutoModelForSequenceClassification  # noqa: E402
+import pytest
+import torch
+from datasets import Dataset
+from transformers import AutoConfig, AutoModelForSequenceClassification
 
-from rmlab.data.tokenizer import build_tokenizer  # noqa: E402
+from rmlab.data.tokenizer import build_tokenizer
 
 ROOT = Path(__file__).parent.parent
 DATA = Path(os.environ.get("RMLAB_DATA", ROOT.parent / "shared" / "data"))
@@ -57,7 +57,27 @@ def make_model(kind: str = "qwen3", seed: int = 0, num_labels: int = 1, **option
     return model
 
 
-WORDS = "rivers bread chess stars people talk about this a lot maybe perhaps step one then two Gladly Ugh fine".split()
+WORDS = [
+    "rivers",
+    "bread",
+    "chess",
+    "stars",
+    "people",
+    "talk",
+    "about",
+    "this",
+    "a",
+    "lot",
+    "maybe",
+    "perhaps",
+    "step",
+    "one",
+    "then",
+    "two",
+    "Gladly",
+    "Ugh",
+    "fine",
+]
 
 
 def make_pairs(count: int = 21, seed: int = 0, **columns: Any) -> Dataset:

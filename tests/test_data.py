@@ -285,8 +285,8 @@ def test_synthetic_options_do_what_they_say():
 
 def config(train, evaluation=None, **options):
     return {
-        "train": train, "eval": evaluation or {}, "eval_fraction": 0.25, "split_seed": 0, "head": None, "max_rows": None,
-        "prompt_overlap": "error", **options,
+        "train": train, "eval": evaluation or {}, "eval_fraction": 0.25, "split_seed": 0, "head": None,
+        "max_rows": None, "prompt_overlap": "error", **options,
     }  # fmt: skip
 
 

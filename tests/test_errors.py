@@ -1,4 +1,4 @@
-"""The catalogue of bad inputs: each is one sentence on stderr, exit status 2 (1 from Hydra), and no model was loaded."""
+"""The catalogue of bad inputs: each is one sentence on stderr, exit status 2 (1 from Hydra), and no model loads."""
 
 import json
 import os

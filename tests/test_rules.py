@@ -50,7 +50,7 @@ def rewards_of(trainer, dataset):
 
 @pytest.mark.parametrize("kind", DECODERS)
 def test_rule_1_score_is_read_at_the_last_token_by_mask(kind):
-    """Fails if forward_at_last_token searches `input_ids != pad_token_id`: with pad == eos the last token is skipped."""
+    """Fails if forward_at_last_token searches `input_ids != pad_token_id`: with pad == eos it skips the last token."""
     model = make_model(kind, pad_token_id=2).eval()  # pad == eos == 2
     head, base = copy.deepcopy(model.score), getattr(model, model.base_model_prefix)
     prepare_for_scoring(model)
@@ -366,7 +366,7 @@ def test_rule_9_evaluating_on_training_prompts_is_refused(tokenizer, pairs, tmp_
 def test_rule_10_dropout_is_off_functional_attention_dropout_included(kind, tokenizer, tmp_path):
     """Fails if only nn.Dropout modules are silenced: attention_dropout is an attribute passed to a function."""
     names = {"gpt2": ("attn_pdrop", "resid_pdrop", "embd_pdrop"), "opt": ("attention_dropout", "dropout")}
-    names |= {k: ("attention_probs_dropout_prob", "hidden_dropout_prob") for k in ("bert", "roberta")}
+    names |= dict.fromkeys(("bert", "roberta"), ("attention_probs_dropout_prob", "hidden_dropout_prob"))
     names |= {"distilbert": ("attention_dropout", "dropout"), "modernbert": ("attention_dropout", "mlp_dropout")}
     options = dict.fromkeys(names.get(kind, ("attention_dropout",)), 0.5)
     batch = pad([[1, *range(60, 80), 2]] * 2, 0)

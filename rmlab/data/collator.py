@@ -50,8 +50,8 @@ class PreferenceCollator:
 
 def item(tree: Mapping[str, Any]) -> dict[str, Any]:
     """What evaluation needs to know of a comparison besides its rewards."""
-    kept = ("index", "id", "prompt_id", "subset", "gold", "better", "worse", "strength", "probability")
-    return {**{k: tree[k] for k in kept if k in tree}, "lengths": [len(suffix) for suffix in tree["suffixes"]]}
+    kept = ("index", "id", "prompt_id", "subset", "gold", "lengths", "better", "worse", "strength", "probability")
+    return {k: tree[k] for k in kept if k in tree}
 
 
 def floats(values: Sequence[float]) -> Tensor:

@@ -1,6 +1,7 @@
 """Datasets of rows -> datasets of token trees, with a line of counts and a disk cache."""
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -8,7 +9,6 @@ import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,6 @@ from rmlab.data import Comparison
 from rmlab.data.render import encode, refuse_dated_template, special_tokens
 from rmlab.data.rows import check_columns, identical, to_comparison
 from rmlab.messages import UserError, say
-
-VERSION = 1  # of what a cached token tree holds; raise it when the same row would give other tokens
 
 # A token tree: the ids that all K responses share, then one suffix each. `dropped` says why a row is left out.
 TREE = Features(
@@ -36,7 +34,10 @@ TREE = Features(
         "id": Value("string"),
         "prompt_id": Value("string"),
         "subset": Value("string"),
-        "length": Value("int32"),
+        "lengths": List(Value("int32")),  # tokens of each response without its prompt
+        "length": Value("int32"),  # tokens of the longest response with its prompt, for grouping by length
+        "implicit": Value("bool"),  # the prompt is only known as what the responses share
+        "identical": Value("int32"),  # preferences left out because their two responses are the same tokens
         "dropped": Value("string"),
         "truncated": Value("bool"),
     }
@@ -63,9 +64,23 @@ def check_rows(dataset: Dataset, name: str, options: Options) -> None:
     if len(dataset) == 0:
         raise UserError(f"{name}: the dataset is empty")
     check_columns(read_row(dataset[0]), name)
+    refuse_repeated_prompts(dataset, name)
     for index, row in enumerate(dataset):
         comparison = to_comparison(read_row(row), where(name, index))
         refuse_identical(comparison, index, name, options)
+
+
+def refuse_repeated_prompts(dataset: Dataset, name: str) -> None:
+    """UserError when text answers start with their own prompt throughout: it would be said twice."""
+    rows = [read_row(row) for row in dataset.select(range(min(50, len(dataset))))]
+    for row in rows:
+        prompt, sides = row.get("prompt"), (row.get("chosen"), row.get("rejected"))
+        if not isinstance(prompt, str) or not prompt or not all(str(side).startswith(prompt) for side in sides):
+            return
+    raise UserError(
+        f"{name}: chosen and rejected already start with the prompt, which would be said twice; hide the column with "
+        "data.columns.prompt=null (in Python: dataset.remove_columns('prompt'))"
+    )
 
 
 def where(name: str, index: int) -> str:
@@ -96,15 +111,16 @@ def tokenize(
     if is_tokenized(dataset):
         return dataset
     refuse_dated_template(tokenizer, {**options.template, "tools": None})
-    tree = partial(to_tree, tokenizer=tokenizer, options=options, name=name)
+    tree = functools.partial(to_tree, tokenizer=tokenizer, options=options, name=name)
     if isinstance(dataset, IterableDataset):
-        say(f"{name}: streaming; rows are tokenised and filtered as they come")
+        say(f"{name}: streaming; rows are tokenised and filtered as they come, and not compared with other sets")
         trees = dataset.map(tree, with_indices=True, remove_columns=dataset.column_names, features=TREE)
         return trees.filter(lambda row: not row["dropped"])
     if len(dataset) == 0:
         raise UserError(f"{name}: the dataset is empty")
     check_columns(read_row(dataset[0]), name)
-    key = digest([VERSION, dataset._fingerprint, tokenizer_fingerprint(tokenizer), asdict(options)])
+    refuse_repeated_prompts(dataset, name)
+    key = digest([code(), dataset._fingerprint, tokenizer_fingerprint(tokenizer), asdict(options)])
     place = None if cache_dir is None else Path(cache_dir) / key
     if place is not None and place.exists():
         trees = datasets.load_from_disk(str(place))
@@ -137,6 +153,7 @@ def to_tree(row: Mapping[str, Any], index: int, tokenizer: Any, options: Options
     else:
         tokens = [encode(tokenizer, comparison.prompt, r, template) for r in comparison.responses]
     dropped, truncated, limit = "", False, options.max_length
+    lengths = response_lengths(comparison, tokens, tokenizer, template)
     if limit is not None and max(map(len, tokens)) > limit:
         if options.overlong == "error":
             raise UserError(
@@ -147,25 +164,44 @@ def to_tree(row: Mapping[str, Any], index: int, tokenizer: Any, options: Options
             tokens, truncated = truncate(tokens, limit, len(special_tokens(tokenizer)[0])), True
         else:
             dropped = "overlong"
-    decided = [p for p in comparison.preferences if p.probability != 0.5]
-    if not dropped and any(tokens[p.better] == tokens[p.worse] for p in decided):
+    same = [p for p in comparison.preferences if p.probability != 0.5 and tokens[p.better] == tokens[p.worse]]
+    preferences = [p for p in comparison.preferences if p not in same]
+    if not dropped and not preferences:
         dropped = "identical"
     shared = len(common_prefix(tokens))
     return {
         "prefix": tokens[0][:shared],
         "suffixes": [t[shared:] for t in tokens],
-        "better": [p.better for p in comparison.preferences],
-        "worse": [p.worse for p in comparison.preferences],
-        "strength": [p.strength for p in comparison.preferences],
-        "probability": [p.probability for p in comparison.preferences],
+        "better": [p.better for p in preferences],
+        "worse": [p.worse for p in preferences],
+        "strength": [p.strength for p in preferences],
+        "probability": [p.probability for p in preferences],
         "gold": comparison.gold or [],
         "id": comparison.id if comparison.id is not None else str(index),
         "prompt_id": prompt_id(comparison),
         "subset": comparison.subset or "",
+        "lengths": lengths,
         "length": max(map(len, tokens)),
+        "implicit": not comparison.prompt,
+        "identical": len(same),
         "dropped": dropped,
         "truncated": truncated,
     }
+
+
+def response_lengths(
+    comparison: Comparison, tokens: list[list[int]], tokenizer: Any, template: dict[str, Any]
+) -> list[int]:
+    """Tokens of each response: all of them less those of the prompt, or of the shared prefix where it is implicit."""
+    if isinstance(comparison.prompt, str) and comparison.prompt:
+        prompt = len(tokenizer(comparison.prompt, add_special_tokens=False, verbose=False)["input_ids"])
+        prompt += len(special_tokens(tokenizer)[0])
+    elif comparison.prompt:
+        text = tokenizer.apply_chat_template(comparison.prompt, tokenize=False, **template)
+        prompt = len(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+    else:
+        prompt = len(common_prefix(tokens))
+    return [max(len(t) - prompt, 0) for t in tokens]
 
 
 def truncate(tokens: list[list[int]], limit: int, before: int) -> list[list[int]]:
@@ -191,6 +227,13 @@ def prompt_id(comparison: Comparison) -> str:
     return digest(prompt)
 
 
+@functools.cache
+def code() -> str:
+    """A hash of the source of this package: cached tokens are never those of other code."""
+    files = sorted(Path(__file__).parent.glob("*.py"))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
+
+
 def digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
@@ -198,7 +241,7 @@ def digest(value: Any) -> str:
 def tokenizer_fingerprint(tokenizer: Any) -> str:
     """A hash of what the tokenizer does to text, whatever it was last called with (padding, truncation)."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    state: Any = sorted(tokenizer.get_vocab().items())
+    state: Any = [type(tokenizer).__name__, sorted(tokenizer.get_vocab().items()), str(tokenizer.init_kwargs)]
     if backend is not None:
         state = {k: v for k, v in json.loads(backend.to_str()).items() if k not in ("padding", "truncation")}
     return digest([state, str(tokenizer.chat_template), str(tokenizer.special_tokens_map)])
@@ -250,7 +293,10 @@ def report_and_keep(trees: Dataset, name: str) -> Dataset:
     say(
         f"{name}: {len(kept):,} comparisons of {len(trees):,} rows; {len(lengths):,} responses, "
         f"{len(probabilities):,} preferences, {sum(p == 0.5 for p in probabilities):,} ties; dropped "
-        f"{dropped['overlong']:,} overlong, {dropped['identical']:,} identical; truncated "
+        f"{dropped['overlong']:,} overlong, {sum(trees['identical']):,} identical; truncated "
         f"{sum(kept['truncated']):,}; {sum(lengths):,} tokens, longest {max(lengths):,}"
     )
+    negative = sum(s < 0 for row in kept["strength"] for s in row)
+    if negative:
+        say(f"warning: {name}: {negative:,} preferences have a negative strength: their better side is rated lower")
     return kept

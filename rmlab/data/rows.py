@@ -15,6 +15,7 @@ score_rejected, or probability. Text is a string or a list of chat messages.
 """
 
 import itertools
+import json
 import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, cast
@@ -38,23 +39,25 @@ def to_comparison(row: Row, where: str) -> Comparison:
         "id": None if row.get("id") is None else str(row["id"]),
         "subset": None if row.get("subset") is None else str(row["subset"]),
         "gold": None if row.get("gold_rewards") is None else [float(g) for g in row["gold_rewards"]],
-        "template": {"tools": row.get("tools") or None, **without_nulls(row.get("chat_template_kwargs") or {})},
+        "template": template(row, where),
     }
     for chosen, rejected in TOKENISED:
         if chosen in row and rejected in row:
-            ids = [[int(i) for i in row[chosen]], [int(i) for i in row[rejected]]]
+            ids = [unpadded(row, chosen), unpadded(row, rejected)]
             if not all(ids):
                 raise UserError(f"{where}: {chosen if not ids[0] else rejected} is empty")
-            return Comparison("", ids, [pair_preference(row, where)], tokenised=True, **shared)
+            return Comparison("", ids, turned([pair_preference(row, where)]), tokenised=True, **shared)
     if "chosen" in row and "rejected" in row:
         prompt, responses = split_prompt(row, where)
-        return Comparison(prompt, responses, [pair_preference(row, where)], **shared)
+        return Comparison(prompt, responses, turned([pair_preference(row, where)]), **shared)
     for column, read in READERS.items():
         if column in row and "responses" in row:
-            responses = [text(r, where, "responses") for r in row["responses"]]
+            responses = [text(r, where, "responses") for r in listed(row["responses"], where, "responses")]
             if len(responses) < 2:
                 raise UserError(f"{where}: responses holds {len(responses)}; a comparison needs at least 2")
-            preferences = read(row[column], len(responses), where)
+            preferences = turned(read(row[column], len(responses), where))
+            if not preferences:
+                raise UserError(f"{where}: {column} states no preference")
             return Comparison(text(row.get("prompt") or "", where, "prompt"), responses, preferences, **shared)
     raise UserError(f"{where}: columns {sorted(row)} are none of the accepted formats ({FORMATS})")
 
@@ -101,11 +104,37 @@ def split_prompt(row: Row, where: str) -> tuple[Text, list[Text]]:
     return messages, [chosen, rejected]
 
 
+def unpadded(row: Row, ids: str) -> list[int]:
+    """Token ids of one side; where its attention mask is given (and padded scripts give it), only those it keeps."""
+    mask = row.get(ids.replace("input_ids", "attention_mask")) if "input_ids" in ids else None
+    return [int(i) for i, keep in zip(row[ids], mask or itertools.repeat(1), strict=False) if keep]
+
+
+def turned(preferences: list[Preference]) -> list[Preference]:
+    """Better is the likelier side (probability >= 0.5), and a tie has no strength."""
+    out = []
+    for p in preferences:
+        if p.probability < 0.5:
+            p = Preference(p.worse, p.better, p.strength, 1 - p.probability)
+        out.append(Preference(p.better, p.worse, 0.0, 0.5) if p.probability == 0.5 else p)
+    return out
+
+
+def template(row: Row, where: str) -> dict[str, Any]:
+    """Tools (a list, or its JSON as text) and the chat template's variables of this row."""
+    tools, variables = row.get("tools") or None, row.get("chat_template_kwargs") or {}
+    try:
+        tools = json.loads(tools) if isinstance(tools, str) else tools
+    except json.JSONDecodeError as error:
+        raise UserError(f"{where}: tools is text but no JSON ({error})") from error
+    if not isinstance(variables, Mapping):
+        raise UserError(f"{where}: chat_template_kwargs must be a mapping, not {variables!r}")
+    return {"tools": without_nulls(tools), **without_nulls(variables)}
+
+
 def pair_preference(row: Row, where: str) -> Preference:
     """Strength from margin, or score_chosen - score_rejected; probability from its column; 1.0 where unknown."""
-    probability = number(row["probability"], where, "probability") if "probability" in row else 1.0
-    if not 0.0 <= probability <= 1.0:
-        raise UserError(f"{where}: probability is {probability}, not between 0 and 1")
+    probability = share(row["probability"], where) if "probability" in row else 1.0
     if "margin" in row:
         return Preference(0, 1, number(row["margin"], where, "margin"), probability)
     if "score_chosen" in row and "score_rejected" in row:
@@ -150,12 +179,14 @@ def from_votes(votes: Any, count: int, where: str) -> list[Preference]:
 
 def from_native(preferences: Any, count: int, where: str) -> list[Preference]:
     out = []
-    for given in preferences:
+    for given in listed(preferences, where, "preferences"):
+        if not isinstance(given, Mapping) or not {"better", "worse"} <= set(given):
+            raise UserError(f"{where}: preference {given!r} does not name better and worse")
         preference = Preference(
             int(given["better"]),
             int(given["worse"]),
             number(given.get("strength", 1.0), where, "strength"),
-            number(given.get("probability", 1.0), where, "probability"),
+            share(given.get("probability", 1.0), where),
         )
         if not {preference.better, preference.worse} <= set(range(count)) or preference.better == preference.worse:
             raise UserError(f"{where}: preference {dict(given)} does not name two of the {count} responses")
@@ -172,11 +203,11 @@ READERS: dict[str, Callable[[Any, int, str], list[Preference]]] = {
 }
 
 
-def first_share(votes: Iterable[Any], where: str) -> float:
+def first_share(votes: Any, where: str) -> float:
     """Share of the votes that prefer the first of two responses; ties count half."""
     values = {"0": 0.5, "1": 1.0, "2": 0.0, "tie": 0.5, "first": 1.0, "second": 0.0, "a": 1.0, "b": 0.0}
     shares = []
-    for vote in votes:
+    for vote in listed(votes, where, "votes"):
         key = str(vote).strip().lower().removesuffix(".0")
         if key not in values:
             raise UserError(f"{where}: vote {vote!r} is none of {sorted(values)} (0 is a tie, 1 and 2 the position)")
@@ -192,10 +223,24 @@ def by_sign(i: int, j: int, difference: float) -> Preference:
     return Preference(*((i, j) if difference > 0 else (j, i)), abs(difference), 1.0)
 
 
+def listed(values: Any, where: str, column: str) -> list[Any]:
+    if not isinstance(values, list):
+        raise UserError(f"{where}: {column} must be a list, not {values!r}")
+    return values
+
+
+def share(value: Any, where: str) -> float:
+    probability = number(value, where, "probability")
+    if not 0.0 <= probability <= 1.0:
+        raise UserError(f"{where}: probability is {probability}, not between 0 and 1")
+    return probability
+
+
 def sized(values: Any, count: int, where: str, column: str) -> list[Any]:
+    values = listed(values, where, column)
     if len(values) != count:
         raise UserError(f"{where}: {column} holds {len(values)} values, {count} are needed")
-    return list(values)
+    return values
 
 
 def number(value: Any, where: str, column: str) -> float:
@@ -215,8 +260,8 @@ def text(value: Any, where: str, column: str) -> Text:
     """A string, or a list of {"role", "content"} messages stripped of the nulls that Arrow fills in."""
     if isinstance(value, str):
         return value
-    if isinstance(value, bool | int | float):  # JSON written by tools that guess types: an answer of "True" or "42"
-        return str(value)
+    if isinstance(value, bool | int | float) and math.isfinite(value):
+        return str(value)  # JSON written by tools that guess types: an answer of "True" or "42"
     if isinstance(value, Mapping):
         value = [value]
     if isinstance(value, list) and all(isinstance(m, Mapping) and "role" in m for m in value):

@@ -51,7 +51,7 @@ def build_sets(
     mixing = len(rows["train"]) > 1
     for name, dataset in rows["train"].items():
         trees = tokenize(dataset, tokenizer, options, name, cache, num_proc)
-        weight = float(config["train"][name].get("weight", 1.0))
+        weight = positive(config["train"][name].get("weight", 1.0), f"data.train.{name}.weight")
         if isinstance(trees, IterableDataset):
             train.append((trees, weight))
             continue
@@ -89,6 +89,12 @@ def mix(parts: list[tuple[Any, float]], seed: int) -> Any:
     )
 
 
+def positive(weight: Any, where: str) -> float:
+    if isinstance(weight, bool) or not isinstance(weight, int | float) or not weight > 0:
+        raise UserError(f"{where} must be a number above 0, not {weight!r}")
+    return float(weight)
+
+
 def at_most(trees: Any, rows: int, seed: int) -> Any:
     """The first `rows` of a random order that does not depend on `rows`: smaller sets are parts of larger ones."""
     if isinstance(trees, IterableDataset):
@@ -98,6 +104,11 @@ def at_most(trees: Any, rows: int, seed: int) -> Any:
 
 def split_by_prompt(trees: Dataset, fraction: float, seed: int) -> tuple[Dataset, Dataset]:
     """(train, eval): a prompt falls wholly on one side, decided by a hash of its text and the seed alone."""
+    if all(trees["implicit"]):
+        say(
+            "warning: no row has a prompt of its own, so prompts are what chosen and rejected share, and rows of one "
+            "prompt may fall on both sides of the split; give a prompt column, messages or data.prompt_separator"
+        )
     bound = int(fraction * 2**64)
     held_out = [int(digest([seed, prompt]), 16) < bound for prompt in trees["prompt_id"]]
     train = trees.select([i for i, out in enumerate(held_out) if not out])

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from rmlab.data import DATASETS
-from rmlab.messages import UserError, did_you_mean
+from rmlab.data.prepare import code, digest
+from rmlab.messages import UserError, did_you_mean, say
 
 SUFFIXES = (".jsonl", ".json", ".parquet")
 
@@ -47,9 +48,10 @@ def load(
     else:
         dataset = load_local(path, files, split, streaming)
     if columns or prompt_separator:
-        dataset = dataset.map(
-            rename, fn_kwargs={"columns": columns, "separator": prompt_separator}, remove_columns=dataset.column_names
-        )
+        options = {"columns": columns, "separator": prompt_separator}
+        # A fingerprint of our own: that of `datasets` does not change with the code of `rename`.
+        new = {} if streaming else {"new_fingerprint": digest([code(), dataset._fingerprint, options])}
+        dataset = dataset.map(rename, fn_kwargs=options, remove_columns=dataset.column_names, **new)
     if not streaming and {"prompt", "response", "score"} <= set(dataset.column_names):
         return group_rated(dataset, path)
     return dataset
@@ -59,6 +61,8 @@ def local_files(path: str) -> list[Path] | None:
     """The data files at a local path, [] for a `save_to_disk` folder, None for what must be a hub name."""
     place = Path(path).expanduser()
     if place.is_file():
+        if not place.name.removesuffix(".gz").endswith(SUFFIXES):
+            raise UserError(f"data.path: {path} is none of {', '.join(SUFFIXES)} (or .gz of one)")
         return [place]
     if place.is_dir():
         if (place / "dataset_info.json").exists() or (place / "dataset_dict.json").exists():
@@ -81,11 +85,25 @@ def is_json(file: Path) -> bool:
 def read_json(file: Path) -> Iterable[dict[str, Any]]:
     """Rows of a JSON lines file, or of one JSON array. A line that is no object is a UserError naming it."""
     opener = gzip.open if file.suffix == ".gz" else open
+    try:
+        yield from parse_json(file, opener)
+    except (OSError, EOFError, UnicodeDecodeError) as error:
+        raise UserError(f"data.path: cannot read {file}: {error}") from error
+
+
+def parse_json(file: Path, opener: Any) -> Iterable[dict[str, Any]]:
     with opener(file, "rt", encoding="utf-8") as stream:
         if not file.name.removesuffix(".gz").endswith(".jsonl"):
             content = stream.read()
             if content.lstrip().startswith("["):
-                yield from json.loads(content)
+                try:
+                    rows = json.loads(content)
+                except json.JSONDecodeError as error:
+                    raise UserError(f"{file} is not JSON ({error})") from error
+                for index, row in enumerate(rows):
+                    if not isinstance(row, dict):
+                        raise UserError(f"{file} row {index} (counting from 0) is not a JSON object with named columns")
+                    yield row
                 return
             lines: Iterable[str] = content.splitlines()
         else:
@@ -121,7 +139,10 @@ def load_local(path: str, files: list[Path], split: str, streaming: bool) -> Any
             saved = saved[split]
         return saved.to_iterable_dataset() if streaming else saved
     kind = "json" if is_json(files[0]) else "parquet"
-    return datasets.load_dataset(kind, data_files=[str(f) for f in files], split="train", streaming=streaming)
+    try:
+        return datasets.load_dataset(kind, data_files=[str(f) for f in files], split="train", streaming=streaming)
+    except Exception as error:  # builders fail with types of their own
+        raise UserError(f"data.path: cannot read {path} as {kind}: {error.__cause__ or error}") from error
 
 
 def rename(row: Mapping[str, Any], columns: Mapping[str, Any], separator: str | None) -> dict[str, Any]:
@@ -181,6 +202,8 @@ def group_rated(rows: Iterable[Mapping[str, Any]], path: str) -> Any:
             for group in groups.values()
             if len(group) > 1
         ]
+        if len(rows) < len(groups):
+            say(f"{path}: left out {len(groups) - len(rows):,} of {len(groups):,} prompts that have a single response")
     if not rows:
         raise UserError(f"data.path: {path} holds no comparison")
     for name in ("margin", "score_chosen", "score_rejected", "probability"):

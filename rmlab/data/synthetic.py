@@ -63,6 +63,11 @@ def synthetic(
     """
     from datasets import Dataset
 
+    known = {"topic", "form", "tone", "hedge", "length"}
+    if set(weights) != known:
+        raise UserError(f"the synthetic weights are {sorted(known)}, the config gives {sorted(weights)}")
+    if temperature <= 0 or grades < 1 or responses < 2:
+        raise UserError("synthetic data needs temperature > 0, grades >= 1 and responses >= 2")
     rng = np.random.default_rng(seed)
     asked = list(itertools.product(NAMES.split(), PLACES.split(), TOPICS.split(), FORMS))
     if prompts > len(asked):
