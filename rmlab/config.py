@@ -247,6 +247,7 @@ def check_model_files(model: Mapping[str, Any], max_length: int | None) -> None:
         if "model_type" not in model["config"]:
             raise UserError("model needs model.path (a checkpoint) or model.config.model_type (random weights)")
         check_positions(model["config"], "model.config", max_length)
+        check_config_keys(model["config"])
         return
     config = checkpoint_json(model, "config.json")
     classifier = any("ForSequenceClassification" in name for name in config.get("architectures") or [])
@@ -264,6 +265,19 @@ def check_model_files(model: Mapping[str, Any], max_length: int | None) -> None:
             f"model.path: the tokenizer of {model['path']} has no pad token; set model.pad_token to one of its tokens "
             "that text never holds, or to a new one: model.pad_token='<|pad|>'"
         )
+
+
+def check_config_keys(given: Mapping[str, Any]) -> None:
+    """UserError for a key that the architecture does not know: transformers would keep it and ignore it."""
+    from transformers import CONFIG_MAPPING
+
+    kind = given["model_type"]
+    if kind not in CONFIG_MAPPING:
+        raise UserError(f"model.config.model_type: no {kind!r}{did_you_mean(kind, CONFIG_MAPPING.keys())}")
+    known = {"model_type", *CONFIG_MAPPING[kind]().to_dict(), *CONFIG_MAPPING[kind].attribute_map}
+    for key in given:
+        if key not in known:
+            raise UserError(f"model.config: {kind} has no {key!r}{did_you_mean(key, known)}")
 
 
 def check_positions(config: Mapping[str, Any], name: str, max_length: int | None) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 from transformers.utils import logging as hf_logging
 
 from rmlab.data.tokenizer import build_tokenizer
@@ -82,7 +82,6 @@ def load_model(config: Mapping[str, Any], quantization: Mapping[str, Any] | None
         if config["path"] is None:
             built = dict(config["config"])
             kind = built.pop("model_type")
-            check_config_keys(kind, built)
             model_config = AutoConfig.for_model(kind, num_labels=1, **built)
             model = AutoModelForSequenceClassification.from_config(model_config, dtype=dtype, **options)
             new = [name for name, _ in model.named_parameters()]
@@ -99,8 +98,6 @@ def load_model(config: Mapping[str, Any], quantization: Mapping[str, Any] | None
                 **options,
             )
             new = sorted(report["missing_keys"])
-    except UserError:
-        raise
     except (OSError, ValueError, ImportError, TypeError) as error:
         raise UserError(f"model: cannot load {config['path'] or config['config']}: {first_line(error)}") from error
     finally:
@@ -109,16 +106,6 @@ def load_model(config: Mapping[str, Any], quantization: Mapping[str, Any] | None
     init_head(model, new, config["head_init"])
     model.rmlab_new_modules = new_modules(model, new)
     return model
-
-
-def check_config_keys(model_type: str, given: Mapping[str, Any]) -> None:
-    """UserError for a key that the architecture does not know: transformers would keep it and ignore it."""
-    if model_type not in CONFIG_MAPPING:
-        raise UserError(f"model.config.model_type: no {model_type!r}{did_you_mean(model_type, CONFIG_MAPPING.keys())}")
-    known = {*CONFIG_MAPPING[model_type]().to_dict(), *CONFIG_MAPPING[model_type].attribute_map}
-    for key in given:
-        if key not in known:
-            raise UserError(f"model.config: {model_type} has no {key!r}{did_you_mean(key, known)}")
 
 
 def tag(model: Any, tags: Iterable[str]) -> None:

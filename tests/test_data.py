@@ -384,3 +384,108 @@ def test_real_data_reads_as_its_config_says(name, file, comparisons, preferences
         assert sum(p.probability == 0.5 for c in read for p in c.preferences) == 66
     if name == "hh":
         assert sum(bool(c.prompt) for c in read) == 2307
+
+
+# ---- found by review ----
+
+
+def test_a_tie_has_no_strength_and_a_probability_below_one_half_turns_the_pair():
+    """With loss=margin a tie must still be least at equal rewards."""
+    pair = {"chosen": "a", "rejected": "b", "margin": 2.0}
+    assert preferences({**pair, "probability": 0.5}) == [Preference(0, 1, 0.0, 0.5)]
+    assert preferences({**pair, "probability": 0.25}) == [Preference(1, 0, 2.0, 0.75)]
+
+
+def test_negative_strengths_are_counted(tokenizer, capsys):
+    tokenize(make_pairs(3, score_chosen=[1, 2, 3], score_rejected=[5, 1, 1]), tokenizer, Options())
+    assert "1 preferences have a negative strength" in capsys.readouterr().out
+
+
+def test_response_length_is_without_the_prompt_only(tokenizer):
+    """Not what is left after the words that both answers happen to share."""
+    rows = [{"prompt": "hi ", "chosen": "maybe perhaps maybe yes", "rejected": "maybe perhaps maybe no"}]
+    (tree,) = tokenize(Dataset.from_list(rows), tokenizer, Options())
+    expected = [
+        len(tokenizer(t + "<|eos|>", add_special_tokens=False)["input_ids"])
+        for t in (" maybe perhaps maybe yes", " maybe perhaps maybe no")
+    ]
+    assert tree["lengths"] == pytest.approx(expected, abs=1)
+
+
+def test_k_wise_rows_lose_only_the_identical_pair(tokenizer, capsys):
+    rows = Dataset.from_list([{"prompt": "p ", "responses": ["a", "a", "b"], "scores": [1, 2, 3]}])
+    (tree,) = tokenize(rows, tokenizer, Options())
+    assert list(zip(tree["better"], tree["worse"], strict=True)) == [(2, 0), (2, 1)]
+    assert "dropped 0 overlong, 1 identical" in capsys.readouterr().out
+
+
+def test_a_prompt_said_twice_is_refused():
+    rows = [{"prompt": "Question: ", "chosen": "Question: yes", "rejected": "Question: no"}] * 3
+    with pytest.raises(UserError, match="already start with the prompt"):
+        check_rows(Dataset.from_list(rows), "train", Options())
+
+
+def test_other_code_makes_other_cache_entries(tokenizer, tmp_path, monkeypatch):
+    import rmlab.data.prepare as module
+
+    for version in ("one", "two"):
+        monkeypatch.setattr(module, "code", lambda v=version: v)
+        tokenize(make_pairs(2), tokenizer, Options(), cache_dir=tmp_path)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_implicit_prompts_are_warned_of_before_a_split(tokenizer, tmp_path, capsys):
+    write(tmp_path / "t.jsonl", [{"chosen": f"q{n} yes", "rejected": f"q{n} no"} for n in range(30)], "jsonl")
+    sets_of(config({"t": {"source": "load", "path": str(tmp_path / "t.jsonl")}}), tokenizer)
+    assert "no row has a prompt of its own" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"responses": "abc", "scores": [1, 2, 3]}, "responses must be a list"),
+        ({"responses": ["a", "b"], "votes": 1}, "votes must be a list"),
+        ({"responses": ["a", "b"], "scores": None}, "scores must be a list"),
+        ({"responses": ["a", "b"], "preferences": []}, "preferences states no preference"),
+        ({"responses": ["a", "b"], "preferences": [{"better": 0}]}, "does not name better and worse"),
+        (
+            {"responses": ["a", "b"], "preferences": [{"better": 0, "worse": 1, "probability": 7}]},
+            "not between 0 and 1",
+        ),
+        ({"chosen": float("nan"), "rejected": "b"}, "chosen is neither text nor chat messages"),
+        ({"chosen": "a", "rejected": "b", "tools": "{"}, "tools is text but no JSON"),
+        ({"chosen": "a", "rejected": "b", "chat_template_kwargs": "x"}, "chat_template_kwargs must be a mapping"),
+    ],
+)
+def test_a_row_of_the_wrong_shape_is_named(row, message):
+    with pytest.raises(UserError, match=message):
+        to_comparison(row, "train row 0")
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("a.csv", b"a,b", "is none of .jsonl, .json, .parquet"),
+        ("a.json", b'[{"a": 1', "is not JSON"),
+        ("a.json", b"[[1], [2]]", "row 0 .* is not a JSON object"),
+        ("a.jsonl", b"\xff\xfe{}", "cannot read"),
+        ("a.jsonl.gz", b"no gzip", "cannot read"),
+        ("a.parquet", b"no parquet", "cannot read .* as parquet"),
+    ],
+)
+def test_an_unreadable_file_is_named(file, content, message, tmp_path):
+    (tmp_path / file).write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        load(tmp_path / file)
+
+
+@pytest.mark.parametrize("weight", [0, -0.5, "high", True])
+def test_a_weight_must_be_positive(weight, tokenizer, tmp_path):
+    write(tmp_path / "t.jsonl", make_pairs(9).to_list(), "jsonl")
+    with pytest.raises(UserError, match=r"data.train.t.weight must be a number above 0"):
+        sets_of(config({"t": {"source": "load", "path": str(tmp_path / "t.jsonl"), "weight": weight}}), tokenizer)
+
+
+def test_unknown_synthetic_weights_are_refused():
+    with pytest.raises(UserError, match="the synthetic weights are"):
+        synthetic(weights={**WEIGHTS, "lenght": 1.0})

@@ -98,6 +98,25 @@ CASES = {
     ),
     "no such model": ({}, ["model=pretrained", "model.path=./nowhere"], "model.path: no folder './nowhere'", 2),
     "unknown plugin": ({}, ["plugins=[mylab.losses]"], "plugins: cannot import 'mylab.losses'", 2),
+    "unknown model config key": ({}, ["model.config.num_hidden_layer=1"], "has no 'num_hidden_layer'; did you mean", 2),
+    "unknown logger key": (
+        {},
+        ["logger=wandb", "logger.projct=x"],
+        "logger has no option 'projct'; did you mean 'project'",
+        2,
+    ),
+    "evaluation without a set": (
+        {},
+        ["trainer.eval_strategy=steps", "data.eval_fraction=0"],
+        "trainer.eval_strategy is set, but data.eval is empty",
+        2,
+    ),
+    "a stream without evaluation rows": (
+        {"rows.jsonl": rows()},
+        ["data=files", "data.path=rows.jsonl", "data.streaming=true", "trainer.max_steps=2"],
+        "a stream cannot be split; give data.eval",
+        2,
+    ),
     "split leaves nothing": ({}, ["data.eval_fraction=1.5"], "data.eval_fraction is 1.5", 2),
 }
 

@@ -102,3 +102,13 @@ def test_extreme_rewards_stay_finite():
     metrics = preference_metrics(np.array([1e4, -1e4]), np.ones(2))
     assert all(math.isfinite(v) for v in metrics.values())
     assert metrics["nll"] == pytest.approx(5e3)
+
+
+def test_ties_are_calibrated():
+    """Confidence one half, right half the time."""
+    assert preference_metrics(np.zeros(10), np.ones(10))["ece"] == 0.0
+    assert preference_metrics(np.full(10, -1e-8), np.ones(10))["ece"] == pytest.approx(0.0, abs=1e-7)
+
+
+def test_gold_rewards_of_ties_alone_give_no_bayes_accuracy():
+    assert "bayes_accuracy" not in evaluate([item([0.0, 1.0], [0], [1], [0.5], gold=[1.0, 2.0])])

@@ -176,7 +176,7 @@ def test_wandb_file_read_back_holds_config_history_and_summary(tmp_path):
     assert len([h for h in history if "train/accuracy" in h]) > 5
     assert [h["eval/nll"] for h in history if "eval/nll" in h][-1] == pytest.approx(metrics["eval"]["eval"]["nll"])
     assert summary["final/eval/accuracy"] == pytest.approx(metrics["eval"]["eval"]["accuracy"])
-    assert summary["final"]["_type"] == "table-file"
+    assert summary["final._type"] == "table-file"
     assert [c["exit_code"] for kind, c in records if kind == "exit"] == [0]
 
 
@@ -214,6 +214,43 @@ def test_a_killed_run_resumes_to_the_same_metrics(tmp_path):
     assert (out / "metrics.json").read_bytes() == (run_directory(whole) / "metrics.json").read_bytes()
     a, b = (pd.read_parquet(run_directory(p) / "scores" / "eval.parquet") for p in (whole, killed))
     pd.testing.assert_frame_equal(a, b, check_exact=True)
+
+
+def test_a_run_killed_after_its_last_step_takes_no_further_step(tmp_path):
+    """Its last checkpoint is whole, its metrics.json missing; with max_steps Trainer would take one more."""
+    arguments = [
+        *SMALL,
+        "trainer.max_steps=6",
+        "trainer.save_steps=3",
+        "trainer.lr_scheduler_type=constant",
+        "logger=none",
+    ]
+    rmlab(tmp_path, *arguments)
+    out = run_directory(tmp_path)
+    before = (out / "metrics.json").read_bytes()
+    (out / "metrics.json").unlink()
+    rmlab(tmp_path, *arguments)
+    assert (out / "metrics.json").read_bytes() == before
+
+
+def test_a_redone_run_starts_from_the_beginning(tmp_path):
+    rmlab(tmp_path, "debug=tiny")
+    out = run_directory(tmp_path)
+    before = (out / "metrics.json").read_bytes()
+    done = rmlab(tmp_path, "debug=tiny", "run.redo=true")
+    assert "{'loss'" in done.stdout
+    assert (out / "metrics.json").read_bytes() == before
+
+
+def test_other_data_under_the_same_name_is_noticed(tmp_path):
+    """Finished: skipped with a warning. Begun: started afresh instead of resumed."""
+    arguments = ["debug=tiny", "data=files", "data.path=my.jsonl"]
+    make_pairs(40).to_json(str(tmp_path / "my.jsonl"))
+    rmlab(tmp_path, *arguments)
+    make_pairs(40, seed=1).to_json(str(tmp_path / "my.jsonl"))
+    assert "was made by other inputs than is here now" in rmlab(tmp_path, *arguments).stdout
+    (run_directory(tmp_path) / "metrics.json").unlink()
+    assert "was begun on other data or plugins; it starts afresh" in rmlab(tmp_path, *arguments).stdout
 
 
 def test_a_multirun_makes_one_directory_per_run_and_skips_finished_ones(tmp_path):

@@ -322,3 +322,105 @@ def test_peft_methods_train(method, tokenizer, tmp_path):
     before = trainer.predict(rows).predictions
     trainer.train()
     assert not np.allclose(before, trainer.predict(rows).predictions)
+
+
+# ---- scripts that move over, and what they do wrong ----
+
+
+def test_padded_rows_are_scored_by_their_attention_mask(tokenizer, tmp_path):
+    """Older scripts tokenise with padding="max_length": the pads are not part of the response."""
+    bare = {"input_ids_chosen": [1, 70, 71, 2], "input_ids_rejected": [1, 80, 2]}
+    padded = {k: v + [0] * 5 for k, v in bare.items()}
+    padded |= {k.replace("input_ids", "attention_mask"): [1] * len(v) + [0] * 5 for k, v in bare.items()}
+    trainer = trainer_for(make_model(), tokenizer, tmp_path)
+    rewards = [trainer.predict(Dataset.from_list([row])).predictions for row in (bare, padded)]
+    assert np.array_equal(*rewards)
+
+
+def test_a_stream_is_evaluated_once_per_item_whatever_the_workers(tokenizer, tmp_path):
+    stream = make_pairs(24).to_iterable_dataset(num_shards=4)
+    trainer = trainer_for(make_model(), tokenizer, tmp_path, evaluation=stream, dataloader_num_workers=2)
+    assert trainer.evaluate()["eval_comparisons"] == 24
+
+
+def test_evaluation_never_drops_the_last_batch(tokenizer, pairs, tmp_path):
+    trainer = trainer_for(make_model(), tokenizer, tmp_path, evaluation=pairs, dataloader_drop_last=True)
+    assert trainer.evaluate()["eval_comparisons"] == 21
+    assert trainer.predict(pairs).predictions.shape == (21, 2)
+    assert trainer.args.dataloader_drop_last
+
+
+def test_logged_terms_add_up_to_the_loss_after_a_short_step(tokenizer, tmp_path):
+    """10 rows in micro-batches of 4, two a step: the second step of an epoch has one micro-batch."""
+    trainer = trainer_for(
+        make_model(), tokenizer, tmp_path, make_pairs(10), gradient_accumulation_steps=2, learning_rate=0.0,
+        logging_steps=2, loss=TERMS,
+    )  # fmt: skip
+    trainer.train()
+    log = trainer.state.log_history[0]
+    assert log["loss"] == pytest.approx(log["loss_bradley_terry"] + 0.1 * log["loss_center"], rel=1e-5)
+
+
+def test_a_diverged_run_says_so(tokenizer, pairs, tmp_path):
+    model = make_model()
+    model.score.weight.data.fill_(float("nan"))
+    with pytest.raises(UserError, match="rewards of 21 of 21 comparisons are not finite: training has diverged"):
+        trainer_for(model, tokenizer, tmp_path, evaluation=pairs).evaluate()
+
+
+def test_a_peft_model_from_elsewhere_is_read_by_mask(tokenizer, tmp_path):
+    """Its score head is wrapped, and it is a decoder all the same."""
+    from peft import LoraConfig, get_peft_model
+
+    model = get_peft_model(make_model(), LoraConfig(task_type="SEQ_CLS"))
+    trainer = trainer_for(model, tokenizer, tmp_path)
+    rows = Dataset.from_list([{"chosen_ids": [1, 70, 71, tokenizer.pad_token_id], "rejected_ids": [1, 70, 71]}])
+    chosen, rejected = trainer.predict(rows).predictions[0]
+    assert abs(chosen - rejected) > 1e-3
+
+
+def test_margins_of_a_generator_stream_are_seen(tokenizer, tmp_path):
+    from datasets import IterableDataset
+
+    stream = IterableDataset.from_generator(lambda: iter(make_pairs(8, margin=[2.0] * 8).to_list()))
+    trainer = trainer_for(make_model(), tokenizer, tmp_path, stream, max_steps=1)
+    assert trainer.loss_terms[0].function.keywords == {"margin": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"eos_token": "<|nowhere|>"}, "eos_token '<|nowhere|>' is not in the tokenizer's vocabulary"),
+        ({"train": [{"chosen": "a", "rejected": "b"}]}, "train_dataset must be one datasets.Dataset, not a list"),
+        ({"overlong": "shorten"}, "overlong is 'shorten'; use one of drop, truncate, error"),
+    ],
+)
+def test_wrong_arguments_are_named(options, message, tokenizer, tmp_path):
+    import re
+
+    with pytest.raises(UserError, match=re.escape(message)):
+        trainer_for(make_model(), tokenizer, tmp_path, **options)
+
+
+def test_args_must_be_a_reward_config(tokenizer, tmp_path):
+    from transformers import TrainingArguments
+
+    from rmlab import RewardTrainer
+
+    with pytest.raises(UserError, match=r"args must be a rmlab.RewardConfig"):
+        RewardTrainer(model=make_model(), args=TrainingArguments(output_dir=str(tmp_path)), processing_class=tokenizer)
+
+
+def test_trls_auto_padding_is_accepted(tokenizer, pairs, tmp_path):
+    assert trainer_for(make_model(), tokenizer, tmp_path, pad_to_multiple_of="auto").predict(pairs).predictions.shape
+
+
+def test_a_new_pad_token_is_added_as_given(tokenizer, tmp_path):
+    trainer = trainer_for(make_model(), tokenizer, tmp_path, pad_token="<|mine|>")
+    assert trainer.processing_class.pad_token == "<|mine|>"
+    assert trainer.model.config.pad_token_id == trainer.processing_class.convert_tokens_to_ids("<|mine|>")
+
+
+def test_training_16_bit_weights_directly_is_warned_of(tokenizer, tmp_path, capsys):
+    trainer_for(make_model().to(torch.bfloat16), tokenizer, tmp_path)
+    assert "weights of 16 bits are trained directly" in capsys.readouterr().out

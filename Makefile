@@ -1,0 +1,39 @@
+# make train: install into .venv and train the default run.   make test: what .ci/run runs.   make help
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: help train test test-all lint format clean
+
+help:
+	@grep -hE '^[a-z-]+:.*#' Makefile | sed -E 's/:[^#]*#/\t/'
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	touch $@
+
+.venv/installed-dev: .venv/installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+train: .venv/installed  # install, then train the default run (a tiny model on synthetic preferences)
+	$(BIN)/rmlab
+
+test: .venv/installed-dev lint  # lint, types and the tests, but not the slow ones
+	$(BIN)/python -m pytest -q -m "not slow"
+
+test-all: .venv/installed-dev lint  # the slow tests too
+	$(BIN)/python -m pytest -q
+
+lint: .venv/installed-dev  # ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: .venv/installed-dev  # format and mend what ruff can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:  # remove the environment and caches; runs/ stays
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache dist
