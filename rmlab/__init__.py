@@ -8,7 +8,7 @@ __version__ = "0.1.0"
 # Public names and their homes, imported on first use: `rmlab --help` must not wait for torch.
 _HOMES = {
     "RewardTrainer": "rmlab.trainer",
-    "RewardConfig": "rmlab.trainer",
+    "RewardConfig": "rmlab.reward_config",
     "Preferences": "rmlab.losses",
     "LOSSES": "rmlab.losses",
     "DATASETS": "rmlab.data",

@@ -211,7 +211,7 @@ def trainer_fields() -> dict[str, set[str]]:
     spec = importlib.util.find_spec("transformers")
     assert spec is not None
     assert spec.submodule_search_locations is not None
-    files = [Path(spec.submodule_search_locations[0]) / "training_args.py", HERE / "trainer.py"]
+    files = [Path(spec.submodule_search_locations[0]) / "training_args.py", HERE / "reward_config.py"]
     classes = [
         node
         for file in files

@@ -113,7 +113,7 @@ def data_options(data: Mapping[str, Any]) -> Options:
 
 def reward_config(config: Mapping[str, Any], out: Path) -> Any:
     """The RewardConfig of a run; what its constructor refuses is a UserError."""
-    from rmlab.trainer import RewardConfig
+    from rmlab.reward_config import RewardConfig
 
     data = config["data"]
     if config["logger"]["report_to"] == "tensorboard":

@@ -1,9 +1,7 @@
 """RewardTrainer: transformers.Trainer for reward models. It scores, reduces the loss and collects items; no more."""
 
 import contextlib
-import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,74 +10,20 @@ import torch
 from accelerate.utils import gather_object
 from datasets import Dataset, IterableDataset
 from torch import Tensor
-from transformers import AutoTokenizer, EvalPrediction, Trainer, TrainingArguments, set_seed
+from transformers import AutoTokenizer, EvalPrediction, Trainer, set_seed
 from transformers.trainer_utils import EvalLoopOutput
 
 from rmlab import model as models
 from rmlab.data.collator import PreferenceCollator
 from rmlab.data.prepare import Options, numbered, tokenize
 from rmlab.data.sets import without_overlap
-from rmlab.losses import Preferences, Term, build_loss
+from rmlab.items import as_arrays, items_with_rewards, loss_terms, set_loss, to_preferences, weights
+from rmlab.losses import build_loss
 from rmlab.messages import UserError
-from rmlab.metrics import TIE, evaluate, flatten
+from rmlab.metrics import evaluate, flatten
+from rmlab.reward_config import RewardConfig
 from rmlab.scoring import prepare_for_scoring, score
-
-
-@dataclass
-class RewardConfig(TrainingArguments):
-    """TrainingArguments and what a reward model adds; the first block carries TRL's names and meanings.
-
-    Defaults differ from TRL's in two places: gradient_checkpointing is off (it costs a third of the speed; turn it
-    on for memory), and bf16 is chosen only where an accelerator supports it.
-    """
-
-    learning_rate: float = field(default=1e-4, metadata={"help": "Initial learning rate."})
-    logging_steps: float = field(default=10, metadata={"help": "Log every this many steps, or this share of them."})
-    bf16: bool | None = field(default=None, metadata={"help": "bf16 autocast; None: on if the accelerator has it."})  # type: ignore[assignment]
-    model_init_kwargs: dict[str, Any] | None = field(
-        default=None, metadata={"help": "Arguments of from_pretrained, where the model is given by name."}
-    )
-    trust_remote_code: bool = field(default=False, metadata={"help": "Allow code that comes with a checkpoint."})
-    chat_template_path: str | None = field(default=None, metadata={"help": "A jinja file, or another tokenizer."})
-    disable_dropout: bool = field(default=True, metadata={"help": "No dropout but a LoRA dropout that was asked for."})
-    dataset_num_proc: int | None = field(default=None, metadata={"help": "Processes for tokenisation."})
-    eos_token: str | None = field(default=None, metadata={"help": "Overrides the tokenizer's EOS token."})
-    pad_token: str | None = field(default=None, metadata={"help": "Overrides the tokenizer's pad token."})
-    max_length: int | None = field(default=1024, metadata={"help": "Tokens per response, with its prompt."})
-    pad_to_multiple_of: int | str | None = field(default=None, metadata={"help": "Pad batches to a multiple of this."})
-    center_rewards_coefficient: float | None = field(
-        default=None, metadata={"help": "Adds this times (r_chosen + r_rejected)^2; 0.01 is usual."}
-    )
-    activation_offloading: bool = field(default=False, metadata={"help": "Keep activations in CPU memory."})
-
-    overlong: str = field(default="drop", metadata={"help": "Rows beyond max_length: drop, truncate or error."})
-    identical: str = field(default="drop", metadata={"help": "Rows of two equal responses: drop or error."})
-    prompt_overlap: str = field(
-        default="error", metadata={"help": "Evaluation rows on training prompts: error, drop or allow."}
-    )
-    pair_weighting: str = field(
-        default="pair", metadata={"help": "The mean is over pairs, or first within each prompt (InstructGPT)."}
-    )
-    cache_dir: str | None = field(default=None, metadata={"help": "Where tokenised data is kept; None: nowhere."})
-
-    def __post_init__(self) -> None:
-        if self.bf16 is None:
-            gpu = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
-            self.bf16 = gpu and not self.fp16 and not self.use_cpu
-        if self.pad_to_multiple_of == "auto":  # TRL's default: nothing, but on a device that rmlab does not know
-            self.pad_to_multiple_of = None
-        choices = {
-            "overlong": ("drop", "truncate", "error"),
-            "identical": ("drop", "error"),
-            "prompt_overlap": ("error", "drop", "allow"),
-            "pair_weighting": ("pair", "prompt"),
-        }
-        for key, allowed in choices.items():
-            if getattr(self, key) not in allowed:
-                raise UserError(f"{key} is {getattr(self, key)!r}; use one of {', '.join(allowed)}")
-        self.remove_unused_columns = False  # our collator reads token trees, not the columns of model.forward
-        self.dataloader_pin_memory = self.dataloader_pin_memory and torch.cuda.is_available()
-        super().__post_init__()
+from rmlab.window import TrainingWindow
 
 
 class RewardTrainer(Trainer):
@@ -146,8 +90,7 @@ class RewardTrainer(Trainer):
         self.options = Options(args.max_length, args.overlong, args.identical)
         self.loss_terms = build_loss(complete_loss(loss, args, train_dataset))
         self.scores: dict[str, list[dict[str, Any]]] = {}
-        self._window: Tensor | None = None  # sums of the training metrics since the last log, on the device
-        self._window_steps = 0
+        self.window = TrainingWindow(self.loss_terms)
         model = prepare_model(model, args, tokenizer, peft_config)
         if train_dataset is not None:
             train_dataset = self._tokenize(train_dataset, tokenizer, args, "train")
@@ -224,7 +167,7 @@ class RewardTrainer(Trainer):
 
         Divided by the number of ranks, whose gradients are averaged: a sum of losses over this is the exact mean.
         """
-        self._window_steps += 1
+        self.window.steps += 1
         totals = torch.zeros(2, device=device)
         for batch in batch_samples:
             totals += weights(batch).to(device)
@@ -244,60 +187,14 @@ class RewardTrainer(Trainer):
         terms = loss_terms(self.loss_terms, preferences, inputs, totals)
         loss = torch.stack([term.weight * value for term, value in zip(self.loss_terms, terms, strict=True)]).sum()
         if model.training:
-            self._collect(preferences, terms)
+            self.window.add(preferences, terms)
         return (loss, {"rewards": preferences.rewards}) if return_outputs else loss
 
-    # ---- training metrics: sums on the device, over items, until they are logged ----
-
-    @torch.no_grad()
-    def _collect(self, preferences: Preferences, terms: list[Tensor]) -> None:
-        gap, rewards = preferences.gap, preferences.rewards
-        decided = preferences.probability != 0.5
-        side = torch.where(preferences.probability > 0.5, gap, -gap)
-        tied = decided & (side.abs() <= TIE)
-        sums = torch.stack(
-            [
-                decided.sum(),
-                (decided & (side > TIE)).sum() + 0.5 * tied.sum(),
-                tied.sum(),
-                torch.tensor(len(gap), device=gap.device),
-                gap.sum(),
-                rewards[preferences.better].sum(),
-                rewards[preferences.worse].sum(),
-                torch.tensor(len(rewards), device=gap.device),
-                rewards.sum(),
-                rewards.square().sum(),
-                *(term.detach() for term in terms),
-            ]
-        ).double()
-        self._window = sums if self._window is None else self._window + sums
-
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        if "loss" in logs and self._window is not None:
-            logs.update(self._read_window())
+        """Add the training metrics of the window that ends here to Trainer's own (loss, grad_norm, learning_rate)."""
+        if "loss" in logs:
+            logs.update(self.window.read(self.accelerator))
         super().log(logs, start_time)
-
-    def _read_window(self) -> dict[str, float]:
-        """Metrics over all items since the last log, of all ranks; the window starts anew."""
-        assert self._window is not None
-        sums = self.accelerator.reduce(self._window, "sum").tolist()
-        self._window = None
-        decided, right, tied, pairs, gap, better, worse, responses, total, squares, *terms = sums
-        mean = total / responses
-        metrics = {
-            "gap_mean": gap / pairs,
-            "chosen_mean": better / pairs,
-            "rejected_mean": worse / pairs,
-            "reward_mean": mean,
-            "reward_std": math.sqrt(max(squares / responses - mean**2, 0.0)),
-        }
-        if decided:
-            metrics = {"accuracy": right / decided, "ties": tied / decided, **metrics}
-        if len(self.loss_terms) > 1:  # of one term it is the loss itself
-            count = self._window_steps * self.accelerator.num_processes
-            metrics.update({f"loss_{t.name}": v / count for t, v in zip(self.loss_terms, terms, strict=True)})
-        self._window_steps = 0
-        return metrics
 
     # ---- evaluation ----
 
@@ -424,63 +321,3 @@ def prepare_model(model: Any, args: RewardConfig, tokenizer: Any, peft_config: A
     if isinstance(model, PeftModel) and checkpointing:
         model.enable_input_require_grads()
     return model
-
-
-def weights(batch: Mapping[str, Any]) -> Tensor:
-    """(2,) summed weight of the pairs and of the responses of a batch."""
-    return torch.stack([batch["pair_weight"].sum(), batch["response_weight"].sum()])
-
-
-def to_preferences(rewards: Tensor, batch: Mapping[str, Any]) -> Preferences:
-    return Preferences(rewards, *(batch[k] for k in ("better", "worse", "strength", "probability", "prompt")))
-
-
-def loss_terms(terms: list[Term], preferences: Preferences, batch: Mapping[str, Any], totals: Tensor) -> list[Tensor]:
-    """Each term's weighted sum over this batch, divided by the step's total weight of what it is defined on."""
-    weight = {"pair": batch["pair_weight"], "response": batch["response_weight"]}
-    total = dict(zip(weight, totals, strict=True))
-    return [(term.function(preferences) * weight[term.per]).sum() / total[term.per] for term in terms]
-
-
-def items_with_rewards(batch: Mapping[str, Any], rewards: np.ndarray) -> list[dict[str, Any]]:
-    """The items of a batch, each with the rewards of its responses in their own order."""
-    prompt = batch["prompt"].cpu().numpy()
-    return [{**item, "rewards": rewards[prompt == c].tolist()} for c, item in enumerate(batch["items"])]
-
-
-def as_arrays(items: list[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
-    """(N, K) rewards padded with NaN, and (N,) the response that wins most preferences."""
-    most = max(len(item["rewards"]) for item in items)
-    rewards = np.full((len(items), most), np.nan, dtype=np.float32)
-    best = np.zeros(len(items), dtype=np.int64)
-    for n, item in enumerate(items):
-        rewards[n, : len(item["rewards"])] = item["rewards"]
-        wins = np.zeros(most)
-        np.add.at(wins, item["better"], item["probability"])
-        np.add.at(wins, item["worse"], 1 - np.array(item["probability"]))
-        best[n] = wins.argmax()
-    return rewards, best
-
-
-def set_loss(terms: list[Term], items: list[dict[str, Any]], pair_weighting: str) -> float:
-    """The training loss over a whole evaluation set at once, from its items."""
-    counts = [len(item["rewards"]) for item in items]
-    start = np.cumsum([0, *counts[:-1]])
-    pairs = [len(item["better"]) for item in items]
-    by_prompt = pair_weighting == "prompt"
-
-    def joined(column: str, offset: Any = None) -> Tensor:
-        parts = [np.asarray(item[column]) + (0 if offset is None else offset[n]) for n, item in enumerate(items)]
-        return torch.from_numpy(np.concatenate(parts))
-
-    batch = {
-        "better": joined("better", start),
-        "worse": joined("worse", start),
-        "strength": joined("strength").float(),
-        "probability": joined("probability").float(),
-        "prompt": torch.from_numpy(np.repeat(np.arange(len(items)), counts)),
-        "pair_weight": torch.from_numpy(np.repeat([1 / p if by_prompt else 1.0 for p in pairs], pairs)),
-        "response_weight": torch.from_numpy(np.repeat([1 / c if by_prompt else 1.0 for c in counts], counts)),
-    }
-    values = loss_terms(terms, to_preferences(joined("rewards").float(), batch), batch, weights(batch))
-    return sum(term.weight * value.item() for term, value in zip(terms, values, strict=True))

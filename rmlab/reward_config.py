@@ -1,0 +1,66 @@
+"""RewardConfig: TrainingArguments and what a reward model adds."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from transformers import TrainingArguments
+
+from rmlab.messages import UserError
+
+
+@dataclass
+class RewardConfig(TrainingArguments):
+    """TrainingArguments and what a reward model adds; the first block carries TRL's names and meanings.
+
+    Defaults differ from TRL's in two places: gradient_checkpointing is off (it costs a third of the speed; turn it
+    on for memory), and bf16 is chosen only where an accelerator supports it.
+    """
+
+    learning_rate: float = field(default=1e-4, metadata={"help": "Initial learning rate."})
+    logging_steps: float = field(default=10, metadata={"help": "Log every this many steps, or this share of them."})
+    bf16: bool | None = field(default=None, metadata={"help": "bf16 autocast; None: on if the accelerator has it."})  # type: ignore[assignment]
+    model_init_kwargs: dict[str, Any] | None = field(
+        default=None, metadata={"help": "Arguments of from_pretrained, where the model is given by name."}
+    )
+    trust_remote_code: bool = field(default=False, metadata={"help": "Allow code that comes with a checkpoint."})
+    chat_template_path: str | None = field(default=None, metadata={"help": "A jinja file, or another tokenizer."})
+    disable_dropout: bool = field(default=True, metadata={"help": "No dropout but a LoRA dropout that was asked for."})
+    dataset_num_proc: int | None = field(default=None, metadata={"help": "Processes for tokenisation."})
+    eos_token: str | None = field(default=None, metadata={"help": "Overrides the tokenizer's EOS token."})
+    pad_token: str | None = field(default=None, metadata={"help": "Overrides the tokenizer's pad token."})
+    max_length: int | None = field(default=1024, metadata={"help": "Tokens per response, with its prompt."})
+    pad_to_multiple_of: int | str | None = field(default=None, metadata={"help": "Pad batches to a multiple of this."})
+    center_rewards_coefficient: float | None = field(
+        default=None, metadata={"help": "Adds this times (r_chosen + r_rejected)^2; 0.01 is usual."}
+    )
+    activation_offloading: bool = field(default=False, metadata={"help": "Keep activations in CPU memory."})
+
+    overlong: str = field(default="drop", metadata={"help": "Rows beyond max_length: drop, truncate or error."})
+    identical: str = field(default="drop", metadata={"help": "Rows of two equal responses: drop or error."})
+    prompt_overlap: str = field(
+        default="error", metadata={"help": "Evaluation rows on training prompts: error, drop or allow."}
+    )
+    pair_weighting: str = field(
+        default="pair", metadata={"help": "The mean is over pairs, or first within each prompt (InstructGPT)."}
+    )
+    cache_dir: str | None = field(default=None, metadata={"help": "Where tokenised data is kept; None: nowhere."})
+
+    def __post_init__(self) -> None:
+        if self.bf16 is None:
+            gpu = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+            self.bf16 = gpu and not self.fp16 and not self.use_cpu
+        if self.pad_to_multiple_of == "auto":  # TRL's default: nothing, but on a device that rmlab does not know
+            self.pad_to_multiple_of = None
+        choices = {
+            "overlong": ("drop", "truncate", "error"),
+            "identical": ("drop", "error"),
+            "prompt_overlap": ("error", "drop", "allow"),
+            "pair_weighting": ("pair", "prompt"),
+        }
+        for key, allowed in choices.items():
+            if getattr(self, key) not in allowed:
+                raise UserError(f"{key} is {getattr(self, key)!r}; use one of {', '.join(allowed)}")
+        self.remove_unused_columns = False  # our collator reads token trees, not the columns of model.forward
+        self.dataloader_pin_memory = self.dataloader_pin_memory and torch.cuda.is_available()
+        super().__post_init__()

@@ -1,0 +1,63 @@
+"""Training metrics between two logs: sums over items that stay on the device until they are read."""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rmlab.losses import Preferences, Term
+from rmlab.metrics import TIE
+
+
+class TrainingWindow:
+    """Adds up what every micro-batch knows; `read` turns the sums of all ranks into metrics and starts anew."""
+
+    def __init__(self, terms: list[Term]) -> None:
+        self.terms = terms
+        self.sums: Tensor | None = None
+        self.steps = 0  # optimizer steps in the window
+
+    @torch.no_grad()
+    def add(self, preferences: Preferences, terms: list[Tensor]) -> None:
+        """One micro-batch; `terms` are its shares of each loss term's mean over the step."""
+        gap, rewards = preferences.gap, preferences.rewards
+        decided = preferences.probability != 0.5
+        side = torch.where(preferences.probability > 0.5, gap, -gap)
+        tied = decided & (side.abs() <= TIE)
+        sums = [
+            decided.sum(),
+            (decided & (side > TIE)).sum() + 0.5 * tied.sum(),
+            tied.sum(),
+            torch.ones_like(gap).sum(),
+            gap.sum(),
+            rewards[preferences.better].sum(),
+            rewards[preferences.worse].sum(),
+            torch.ones_like(rewards).sum(),
+            rewards.sum(),
+            rewards.square().sum(),
+            *(term.detach() for term in terms),
+        ]
+        added = torch.stack([value.double() for value in sums])
+        self.sums = added if self.sums is None else self.sums + added
+
+    def read(self, accelerator: Any) -> dict[str, float]:
+        """Metrics over all items of the window, under the names that evaluation uses; {} for an empty window."""
+        if self.sums is None:
+            return {}
+        sums, steps = accelerator.reduce(self.sums, "sum").tolist(), self.steps
+        self.sums, self.steps = None, 0
+        decided, right, tied, pairs, gap, better, worse, responses, total, squares, *terms = sums
+        mean = total / responses
+        metrics = {"accuracy": right / decided, "ties": tied / decided} if decided else {}
+        metrics |= {
+            "gap_mean": gap / pairs,
+            "chosen_mean": better / pairs,
+            "rejected_mean": worse / pairs,
+            "reward_mean": mean,
+            "reward_std": math.sqrt(max(squares / responses - mean**2, 0.0)),
+        }
+        if len(self.terms) > 1:  # of one term it is the loss itself
+            named = zip(self.terms, terms, strict=True)
+            metrics |= {f"loss_{term.name}": value / steps / accelerator.num_processes for term, value in named}
+        return metrics
