@@ -38,7 +38,8 @@ class TrainingWindow:
             rewards.square().sum(),
             *(term.detach() for term in terms),
         ]
-        added = torch.stack([value.double() for value in sums])
+        precise = torch.float32 if gap.device.type == "mps" else torch.float64  # which has no float64
+        added = torch.stack([value.to(precise) for value in sums])
         self.sums = added if self.sums is None else self.sums + added
 
     def read(self, accelerator: Any) -> dict[str, float]:
