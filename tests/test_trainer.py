@@ -66,7 +66,7 @@ def test_gradients_are_exact_under_any_split_into_micro_batches(size, weighting,
         **options,
     )
     (whole_loss, whole_grads), (split_loss, split_grads) = gradients(whole), gradients(split)
-    assert split_loss.item() == pytest.approx(whole_loss.item(), abs=1e-6)
+    assert split_loss.item() == pytest.approx(whole_loss.item(), rel=1e-5)
     scale = max(g.abs().max().item() for g in whole_grads.values())
     for name, gradient in whole_grads.items():
         assert torch.allclose(gradient, split_grads[name], atol=2e-6 * scale, rtol=0), name
