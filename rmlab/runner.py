@@ -44,7 +44,8 @@ def run(config: Mapping[str, Any], out: Path) -> dict[str, Any]:
     out.mkdir(parents=True, exist_ok=True)
     start_afresh_if_needed(out, inputs)
     (out / "config.yaml").write_text(yaml.safe_dump(dict(config), sort_keys=False), encoding="utf-8")
-    environment = {**describe_environment(), "inputs": inputs}
+    data = {f"{part}/{name}": getattr(d, "_fingerprint", None) for part in rows for name, d in rows[part].items()}
+    environment = {**describe_environment(), "inputs": inputs, "data": data}
     write_json(out / "environment.json", environment)
     say(f"run {out}")
     started = time.time()
