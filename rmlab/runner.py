@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from rmlab.config import validate
+from rmlab.config import check_config_keys, validate
 from rmlab.data.prepare import Options
 from rmlab.data.sets import build_sets, load_rows
 from rmlab.environment import describe_environment, fingerprints, software
@@ -33,13 +33,15 @@ def run(config: Mapping[str, Any], out: Path) -> dict[str, Any]:
     inputs = fingerprints(config)
     if (out / "metrics.json").exists() and not config["run"]["redo"]:
         return skip(out, inputs)
-    options = data_options(config["data"])
-    rows = load_rows(config["data"], options)
-
-    from rmlab import model as models  # torch and transformers from here on
-    from rmlab.losses import build_loss
+    from rmlab.losses import build_loss  # imports torch; the checks go from fast to slow
 
     build_loss(config["loss"])
+    options = data_options(config["data"])
+    rows = load_rows(config["data"], options)
+    check_config_keys(config["model"]["config"])
+
+    from rmlab import model as models
+
     args, peft_config = reward_config(config, out), models.build_peft(config["peft"])
     out.mkdir(parents=True, exist_ok=True)
     start_afresh_if_needed(out, inputs)
