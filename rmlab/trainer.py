@@ -14,7 +14,7 @@ from transformers import AutoTokenizer, EvalPrediction, Trainer, set_seed
 from transformers.trainer_utils import EvalLoopOutput
 
 from rmlab import model as models
-from rmlab.data.collator import PreferenceCollator
+from rmlab.collator import PreferenceCollator
 from rmlab.data.prepare import Options, numbered, tokenize
 from rmlab.data.sets import without_overlap
 from rmlab.items import as_arrays, items_with_rewards, loss_terms, set_loss, to_preferences, weights

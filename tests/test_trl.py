@@ -123,7 +123,7 @@ def test_whole_training_runs_agree(tokenizer, tmp_path):
 def test_the_collator_lays_pairs_out_as_trls(tokenizer):
     from trl.trainer.reward_trainer import DataCollatorForPreference
 
-    from rmlab.data.collator import PreferenceCollator
+    from rmlab.collator import PreferenceCollator
     from rmlab.data.prepare import Options, tokenize
 
     data = Dataset.from_dict({"chosen_ids": [[1, 2, 3], [6, 7]], "rejected_ids": [[4, 5], [8]], "margin": [0.1, 0.2]})

@@ -5,7 +5,8 @@ rows.py       one row of any accepted format -> Comparison
 render.py     prompt + response -> token ids; the one function that training and scoring share
 prepare.py    a dataset of rows -> a dataset of token trees, with counts and a disk cache
 sets.py       the sets of a run: mixtures, evaluation sets, splits by prompt
-collator.py   token trees -> a batch
+
+No module here imports torch, so that bad rows are named before it loads. Batches are made in rmlab/collator.py.
 """
 
 from dataclasses import dataclass, field
