@@ -50,7 +50,7 @@ def fingerprints(config: Mapping[str, Any]) -> dict[str, str]:
             if file.is_file():
                 with file.open("rb") as stream:
                     whole.update(hashlib.file_digest(stream, "sha256").digest())
-        hashes[place.name] = whole.hexdigest()[:16]
+        hashes[str(place)] = whole.hexdigest()[:16]  # by path: two sources may have files of one name
     return hashes
 
 
