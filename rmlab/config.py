@@ -41,6 +41,10 @@ SET_ELSEWHERE = {
     "eos_token": "model.eos_token",
     "pad_token": "model.pad_token",
     "center_rewards_coefficient": "loss.center.weight",
+    "layout": "scoring.layout",
+    "group_by_prompt": "data.group_by_prompt",
+    "train_layers": "model.train_layers",
+    "feature_cache_gb": "run.feature_cache_gb",
 }
 
 
@@ -51,6 +55,7 @@ class Run:
     dir: str = MISSING
     redo: bool = MISSING
     cache_dir: str | None = MISSING
+    feature_cache_gb: float = MISSING
     num_proc: int | None = MISSING
 
 
@@ -62,6 +67,7 @@ class Model:
     dtype: str = MISSING
     attn_implementation: str | None = MISSING
     head_init: Any = MISSING
+    train_layers: int | None = MISSING
     pad_token: str | None = MISSING
     eos_token: str | None = MISSING
     chat_template: str | None = MISSING
@@ -84,6 +90,7 @@ class Data:
     identical: str = MISSING
     prompt_overlap: str = MISSING
     pair_weighting: str = MISSING
+    group_by_prompt: bool = MISSING
     chat_template_kwargs: dict[str, Any] = MISSING
     # What conf/data/files.yaml fills its one source from; unset elsewhere.
     path: str | None = None
@@ -96,6 +103,11 @@ class Data:
 
 
 @dataclass
+class Scoring:
+    layout: str = MISSING
+
+
+@dataclass
 class Config:
     study: str = MISSING
     seed: int = MISSING
@@ -105,6 +117,7 @@ class Config:
     data: Data = MISSING
     loss: dict[str, Any] = MISSING
     peft: dict[str, Any] = MISSING
+    scoring: Scoring = MISSING
     logger: dict[str, Any] = MISSING
     trainer: dict[str, Any] = MISSING
 
@@ -163,6 +176,18 @@ def validate(config: Mapping[str, Any]) -> None:
     for key, allowed in choices.items():
         if data[key] not in allowed:
             raise UserError(f"data.{key} is {data[key]!r}{did_you_mean(data[key], allowed)}")
+    layouts = ("auto", "shared_prefix", "packed", "padded")
+    if config["scoring"]["layout"] not in layouts:
+        given = config["scoring"]["layout"]
+        raise UserError(f"scoring.layout is {given!r}{did_you_mean(given, layouts)}")
+    for node, key, least in (
+        ("model", "train_layers", 0),
+        ("run", "feature_cache_gb", 0),
+        ("trainer", "tokens_per_batch", 1),
+    ):
+        value = config[node].get(key)
+        if value is not None and value < least:
+            raise UserError(f"{node}.{key} is {value}; it must be at least {least}")
     if not 0 <= data["eval_fraction"] < 1:
         raise UserError(f"data.eval_fraction is {data['eval_fraction']}; it must be at least 0 and below 1")
     streaming = any(spec.get("streaming") for spec in data["train"].values())
@@ -170,6 +195,8 @@ def validate(config: Mapping[str, Any]) -> None:
         raise UserError("streaming data has no length; set trainer.max_steps")
     if streaming and not data["eval"] and data["eval_fraction"]:
         raise UserError("a stream cannot be split; give data.eval, or data.eval_fraction=0 to evaluate on nothing")
+    if streaming and data["group_by_prompt"]:
+        raise UserError("data.group_by_prompt needs all rows at once; leave it out for streams")
     if config["trainer"].get("eval_strategy", "no") not in ("no", False) and not (
         data["eval"] or data["eval_fraction"]
     ):

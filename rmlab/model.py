@@ -7,11 +7,13 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+from transformers.pytorch_utils import Conv1D
 from transformers.utils import logging as hf_logging
 
 from rmlab.data.tokenizer import build_tokenizer
 from rmlab.messages import UserError, did_you_mean, say
 from rmlab.scoring import head_modules
+from rmlab.scoring.flat import layers_of
 
 
 def load_tokenizer(config: Mapping[str, Any]) -> Any:
@@ -228,6 +230,23 @@ def apply_peft(model: Any, peft_config: Any) -> Any:
     if getattr(model, "is_quantized", False):
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
     return get_peft_model(model, peft_config)
+
+
+def adapt_last_layers(model: Any, peft_config: Any, count: int) -> None:
+    """Keep an adapter out of all but the last `count` layers. UserError for one that cannot be told where to sit."""
+    layers = layers_of(model)
+    kind = str(getattr(peft_config.peft_type, "value", peft_config.peft_type)).lower()
+    if not hasattr(peft_config, "exclude_modules") or isinstance(peft_config.exclude_modules, str):
+        raise UserError(
+            f"train_layers does not go with peft method {kind}, which cannot be kept to some layers; use lora"
+        )
+    if not 0 < count <= len(layers):
+        raise UserError(
+            f"train_layers={count} leaves an adapter nothing to sit on; give 1 to {len(layers)}, or peft=none"
+        )
+    adapted = {id(module) for layer in layers[-count:] for module in layer.modules()}
+    others = [name for name, m in model.named_modules() if isinstance(m, nn.Linear | Conv1D) and id(m) not in adapted]
+    peft_config.exclude_modules = sorted({*(peft_config.exclude_modules or []), *others})
 
 
 def train_head_of(model: Any) -> None:

@@ -14,7 +14,8 @@ class RewardConfig(TrainingArguments):
     """TrainingArguments and what a reward model adds; the first block carries TRL's names and meanings.
 
     Defaults differ from TRL's in two places: gradient_checkpointing is off (it costs a third of the speed; turn it
-    on for memory), and bf16 is chosen only where an accelerator supports it.
+    on for memory), and bf16 is chosen only where an accelerator supports it; from transformers' in one:
+    logging_nan_inf_filter is off (it waits for the device in every step, to hide that training has diverged).
     """
 
     learning_rate: float = field(default=1e-4, metadata={"help": "Initial learning rate."})
@@ -44,7 +45,26 @@ class RewardConfig(TrainingArguments):
     pair_weighting: str = field(
         default="pair", metadata={"help": "The mean is over pairs, or first within each prompt (InstructGPT)."}
     )
-    cache_dir: str | None = field(default=None, metadata={"help": "Where tokenised data is kept; None: nowhere."})
+    cache_dir: str | None = field(
+        default=None, metadata={"help": "Where tokenised data and features of frozen layers are kept; None: nowhere."}
+    )
+    layout: str = field(
+        default="auto",
+        metadata={"help": "shared_prefix, packed, padded, or auto: the fastest that is exact, proved on a batch."},
+    )
+    tokens_per_batch: int | None = field(
+        default=None, metadata={"help": "Cut batches into micro-batches of so many computed tokens; memory only."}
+    )
+    group_by_prompt: bool = field(default=False, metadata={"help": "Rows of one prompt become one comparison."})
+    train_layers: int | None = field(
+        default=None, metadata={"help": "Train the head and this many last layers; 0: the head alone. None: all."}
+    )
+    feature_cache_gb: float = field(
+        default=2.0, metadata={"help": "Disk for what frozen layers compute, in cache_dir; 0: computed every time."}
+    )
+    logging_nan_inf_filter: bool = field(
+        default=False, metadata={"help": "Hide losses that are not numbers; waits for the device in every step."}
+    )
 
     def __post_init__(self) -> None:
         if self.bf16 is None:
@@ -57,10 +77,14 @@ class RewardConfig(TrainingArguments):
             "identical": ("drop", "error"),
             "prompt_overlap": ("error", "drop", "allow"),
             "pair_weighting": ("pair", "prompt"),
+            "layout": ("auto", "shared_prefix", "packed", "padded"),
         }
         for key, allowed in choices.items():
             if getattr(self, key) not in allowed:
                 raise UserError(f"{key} is {getattr(self, key)!r}; use one of {', '.join(allowed)}")
+        for key, least in (("tokens_per_batch", 1), ("train_layers", 0), ("feature_cache_gb", 0)):
+            if getattr(self, key) is not None and getattr(self, key) < least:
+                raise UserError(f"{key} is {getattr(self, key)}; it must be at least {least}, or null")
         self.remove_unused_columns = False  # our collator reads token trees, not the columns of model.forward
         self.dataloader_pin_memory = self.dataloader_pin_memory and torch.cuda.is_available()
         super().__post_init__()

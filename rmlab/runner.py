@@ -141,6 +141,11 @@ def reward_config(config: Mapping[str, Any], out: Path) -> Any:
             identical=data["identical"],
             prompt_overlap=data["prompt_overlap"],
             pair_weighting=data["pair_weighting"],
+            group_by_prompt=data["group_by_prompt"],
+            layout=config["scoring"]["layout"],
+            train_layers=config["model"]["train_layers"],
+            cache_dir=config["run"]["cache_dir"],
+            feature_cache_gb=config["run"]["feature_cache_gb"],
             dataset_num_proc=config["run"]["num_proc"],
             **{k: v for k, v in config["trainer"].items() if k != "data_seed"},
         )

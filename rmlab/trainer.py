@@ -1,6 +1,7 @@
 """RewardTrainer: transformers.Trainer for reward models. It scores, reduces the loss and collects items; no more."""
 
 import contextlib
+import dataclasses
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,15 +15,16 @@ from transformers import AutoTokenizer, EvalPrediction, Trainer, set_seed
 from transformers.trainer_utils import EvalLoopOutput
 
 from rmlab import model as models
-from rmlab.collator import PreferenceCollator
-from rmlab.data.prepare import Options, numbered, tokenize
-from rmlab.data.sets import without_overlap
+from rmlab.collator import PreferenceCollator, parts_of
+from rmlab.data.prepare import Options, is_tokenized, numbered, tokenize
+from rmlab.data.sets import merged_by_prompt, without_overlap
 from rmlab.items import as_arrays, items_with_rewards, loss_terms, set_loss, to_preferences, weights
 from rmlab.losses import build_loss
-from rmlab.messages import UserError
+from rmlab.messages import UserError, say
 from rmlab.metrics import evaluate, flatten
 from rmlab.reward_config import RewardConfig
-from rmlab.scoring import prepare_for_scoring, score
+from rmlab.scoring import frozen, is_decoder, prepare_for_scoring, score
+from rmlab.scoring.layout import choose, padded_batch, prove, tokens_saved
 from rmlab.window import TrainingWindow
 
 
@@ -96,11 +98,24 @@ class RewardTrainer(Trainer):
             train_dataset = self._tokenize(train_dataset, tokenizer, args, "train")
         eval_dataset = self._tokenize_eval(eval_dataset, train_dataset, tokenizer, args)
         sets = eval_dataset.values() if isinstance(eval_dataset, dict) else [eval_dataset]
+        if args.tokens_per_batch is not None and getattr(args, "deepspeed", None):
+            raise UserError(
+                "tokens_per_batch does not work with DeepSpeed, which takes a step per backward; leave it out"
+            )
         if any(isinstance(d, IterableDataset) for d in [train_dataset, *sets]):
             # Batches hold text (the items' ids), which rank 0 cannot send to the others.
             args.accelerator_config.dispatch_batches = False  # type: ignore[union-attr]
         multiple = args.pad_to_multiple_of if isinstance(args.pad_to_multiple_of, int) else None
-        collator = data_collator or PreferenceCollator(tokenizer.pad_token_id, multiple, args.pair_weighting)
+        self.layout, self.why_layout = self._choose_layout(model, args, data_collator)
+        self.layout_is_proved = False
+        collator = data_collator or PreferenceCollator(
+            tokenizer.pad_token_id,
+            multiple,
+            args.pair_weighting,
+            self.layout,
+            is_decoder(base_of(model)),
+            args.tokens_per_batch,
+        )
         super().__init__(
             model=model,
             args=args,
@@ -118,7 +133,10 @@ class RewardTrainer(Trainer):
     def _tokenize(self, dataset: Any, tokenizer: Any, args: RewardConfig, name: str) -> Any:
         cache = None if args.cache_dir is None else Path(args.cache_dir)
         with args.main_process_first(desc="tokenise"):
-            return tokenize(dataset, tokenizer, self.options, name, cache, args.dataset_num_proc)
+            trees = tokenize(dataset, tokenizer, self.options, name, cache, args.dataset_num_proc)
+        if args.group_by_prompt and isinstance(trees, IterableDataset):
+            raise UserError(f"{name}: group_by_prompt needs all rows at once; a stream does not have them")
+        return merged_by_prompt(trees) if args.group_by_prompt else trees
 
     def _tokenize_eval(self, dataset: Any, train: Any, tokenizer: Any, args: RewardConfig) -> Any:
         """Token trees of an evaluation set or of a dict of them, each without training prompts."""
@@ -160,6 +178,67 @@ class RewardTrainer(Trainer):
         finally:
             self.args.dataloader_drop_last, self.args.dataloader_num_workers = kept
 
+    # ---- scoring ----
+
+    @staticmethod
+    def _choose_layout(model: Any, args: RewardConfig, data_collator: Any) -> tuple[str, str]:
+        if data_collator is not None:
+            return "padded", "the data_collator that was given makes the batches"
+        if args.torch_compile and args.layout == "auto":
+            return "padded", "torch.compile wants shapes that repeat"
+        return choose(model, args.layout)
+
+    def _rewards(self, model: Any, batch: dict[str, Any]) -> Tensor:
+        """(R,) rewards of a (micro-)batch. The first one is also computed padded; if they differ, padded it stays."""
+        if not self.layout_is_proved:
+            self._prove_layout(model, batch)
+        if self.layout == "padded" and "plan" in batch:  # collated before the layout was given up
+            batch = padded_batch(batch, self._pad_token_id)
+        return score(model, batch)
+
+    @property
+    def _pad_token_id(self) -> int:
+        return self.processing_class.pad_token_id  # type: ignore[union-attr]
+
+    def _prove_layout(self, model: Any, batch: dict[str, Any]) -> None:
+        """Say which layout is used and why, after comparing its rewards with padded ones."""
+        self.layout_is_proved = True
+        proof = ""
+        if "plan" in batch:
+            difference, wrong = prove(model, batch, self._pad_token_id)
+            proof = f"; {tokens_saved(batch)} in the first batch, rewards within {difference:.0e} of padded ones"
+            if wrong is not None and self.args.layout != "auto":
+                raise UserError(
+                    f"scoring.layout={self.layout} is not exact for this model: {wrong}; use auto or padded"
+                )
+            if wrong is not None:
+                proof, self.why_layout, self.layout = "", f"{self.layout} is not exact here: {wrong}", "padded"
+                self.data_collator = dataclasses.replace(self.data_collator, layout="padded")  # type: ignore[type-var]
+        if self.is_world_process_zero():
+            say(f"layout {self.layout}: {self.why_layout}{proof}")
+
+    # ---- frozen layers ----
+
+    def _get_dataloader(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
+        return super()._get_dataloader(self._with_features(dataset), *args, **kwargs)
+
+    def _with_features(self, trees: Any) -> Any:
+        """Token trees with what the frozen layers make of them, computed once per content and kept in `cache_dir`."""
+        args, model = self.args, base_of(self.accelerator.unwrap_model(self.model))
+        wanted = args.cache_dir is not None and args.feature_cache_gb and self.layout != "padded"
+        if not wanted or not is_tokenized(trees) or isinstance(trees, IterableDataset) or not frozen.applies(model):
+            return trees
+        trees = numbered(trees)
+        place = Path(args.cache_dir) / frozen.key(model, trees, self.layout, str(self.accelerator.mixed_precision))  # type: ignore[arg-type]
+        with args.main_process_first(desc="frozen layers"):
+            if not frozen.exists(place):
+                model.to(args.device)
+                with self.compute_loss_context_manager():
+                    made = frozen.compute(model, trees, place, self.data_collator, args.feature_cache_gb, self.layout)
+                if not made:
+                    return trees
+        return trees.with_transform(frozen.load(place).add_to)
+
     # ---- loss ----
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Tensor:
@@ -170,8 +249,20 @@ class RewardTrainer(Trainer):
         self.window.steps += 1
         totals = torch.zeros(2, device=device)
         for batch in batch_samples:
-            totals += weights(batch).to(device)
+            totals += sum(weights(part).to(device) for part in parts_of(batch))
         return self.accelerator.reduce(totals, "mean")
+
+    def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
+        """Trainer's, once per part of a batch that `tokens_per_batch` has cut; ranks exchange gradients at the last."""
+        parts, losses = parts_of(inputs), []
+        for n, part in enumerate(parts, start=1):
+            last = contextlib.nullcontext() if n == len(parts) else self.accelerator.no_sync(model)
+            with last:
+                losses.append(super().training_step(model, part, num_items_in_batch))
+        return torch.stack(losses).sum()
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        return sum(super(RewardTrainer, self).floating_point_ops(part) for part in parts_of(inputs))
 
     def compute_loss(  # type: ignore[override]
         self,
@@ -182,7 +273,7 @@ class RewardTrainer(Trainer):
     ) -> Any:
         """The share of this micro-batch in the mean loss of the optimizer step (all of it without `num_items`)."""
         with activations_on_cpu(self.args.activation_offloading):
-            preferences = to_preferences(score(model, inputs), inputs)
+            preferences = to_preferences(self._rewards(model, inputs), inputs)
         totals = weights(inputs) if num_items_in_batch is None else num_items_in_batch
         terms = loss_terms(self.loss_terms, preferences, inputs, totals)
         loss = torch.stack([term.weight * value for term, value in zip(self.loss_terms, terms, strict=True)]).sum()
@@ -214,9 +305,10 @@ class RewardTrainer(Trainer):
         model = self._eval_model()
         found: list[dict[str, Any]] = []
         for inputs in dataloader:
-            with torch.no_grad(), self.compute_loss_context_manager():
-                rewards = score(model, self._prepare_inputs(inputs))
-            found += items_with_rewards(inputs, rewards.cpu().numpy())
+            for part in parts_of(inputs):
+                with torch.no_grad(), self.compute_loss_context_manager():
+                    rewards = self._rewards(model, self._prepare_inputs(part))
+                found += items_with_rewards(part, rewards.cpu().numpy())
             self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
         items = list({item["index"]: item for item in gather_object(found)}.values())
         items.sort(key=lambda item: item["index"])
@@ -260,6 +352,11 @@ class RewardTrainer(Trainer):
         return model
 
 
+def base_of(model: Any) -> Any:
+    """The transformers model, without the adapter around it."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
 def activations_on_cpu(wanted: bool) -> Any:
     """A context that keeps activations in CPU memory between forward and backward."""
     if not wanted:
@@ -301,7 +398,7 @@ def prepare_model(model: Any, args: RewardConfig, tokenizer: Any, peft_config: A
     """One label, no dropout, a pad token of its own, fp32 head, adapter with the head in it."""
     from peft import PeftModel
 
-    base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
+    base = base_of(model)
     if base.config.num_labels != 1:
         raise UserError(
             f"the model has num_labels={base.config.num_labels}, but reward models require `num_labels=1`; load it "
@@ -312,6 +409,10 @@ def prepare_model(model: Any, args: RewardConfig, tokenizer: Any, peft_config: A
         models.disable_dropout(model)
     models.ensure_pad_token(base, tokenizer)
     prepare_for_scoring(base)
+    if args.train_layers is not None and peft_config is not None:
+        models.adapt_last_layers(base, peft_config, args.train_layers)
+    elif args.train_layers is not None:
+        frozen.freeze(base, args.train_layers)
     if peft_config is not None:
         model = models.apply_peft(model, peft_config)
     elif isinstance(model, PeftModel):

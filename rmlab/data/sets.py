@@ -5,11 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import datasets
-from datasets import Dataset, IterableDataset
+from datasets import Dataset, Features, IterableDataset
 
 from rmlab.data import DATASETS
-from rmlab.data.prepare import Options, check_rows, digest, tokenize
+from rmlab.data.prepare import Options, check_rows, common_prefix, digest, quiet, tokenize
 from rmlab.messages import UserError, say
+
+PREFERENCE = ("better", "worse", "strength", "probability")  # columns of a token tree, one entry per preference
 
 Rows = dict[str, dict[str, Any]]  # {"train": {source name: dataset}, "eval": {set name: dataset}}
 
@@ -144,3 +146,43 @@ def weighted(trees: Dataset, weight: float, seed: int) -> Dataset:
     copies, part = divmod(round(weight * len(trees)), len(trees))
     rest = trees.shuffle(seed=seed).select(range(part))
     return datasets.concatenate_datasets([trees] * copies + [rest])
+
+
+def merged_by_prompt(trees: Dataset) -> Dataset:
+    """Comparisons on the same prompt (and of the same subset) as one, with each different response once.
+
+    Rewards and pairs stay what they are; a prompt that K - 1 rows repeat is computed once instead of K - 1 times.
+    """
+    places: dict[tuple[str, str], list[int]] = {}
+    for place, key in enumerate(zip(trees["prompt_id"], trees["subset"], strict=True)):
+        places.setdefault(key, []).append(place)
+    if len(places) == len(trees):
+        return trees
+    features = Features({name: kind for name, kind in trees.features.items() if name != "index"})
+    merged = [merge([trees[place] for place in rows]) for rows in places.values()]
+    with quiet():
+        return Dataset.from_list(merged, features=features)
+
+
+def merge(trees: list[dict[str, Any]]) -> dict[str, Any]:
+    """One token tree of several on the same prompt; identity and flags are those of the first."""
+    first = trees[0]
+    slot: dict[tuple[int, ...], int] = {}  # token ids of a response -> its place among all of them
+    merged: dict[str, list[Any]] = {key: [] for key in ("lengths", "gold", *PREFERENCE)}
+    for tree in trees:
+        tokens = [(*tree["prefix"], *suffix) for suffix in tree["suffixes"]]
+        for k, response in enumerate(tokens):
+            if response not in slot:
+                slot[response] = len(slot)
+                merged["lengths"].append(tree["lengths"][k])
+                merged["gold"] += tree["gold"][k : k + 1]
+        for key in PREFERENCE:
+            merged[key] += [slot[tokens[k]] for k in tree[key]] if key in ("better", "worse") else tree[key]
+    shared = len(common_prefix(list(slot)))
+    return {
+        **{k: v for k, v in first.items() if k != "index"},
+        **merged,
+        "prefix": list(next(iter(slot))[:shared]),
+        "suffixes": [list(response[shared:]) for response in slot],
+        "length": max(map(len, slot)),
+    }

@@ -1,4 +1,4 @@
-"""Rewards: one fp32 number per response. How tokens are laid out for the model is known here and nowhere else."""
+"""The head and the two ways into a model: padded rows, as everyone has them, and flat rows (flat.py)."""
 
 import inspect
 from collections.abc import Mapping, Sequence
@@ -7,7 +7,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers.modeling_outputs import SequenceClassifierOutput
+from transformers.modeling_outputs import BaseModelOutputWithPooling, SequenceClassifierOutput
+
+from rmlab.scoring.flat import flat_rows, no_cache, padded_attention
+from rmlab.scoring.plan import Plan
 
 
 def pad(sequences: Sequence[Sequence[int]], pad_token_id: int, multiple_of: int | None = None) -> dict[str, Tensor]:
@@ -23,16 +26,17 @@ def pad(sequences: Sequence[Sequence[int]], pad_token_id: int, multiple_of: int 
     return {"input_ids": input_ids, "attention_mask": attention_mask}
 
 
-def score(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
-    """(R,) fp32 rewards of a padded batch; `model` was prepared by `prepare_for_scoring`."""
-    logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], **no_cache(model)).logits
-    return logits.float().squeeze(-1)
+def score(model: nn.Module, batch: Mapping[str, Any]) -> Tensor:
+    """(R,) fp32 rewards of a batch in any layout; `model` was prepared by `prepare_for_scoring`.
 
-
-def no_cache(model: nn.Module) -> dict[str, bool]:
-    """`use_cache=False` for models that keep keys and values: training never reads them back."""
-    config = getattr(model, "config", None) or getattr(getattr(model, "module", None), "config", None)
-    return {"use_cache": False} if hasattr(config, "use_cache") else {}
+    A batch with a `plan` is a flat row of tokens, one with `features` starts from what frozen layers made of it, any
+    other is padded. Raises Refused where the model's attention does not fit a flat row.
+    """
+    if "plan" in batch or "features" in batch:
+        given = {k: batch[k] for k in ("input_ids", "position_ids", "plan", "read", "features") if k in batch}
+    else:
+        given = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"], **no_cache(model)}
+    return model(**given).logits.float().squeeze(-1)
 
 
 def head_modules(model: nn.Module) -> dict[str, nn.Module]:
@@ -48,6 +52,7 @@ def prepare_for_scoring(model: Any) -> None:
       fall on a grid of 2^-7 and coarser, which makes ties out of differences.
     * Decoders are read at the last token by attention mask. Their own `forward` looks for `input_ids != pad_token_id`
       instead, which skips a final EOS when pad == eos.
+    * `forward` also takes flat rows: `plan` and what goes with it, see plan.py.
     """
     if getattr(model, "_rmlab_prepared", False):
         return
@@ -56,8 +61,7 @@ def prepare_for_scoring(model: Any) -> None:
         module.float()
         module.register_forward_pre_hook(enter_fp32, with_kwargs=True)
         module.register_forward_hook(leave_fp32, always_call=True)
-    if is_decoder(model):
-        model.forward = MethodType(forward_at_last_token, model)
+    model.forward = MethodType(forward_decoder if is_decoder(model) else forward_encoder, model)
 
 
 def is_decoder(model: Any) -> bool:
@@ -66,16 +70,26 @@ def is_decoder(model: Any) -> bool:
     return isinstance(getattr(head, "original_module", head), nn.Linear)  # peft wraps a head that it trains
 
 
-def forward_at_last_token(
+def forward_decoder(
     self: Any,
     input_ids: Tensor | None = None,
     attention_mask: Tensor | None = None,
     position_ids: Tensor | None = None,
     past_key_values: Any = None,  # by name, because peft's prefix tuning looks for it in the signature
     labels: Tensor | None = None,
+    plan: Plan | None = None,
+    read: Tensor | None = None,
+    features: Tensor | None = None,
     **kwargs: Any,
 ) -> Any:
-    """`forward` of a decoder with a score head: logits (R, 1) at each row's last token, left or right padded."""
+    """`forward` of a decoder with a score head: logits (R, 1) at each response's last token.
+
+    Of rows padded left or right, of a flat row (`plan`, `read`), or of what frozen layers made of one (`features`).
+    """
+    if plan is not None or features is not None:
+        rows = flat_rows(self, input_ids, position_ids, plan, read, features)
+        return SequenceClassifierOutput(logits=self.score(rows))
+    padded_attention(self)
     if past_key_values is not None:
         kwargs["past_key_values"] = past_key_values
     if labels is not None:
@@ -94,6 +108,35 @@ def forward_at_last_token(
         last = mask.shape[1] - 1 - mask.flip(-1).to(torch.int32).argmax(-1)
     rows = torch.arange(hidden.shape[0], device=hidden.device)
     return SequenceClassifierOutput(logits=self.score(hidden[rows, last]))
+
+
+def forward_encoder(
+    self: Any,
+    *args: Any,
+    plan: Plan | None = None,
+    read: Tensor | None = None,
+    features: Tensor | None = None,
+    **kwargs: Any,
+) -> Any:
+    """`forward` of an encoder: its own; for a flat row its own head on each response's first token (or mean)."""
+    if plan is None and features is None:
+        padded_attention(self)
+        return type(self).forward(self, *args, **kwargs)
+    rows = flat_rows(self, kwargs.get("input_ids"), kwargs.get("position_ids"), plan, read, features)
+    return head_of_encoder(self, rows)
+
+
+def head_of_encoder(self: Any, rows: Tensor) -> Any:
+    """The model's own head on rows (R, d): its base is made to return them as the hidden states of one token each."""
+    base, hidden = getattr(self, self.base_model_prefix), rows[:, None]
+    pooler = getattr(base, "pooler", None)
+    pooled = None if pooler is None else pooler(hidden)
+    output = BaseModelOutputWithPooling(last_hidden_state=hidden, pooler_output=pooled)
+    base.forward = lambda *args, **kwargs: output
+    try:
+        return type(self).forward(self, inputs_embeds=hidden)
+    finally:
+        del base.forward
 
 
 def takes_positions(base: nn.Module) -> bool:

@@ -1,0 +1,662 @@
+"""Pairs per second, peak memory and losses of rmlab's batch layouts beside TRL's RewardTrainer, alternating in one run.
+
+    python benchmarks/throughput.py DATA_FOLDER -o OUT          # a small Qwen3 with random weights, on the CPU
+    python benchmarks/throughput.py DATA_FOLDER -o OUT --toy    # two minutes: does everything run?
+    python benchmarks/throughput.py DATA_FOLDER -o OUT --gpu    # Qwen3-0.6B, and an 8B with LoRA, in bf16
+    python benchmarks/throughput.py DATA_FOLDER -o OUT --draw   # only draw OUT/throughput.json again
+
+DATA_FOLDER holds hh_harmless.jsonl.gz and qa_feedback.json.gz; matplotlib draws. All arms start from the same weights
+and train on the same pairs with the same optimizer; of a prompt with K responses TRL gets all pairs, in one batch.
+
+    trl        TRL with its defaults, of which gradient checkpointing matters
+    trl_plain  without checkpointing: the same computation as rmlab's padded, so the losses should agree
+    trl_best   without checkpointing, and with pairs of one length in one batch: the least padding that TRL can have
+    padded, packed, shared_prefix, auto   rmlab's layouts
+
+Every arm is a real Trainer in a thread of its own, and a baton lets one run at a time: each does a few optimizer steps
+per round, in an order that rotates. The first round warms up. The last one times the parts of a step and counts for
+nothing else. Writes OUT/throughput.json after each setting and OUT/throughput.png at the end.
+"""
+
+import argparse
+import concurrent.futures
+import contextlib
+import copy
+import functools
+import gc
+import itertools
+import json
+import multiprocessing
+import os
+import platform
+import statistics
+import threading
+import time
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from datasets import Dataset, disable_progress_bars
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+from rich.console import Console
+from rich.table import Column, Table
+
+from rmlab import config as configs
+from rmlab.data.prepare import common_prefix, read_row, tokenize
+from rmlab.data.rows import to_comparison
+from rmlab.data.sets import load_rows
+from rmlab.data.tokenizer import CHAT_TEMPLATE
+from rmlab.runner import data_options
+
+SETS = {  # as rmlab's command line loads them
+    "hh_harmless": ["data=hh", "data.path={folder}/hh_harmless.jsonl.gz"],
+    "qa_feedback": ["data=qa_feedback", "data.path={folder}/qa_feedback.json.gz"],
+    "synthetic_k9": ["data=synthetic", "data.train.synthetic.responses=9", "data.train.synthetic.prompts={needed}"],
+}
+SIZES = {"Qwen3-0.6B": (1024, 28, 16, 8, 128), "Qwen3-8B": (4096, 36, 32, 8, 128)}  # in the order of SIZE
+SIZE = ("hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim")
+TRL_ARMS = ("trl", "trl_plain", "trl_best")
+ARMS = (*TRL_ARMS, "padded", "packed", "auto")
+PARTS = ("data", "forward", "backward", "optimizer", "Trainer")
+PART_ROUNDS = 1
+COLUMNS = {  # of the printed table: key in the JSON and format
+    "pairs/s": ("pairs_per_s", ".2f"),
+    "x trl": ("x_trl", ".2f"),
+    "in total": ("x_trl_total", ".2f"),
+    "x trl_best": ("x_trl_best", ".2f"),
+    "tokens/step": ("tokens_per_step", ",.0f"),
+    "MiB": ("peak_mib", ",.0f"),
+    "useful": ("useful_share", ".1%"),
+    "loss - trl_plain": ("loss_from_trl_plain", ".0e"),
+    "loss - padded": ("loss_from_padded", ".0e"),
+}
+TRAINING = {
+    "learning_rate": 1e-4,
+    "lr_scheduler_type": "constant",
+    "optim": "adamw_torch_fused",
+    "max_grad_norm": 1.0,
+    "max_length": None,
+    "train_sampling_strategy": "sequential",
+    "logging_steps": 1,
+    "save_strategy": "no",
+    "report_to": "none",
+    "disable_tqdm": True,
+}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One model on one data set in one dtype."""
+
+    model: str
+    config: dict[str, Any]  # of Qwen3Config
+    lora: bool  # then every arm uses gradient checkpointing: it is for a model whose activations do not fit otherwise
+    weights: str  # their dtype
+    data: str
+    dtype: str  # of the arithmetic: bfloat16 is autocast
+    batch: int  # comparisons per optimizer step
+    pairs_each: int  # of a comparison
+    steps: int  # per round
+    rounds: int  # that count
+    device: str
+    threads: int
+
+    @property
+    def all_rounds(self) -> int:
+        return 1 + self.rounds + PART_ROUNDS
+
+
+Tree = dict[str, Any]
+Batches = list[list[dict[str, Any]]]  # of trees for rmlab, of pairs for TRL; one per optimizer step
+
+# ---- data ----
+
+
+def load_set(name: str, needed: int, arguments: argparse.Namespace) -> tuple[Any, Any]:
+    """(rows, options of tokenisation)"""
+    overrides = [text.format(folder=arguments.folder.resolve(), needed=needed) for text in SETS[name]]
+    overrides += [f"data.max_length={arguments.max_length}", "data.identical=drop"]
+    overrides += ["data.head=100", "data.overlong=truncate"] if arguments.toy else []
+    configs.register()
+    with initialize_config_dir(str(configs.CONF.resolve()), version_base=None):
+        data: Any = OmegaConf.to_container(compose("train", overrides).data, resolve=True)
+    options = data_options(data)
+    return next(iter(load_rows(data, options)["train"].values())), options
+
+
+def texts(rows: Dataset) -> Iterator[str]:
+    for row in rows:
+        comparison = to_comparison(read_row(row), "row")
+        for part in (comparison.prompt, *comparison.responses):
+            yield part if isinstance(part, str) else "\n".join(message["content"] for message in part)
+
+
+def train_tokenizer(corpus: Iterator[str]) -> Any:
+    """Byte-level BPE of 8192 tokens: about as many tokens per word as a large model's. rmlab's own makes far more."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    special = {"pad_token": "<|pad|>", "bos_token": "<|bos|>", "eos_token": "<|eos|>"}
+    roles = ["<|user|>", "<|assistant|>"]
+    kinds = {"special_tokens": [*special.values(), *roles], "initial_alphabet": pre_tokenizers.ByteLevel.alphabet()}
+    tokenizer.train_from_iterator(corpus, trainers.BpeTrainer(vocab_size=8192, show_progress=False, **kinds))
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, chat_template=CHAT_TEMPLATE, additional_special_tokens=roles, **special
+    )
+
+
+def decided(trees: Dataset) -> list[Tree]:
+    """Comparisons without their ties, and of those the ones with the usual number of pairs.
+
+    TRL counts a batch in pairs: batches of the same pairs need the same number from every comparison.
+    """
+    kept = []
+    for tree in trees:
+        wanted = [i for i, p in enumerate(tree["probability"]) if p != 0.5]
+        columns = ("better", "worse", "strength", "probability")
+        kept.append({**tree, **{c: [tree[c][i] for i in wanted] for c in columns}})
+    usual = Counter(len(tree["better"]) for tree in kept if tree["better"]).most_common(1)[0][0]
+    return [tree for tree in kept if len(tree["better"]) == usual]
+
+
+def make_batches(trees: list[Tree], setting: Setting) -> Batches:
+    """Comparisons in random order; a pool that is too small is gone through again."""
+    order = torch.randperm(len(trees), generator=torch.Generator().manual_seed(0)).tolist()
+    number = setting.all_rounds * setting.steps
+    if len(trees) < setting.batch * number:
+        print(f"  {len(trees)} comparisons make {setting.batch * number} by repetition", flush=True)
+    endless = (trees[i] for i in itertools.cycle(order))
+    return [list(itertools.islice(endless, setting.batch)) for _ in range(number)]
+
+
+def as_pairs(tree: Tree) -> list[dict[str, Any]]:
+    """TRL's rows of one comparison; `length` is ours."""
+    ids = [tree["prefix"] + suffix for suffix in tree["suffixes"]]
+    both = [(ids[better], ids[worse]) for better, worse in zip(tree["better"], tree["worse"], strict=True)]
+    return [{"chosen_ids": b, "rejected_ids": w, "length": max(len(b), len(w))} for b, w in both]
+
+
+def batches_of_arm(arm: str, batches: Batches, rounds: int) -> Batches:
+    """What an arm trains on, step by step.
+
+    trl_best sorts all pairs by length before it cuts them into batches. Its round r gets the batches r, r + rounds,
+    r + 2 rounds, ...: short and long ones alike in every round, and in all rounds together exactly the pairs that the
+    other arms train on.
+    """
+    if arm not in TRL_ARMS:
+        return batches
+    pairs = [[pair for tree in batch for pair in as_pairs(tree)] for batch in batches]
+    if arm != "trl_best":
+        return pairs
+    pool = sorted(itertools.chain(*pairs), key=lambda pair: pair["length"])
+    grouped = [list(batch) for batch in zip(*[iter(pool)] * len(pairs[0]), strict=True)]
+    return [batch for r in range(rounds) for batch in grouped[r::rounds]]
+
+
+# ---- model and trainers ----
+
+
+def build_model(setting: Setting) -> Any:
+    """A Qwen3 with random weights, the same at every call."""
+    transformers.set_seed(0)
+    config = transformers.Qwen3Config(**setting.config)
+    with torch.device(setting.device):
+        dtype = getattr(torch, setting.weights)
+        return transformers.AutoModelForSequenceClassification.from_config(config, dtype=dtype)
+
+
+def copy_of(model: Any, setting: Setting) -> Any:
+    """A model for one arm. With LoRA the body is frozen, and all arms read the same one."""
+    shared = {id(p): p for n, p in model.named_parameters() if not n.startswith("score")} if setting.lora else {}
+    return copy.deepcopy(model, shared)
+
+
+def build_trainer(arm: str, setting: Setting, model: Any, batches: Batches, tokenizer: Any, out: Path) -> Any:
+    """TRL's or rmlab's trainer, which takes `batches` in their order, one per optimizer step."""
+    import trl
+    from peft import LoraConfig
+
+    import rmlab
+
+    settings = {
+        **TRAINING,
+        "output_dir": str(out / "checkpoints"),
+        "per_device_train_batch_size": len(batches[0]),
+        "max_steps": len(batches),
+        "bf16": setting.dtype == "bfloat16",
+        "use_cpu": setting.device == "cpu",
+        "gradient_checkpointing": setting.lora or arm == "trl",
+    }
+    # Batches are fetched one ahead. With one more than are trained on, the last step fetches as the others do.
+    rows = [row for batch in [*batches, batches[0]] for row in batch]
+    parts = {"model": model, "train_dataset": Dataset.from_list(rows), "processing_class": tokenizer}
+    if setting.lora:
+        linear = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+        parts["peft_config"] = LoraConfig(r=16, target_modules=linear, modules_to_save=["score"], task_type="SEQ_CLS")
+    if arm in TRL_ARMS:
+        trainer = trl.RewardTrainer(args=trl.RewardConfig(**settings), **parts)
+    else:
+        loss = {"bradley_terry": {"margin": 0.0}}
+        trainer = rmlab.RewardTrainer(args=rmlab.RewardConfig(**settings, layout=arm), loss=loss, **parts)
+    trainer.remove_callback(transformers.PrinterCallback)
+    return trainer
+
+
+def quiet() -> None:
+    disable_progress_bars()
+    transformers.logging.set_verbosity_error()
+    warnings.filterwarnings("ignore", category=FutureWarning)
+
+
+# ---- turns ----
+
+
+class Arm(transformers.TrainerCallback):
+    """A trainer in a thread of its own, which does `setting.steps` optimizer steps in every `turn`."""
+
+    def __init__(self, name: str, trainer: Any, setting: Setting) -> None:
+        self.name, self.trainer, self.setting = name, trainer, setting
+        self.seconds: list[float] = []  # of each turn
+        self.tokens = [0]  # that the model embedded in each step: padding too, and what proves a layout in the first
+        self.parts: Counter[str] = Counter()  # seconds in each part of a step, while `timing`
+        self.timing = False
+        self.error: str | None = None
+        self.go, self.stopped = threading.Semaphore(0), threading.Semaphore(0)
+        self.thread = threading.Thread(target=self._train, daemon=True)
+        self._wrap(trainer, "get_batch_samples", "data")  # fetches, collates and moves a batch
+        self._wrap(trainer, "compute_loss", "forward")
+        self._wrap(trainer.accelerator, "backward", "backward")
+        self._wrap(trainer, "_clip_grad_norm", "optimizer")
+        trainer.model.get_input_embeddings().register_forward_hook(self._count)
+        trainer.add_callback(self)
+        self.thread.start()
+
+    def turn(self, timing: bool) -> None:
+        self.timing = timing
+        started = time.perf_counter()
+        self.go.release()
+        self.stopped.acquire()
+        self.seconds.append(time.perf_counter() - started)
+        if self.error:
+            print(f"  {self.name} failed: {self.error}", flush=True)
+
+    def finish(self) -> None:
+        self.go.release()
+        self.thread.join()
+
+    @property
+    def losses(self) -> list[float]:
+        return [entry["loss"] for entry in self.trainer.state.log_history if "loss" in entry]
+
+    def _train(self) -> None:
+        torch.set_num_threads(self.setting.threads)  # which every Python thread has its own number of
+        self.go.acquire()
+        try:
+            self.trainer.train()
+        except Exception as error:  # kept as text: a traceback would keep the tensors of its frames
+            self.error = f"{type(error).__name__}: {error}"
+        finally:
+            self.stopped.release()
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._wrap(kwargs["optimizer"], "step", "optimizer")
+        self._wrap(self.trainer.model_wrapped, "zero_grad", "optimizer")
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Hand over. Between two such ends every step fetches one batch, trains and logs once."""
+        self.tokens.append(0)
+        if state.global_step % self.setting.steps == 0:
+            synchronize(self.setting.device)
+            self.stopped.release()
+            self.go.acquire()
+
+    def _count(self, module: Any, inputs: tuple[torch.Tensor], output: Any) -> None:
+        self.tokens[-1] += inputs[0].numel()
+
+    def _wrap(self, owner: Any, method: str, part: str) -> None:
+        """Make `owner.method` add its time to `part` while `timing`."""
+        inner = getattr(owner, method)
+
+        @functools.wraps(inner)  # with the mark that the learning rate schedule leaves on an optimizer's `step`
+        def outer(*args: Any, **kwargs: Any) -> Any:
+            if not self.timing:
+                return inner(*args, **kwargs)
+            synchronize(self.setting.device)
+            started = time.perf_counter()
+            result = inner(*args, **kwargs)
+            synchronize(self.setting.device)
+            self.parts[part] += time.perf_counter() - started
+            return result
+
+        setattr(owner, method, outer)
+
+
+def synchronize(device: str) -> None:
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def alternate(arms: list[Arm], setting: Setting) -> None:
+    """Turn by turn, in an order that rotates from round to round; without the arms that have failed."""
+    for number in range(setting.all_rounds):
+        first, last = number % len(arms), number > setting.rounds
+        for arm in arms[first:] + arms[:first]:
+            if not arm.error:
+                arm.turn(timing=last)
+        name = "parts" if last else f"round {number} of {setting.rounds}" if number else "warm-up"
+        told = ", ".join(f"{arm.name} {arm.seconds[-1]:.2f}" for arm in arms if not arm.error)
+        print(f"  {name}, seconds: {told}", flush=True)
+    for arm in arms:
+        arm.finish()
+
+
+# ---- what else is measured ----
+
+
+def memory_of(arm: str, setting: Setting, batches: Batches, tokenizer: Any, out: Path) -> float | None:
+    """`peak_memory` in MiB, in a process forked from one that has imported everything and computed nothing."""
+    context = multiprocessing.get_context("forkserver")
+    imports = ["trl.trainer.reward_trainer", "rmlab.trainer", "rmlab.runner", "peft", "hydra", "rich.table"]
+    context.set_forkserver_preload([*imports, "transformers.models.qwen3.modeling_qwen3"])
+    largest = max(batches, key=lambda batch: max(row["length"] for row in batch))
+    with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as pool:
+        try:
+            peak = pool.submit(peak_memory, arm, setting, [largest] * 2, tokenizer, out).result() / 2**20
+        except Exception as error:  # there are many ways to run out of memory
+            print(f"  {arm}, peak memory: {type(error).__name__}: {error}", flush=True)
+            return None
+    print(f"  {arm}, peak memory: {peak:,.0f} MiB", flush=True)
+    return peak
+
+
+def peak_memory(arm: str, setting: Setting, batches: Batches, tokenizer: Any, out: Path) -> int:
+    """Bytes that training adds at its peak to a process that holds the model.
+
+    `batches` is the largest one twice: the optimizer has its state only after the first step.
+    """
+    quiet()
+    torch.set_num_threads(setting.threads)
+    trainer = build_trainer(arm, setting, build_model(setting), batches, tokenizer, out)
+    if setting.device == "cuda":
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        trainer.train()
+        return torch.cuda.max_memory_allocated() - before
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")  # the peak starts from here
+    before = resident("VmRSS")
+    trainer.train()
+    return resident("VmHWM") - before
+
+
+def resident(key: str) -> int:
+    """Bytes of this process now (VmRSS) or at most (VmHWM). ru_maxrss will not do: it begins at the parent's size."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key))
+
+
+def matmul_peak(setting: Setting) -> float:
+    """FLOP/s of the fastest among the model's own matrix products, in the dtype of the arithmetic."""
+    hidden, inner = setting.config["hidden_size"], setting.config["intermediate_size"]
+    dtype, device, tokens = getattr(torch, setting.dtype), setting.device, 8192
+    repeats, best = 10 if device == "cuda" else 1, 0.0
+    for inputs, outputs in ((hidden, hidden), (hidden, inner), (inner, hidden)):
+        x = torch.randn(tokens, inputs, dtype=dtype, device=device)
+        weight = torch.randn(outputs, inputs, dtype=dtype, device=device)
+        for _ in range(6):
+            synchronize(device)
+            started = time.perf_counter()
+            for _ in range(repeats):
+                x @ weight.T
+            synchronize(device)
+            best = max(best, repeats * 2 * tokens * inputs * outputs / (time.perf_counter() - started))
+    return best
+
+
+def useful_flops(setting: Setting, parameters: int, trees: list[Tree]) -> float:
+    """The least work that trains on these comparisons: what responses of a comparison share is computed once.
+
+    A token costs 2 FLOPs per non-embedding parameter in the forward pass and 4 in the backward pass (2 with LoRA, as
+    frozen weights need no gradient). For each key that it sees, in each layer, it costs 4 heads head_dim in the
+    forward pass and 8 in the backward pass. Checkpointing's second forward pass is not useful. This numerator is the
+    same for all arms, whatever they compute.
+    """
+    tokens = keys = 0
+    for tree in trees:
+        before: list[int] = []
+        for ids in sorted(tree["prefix"] + suffix for suffix in tree["suffixes"]):
+            shared = len(common_prefix([before, ids]))  # sorted, so that no earlier response shares more
+            tokens += len(ids) - shared
+            keys += sum(range(shared + 1, len(ids) + 1))
+            before = ids
+    _, layers, heads, _, head_dim = (setting.config[key] for key in SIZE)
+    return (4 if setting.lora else 6) * parameters * tokens + 12 * layers * heads * head_dim * keys
+
+
+def measure(setting: Setting, trees: list[Tree], names: list[str], tokenizer: Any, out: Path) -> dict[str, Any]:
+    """One setting, as it goes into the JSON."""
+    batches = make_batches(trees, setting)
+    rows = {name: batches_of_arm(name, batches, setting.all_rounds) for name in names}
+    # Before this process holds any model.
+    memory = {name: memory_of(name, setting, rows[name], tokenizer, out) for name in names}
+    model = build_model(setting)
+    parameters = sum(p.numel() for n, p in model.named_parameters() if "embed_tokens" not in n)
+    arms = []
+    for name in names:
+        trainer = build_trainer(name, setting, copy_of(model, setting), rows[name], tokenizer, out)
+        arms.append(Arm(name, trainer, setting))
+    peak = matmul_peak(setting)
+    alternate(arms, setting)
+    peak = max(peak, matmul_peak(setting))
+    counted = [tree for batch in batches[setting.steps : -PART_ROUNDS * setting.steps] for tree in batch]
+    flops, pairs = useful_flops(setting, parameters, counted), len(counted) * setting.pairs_each
+    result = {**asdict(setting), "parameters": parameters, "matmul_peak": peak, "useful_flops": flops, "pairs": pairs}
+    result["arms"] = {
+        arm.name: {"peak_mib": memory[arm.name], "error": arm.error, **numbers(arm, arms, pairs, flops / peak)}
+        for arm in arms
+    }
+    return result
+
+
+def numbers(arm: Arm, arms: list[Arm], pairs: int, least: float) -> dict[str, Any]:
+    """What is measured of an arm, by itself and beside the others. `least`: seconds of useful work at the peak."""
+    if arm.error:
+        return {}
+    setting, counted = arm.setting, slice(1, 1 + arm.setting.rounds)
+    seconds = sum(arm.seconds[counted])
+    parts = {part: arm.parts[part] for part in PARTS[:-1]}
+    parts["Trainer"] = sum(arm.seconds[counted.stop :]) - sum(parts.values())
+    found = {
+        "layout": getattr(arm.trainer, "layout", None),  # the one that rmlab has settled on
+        "pairs_per_s": pairs / seconds,
+        "tokens_per_step": statistics.mean(arm.tokens[setting.steps : counted.stop * setting.steps]),
+        "useful_share": least / seconds,
+        "ms_per_step": {part: 1000 * s / (PART_ROUNDS * setting.steps) for part, s in parts.items()},
+        "seconds": arm.seconds,
+        "losses": arm.losses,
+    }
+    for other in (other for other in arms if not other.error):
+        if other.name in TRL_ARMS:
+            ratios = [theirs / ours for theirs, ours in zip(other.seconds[counted], arm.seconds[counted], strict=True)]
+            found[f"x_{other.name}"] = statistics.median(ratios)
+            found[f"x_{other.name}_total"] = sum(other.seconds[counted]) / seconds
+        if "trl_best" not in (arm.name, other.name):  # which has other batches
+            differences = [abs(a - b) for a, b in zip(arm.losses, other.losses, strict=True)]
+            found[f"loss_from_{other.name}"] = max(differences)
+    return found
+
+
+# ---- output ----
+
+
+def table(result: dict[str, Any]) -> Table:
+    title = (
+        f"{result['model']}, {result['data']}, {result['dtype']}: {result['rounds']} rounds of {result['steps']} steps"
+    )
+    title += f" of {result['batch']} comparisons; matmul peak {result['matmul_peak'] / 1e12:.3g} TFLOP/s"
+    shown = Table("arm", *(Column(header, justify="right", no_wrap=True) for header in COLUMNS), title=title)
+    for name, arm in result["arms"].items():
+        known = [(arm.get(key), form) for key, form in COLUMNS.values()]
+        name += f" ({arm['layout']})" if arm.get("layout") not in (None, name) else " (failed)" if arm["error"] else ""
+        shown.add_row(name, *("" if value is None else format(value, form) for value, form in known))
+    return shown
+
+
+def draw_all(report: dict[str, Any], out: Path) -> None:
+    """One figure per model; that of the first is throughput.png."""
+    for model in dict.fromkeys(result["model"] for result in report["results"]):
+        results = [result for result in report["results"] if result["model"] == model]
+        file = out / ("throughput.png" if results[0] is report["results"][0] else f"throughput_{model}.png")
+        draw(results, f"{model} on {report['hardware']['device']}", file)
+        print(f"wrote {file}", flush=True)
+
+
+def draw(results: list[dict[str, Any]], title: str, file: Path) -> None:
+    """A row per data set. Left: where the time of a step goes, in the first dtype. Right: pairs/s beside trl's."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    sets, dtypes = (list(dict.fromkeys(result[key] for result in results)) for key in ("data", "dtype"))
+    pyplot.rcParams.update({"font.size": 12, "axes.spines.top": False, "axes.spines.right": False})
+    shape = {"figsize": (12, 1.2 + 2.4 * len(sets)), "layout": "constrained", "squeeze": False, "sharey": "row"}
+    figure, axes = pyplot.subplots(len(sets), 2, **shape)
+    figure.suptitle(title, fontsize=13)
+    for (left, right), name in zip(axes, sets, strict=True):
+        of_set = {r["dtype"]: r["arms"] for r in results if r["data"] == name}
+        arms = {dtype: {k: a for k, a in of_set.get(dtype, {}).items() if not a["error"]} for dtype in dtypes}
+        draw_parts(left, arms[dtypes[0]])
+        draw_ratios(right, arms, list(next(iter(of_set.values()))))
+        for axis, text in ((left, f"{name}: ms per optimizer step, {dtypes[0]}"), (right, "pairs/s, times trl's")):
+            axis.set_title(text, loc="left", fontsize=12, fontweight="bold")
+    for axis, place in zip(axes[0], ("left", "right"), strict=True):
+        handles, labels = axis.get_legend_handles_labels()
+        figure.legend(handles, labels, loc=f"outside lower {place}", ncols=len(labels), frameon=False)
+    figure.savefig(file, dpi=150)
+    pyplot.close(figure)
+
+
+def draw_parts(axis: Any, arms: dict[str, Any]) -> None:
+    starts = [0.0] * len(arms)
+    for part, colour in zip(PARTS, ("#9aa5b1", "#4c78a8", "#1f3f66", "#f2a541", "#d1495b"), strict=True):
+        widths = [max(arm["ms_per_step"][part], 0.0) for arm in arms.values()]
+        axis.barh(list(arms), widths, 0.7, starts, label=part, color=colour)
+        starts = [start + width for start, width in zip(starts, widths, strict=True)]
+
+
+def draw_ratios(axis: Any, arms: dict[str, dict[str, Any]], names: list[str]) -> None:
+    height = 0.8 / len(arms)
+    for i, (dtype, of_dtype) in enumerate(arms.items()):
+        ratios = [of_dtype.get(name, {}).get("x_trl", 0.0) for name in names]
+        places = [j + (i - (len(arms) - 1) / 2) * height for j in range(len(names))]
+        bars = axis.barh(places, ratios, height * 0.9, label=dtype, color=("#2a7f62", "#8cc9a1")[i])
+        labels = [f"{r:.2f}" if name in of_dtype else "failed" for name, r in zip(names, ratios, strict=True)]
+        axis.bar_label(bars, labels, padding=3, fontsize=10)
+    axis.axvline(1.0, color="#666666", linewidth=1, linestyle=":")
+    axis.set_yticks(range(len(names)), names)
+    axis.set_ylim(len(names) - 0.4, -0.6)
+    axis.margins(x=0.12)
+
+
+def hardware(device: str, threads: int) -> dict[str, Any]:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    cpu = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
+    name = torch.cuda.get_device_name() if device == "cuda" else f"{cpu}, {threads} threads"
+    versions = {package: version(package) for package in ("torch", "transformers", "trl", "peft", "rmlab")}
+    return {"device": name, "cpu": cpu, "cores": os.cpu_count(), "threads": threads, **versions}
+
+
+# ---- command line ----
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("-o", "--out", type=Path, required=True)
+    parser.add_argument("--data", nargs="+", choices=list(SETS), default=list(SETS))
+    parser.add_argument("--dtypes", nargs="+", choices=["float32", "bfloat16"], help="default: both; with --gpu bf16")
+    parser.add_argument("--arms", nargs="+", choices=[*ARMS, "shared_prefix"], default=list(ARMS))
+    parser.add_argument("--batch", type=int, default=16, help="comparisons per step where each is one pair")
+    parser.add_argument("--comparisons", type=int, default=4, help="comparisons per step where each has more pairs")
+    parser.add_argument("--max-length", type=int, default=1024)
+    parser.add_argument("--hidden", type=int, default=512)
+    parser.add_argument("--layers", type=int, default=6)
+    parser.add_argument("--rounds", type=int, default=5, help="that count; one to warm up and one for parts are added")
+    parser.add_argument("--steps-per-round", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--models", nargs="+", choices=list(SIZES), default=list(SIZES), help="of --gpu")
+    for flag in ("--gpu", "--toy", "--draw"):
+        parser.add_argument(flag, action="store_true")
+    arguments = parser.parse_args()
+    if arguments.toy:
+        arguments.batch, arguments.comparisons, arguments.max_length = 4, 2, 256
+        arguments.rounds, arguments.steps_per_round, arguments.hidden, arguments.layers = 2, 2, 64, 2
+    arguments.dtypes = arguments.dtypes or (["bfloat16"] if arguments.gpu else ["float32", "bfloat16"])
+    return arguments
+
+
+def model_configs(arguments: argparse.Namespace, tokenizer: Any) -> dict[str, dict[str, Any]]:
+    """Options of Qwen3Config by name."""
+    hidden, layers, heads = arguments.hidden, arguments.layers, arguments.hidden // 64
+    sizes = {f"Qwen3-{hidden}x{layers}": (hidden, layers, heads, max(heads // 2, 1), 64)}
+    if arguments.gpu:
+        sizes = {name: SIZES[name] for name in arguments.models}
+    if arguments.toy:
+        sizes = {f"{name}-toy": (64, 2, 2, 1, 32) for name in sizes}
+    rest = {"vocab_size": 151936 if arguments.gpu and not arguments.toy else len(tokenizer), "num_labels": 1}
+    rest["pad_token_id"] = tokenizer.pad_token_id
+    return {n: {**dict(zip(SIZE, s, strict=True)), "intermediate_size": 3 * s[0], **rest} for n, s in sizes.items()}
+
+
+def main() -> None:
+    arguments = parse()
+    out, file = arguments.out, arguments.out / "throughput.json"
+    if arguments.draw:
+        return draw_all(json.loads(file.read_text()), out)
+    out.mkdir(parents=True, exist_ok=True)
+    quiet()
+    torch.set_num_threads(arguments.threads)
+    device = "cuda" if arguments.gpu and torch.cuda.is_available() else "cpu"
+    needed = (1 + arguments.rounds + PART_ROUNDS) * arguments.steps_per_round * arguments.comparisons
+    loaded = {name: load_set(name, needed, arguments) for name in arguments.data}
+    tokenizer = train_tokenizer(itertools.chain(*(texts(rows) for rows, _ in loaded.values())))
+    trees = {name: decided(tokenize(rows, tokenizer, options, name)) for name, (rows, options) in loaded.items()}
+    report: dict[str, Any] = {"hardware": hardware(device, arguments.threads), "results": []}
+    sizes = model_configs(arguments, tokenizer)
+    for (model, config), data, dtype in itertools.product(sizes.items(), arguments.data, arguments.dtypes):
+        pairs = len(trees[data][0]["better"])
+        setting = Setting(
+            model=model,
+            config=config,
+            lora=model.startswith("Qwen3-8B"),
+            weights=dtype if arguments.gpu else "float32",
+            data=data,
+            dtype=dtype,
+            batch=arguments.batch if pairs == 1 else arguments.comparisons,
+            pairs_each=pairs,
+            steps=arguments.steps_per_round,
+            rounds=arguments.rounds,
+            device=device,
+            threads=arguments.threads,
+        )
+        print(f"{model}, {data}, {dtype}", flush=True)
+        report["results"].append(measure(setting, trees[data], arguments.arms, tokenizer, out))
+        gc.collect()  # trainers and their callbacks refer to each other
+        torch.cuda.empty_cache()  # for the processes that measure memory next
+        file.write_text(json.dumps(report, indent=1))
+        Console(width=132).print(table(report["results"][-1]))
+    draw_all(report, out)
+
+
+if __name__ == "__main__":
+    main()

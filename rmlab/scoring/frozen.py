@@ -1,0 +1,202 @@
+"""What frozen layers compute, computed once and kept on disk: dozens of ablation arms in the time of one.
+
+With the head alone to train that is one vector per response; with the last layers to train, what enters the first of
+them, one vector per token. Valid as long as nothing below changes: no dropout there, no parameter that is trained.
+"""
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate.utils import send_to_device
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from rmlab.messages import say
+from rmlab.scoring.flat import first_trained_layer, flat_rows, layers_of
+from rmlab.scoring.layout import dropouts, prove
+
+
+@dataclass(frozen=True)
+class Features:
+    """Vectors of a data set on disk: those of comparison n are [offsets[n], offsets[n + 1])."""
+
+    vectors: Tensor  # (N, d), a memory map
+    offsets: list[int]
+    per_token: bool
+
+    def add_to(self, rows: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        """A transform for datasets: token trees with their vectors as `hidden` (per token) or `rows`."""
+        if "index" in rows and "suffixes" in rows:
+            slices = [self.vectors[self.offsets[i] : self.offsets[i + 1]] for i in rows["index"]]
+            rows["hidden" if self.per_token else "rows"] = slices
+        return rows
+
+
+def freeze(model: Any, last_layers: int) -> None:
+    """Leave nothing to train but the head, the last layers (and norms after them), and what the checkpoint lacked."""
+    base, layers = getattr(model, model.base_model_prefix), layers_of(model)
+    trained = {id(p) for layer in layers[len(layers) - last_layers :] for p in layer.parameters()}
+    before = {id(p) for layer in layers for p in layer.parameters()} | {
+        id(p) for p in model.get_input_embeddings().parameters()
+    }
+    new = getattr(model, "rmlab_new_modules", [])
+    for name, parameter in base.named_parameters():
+        late = (
+            last_layers > 0 and id(parameter) not in before and not name.startswith(("embed", "wpe", "decoder.embed"))
+        )
+        parameter.requires_grad_(id(parameter) in trained or late or name.split(".")[0] in new)
+
+
+def per_token(model: Any) -> bool:
+    """Whether some layers are trained, so that the vectors of all tokens are needed."""
+    return first_trained_layer(model) < len(layers_of(model))
+
+
+def key(model: Any, trees: Any, layout: str, precision: str) -> str:
+    """A hash of everything that the vectors depend on: frozen weights, tokens, layout, precision."""
+    digest = hashlib.sha256(
+        f"{layout} {precision} {first_trained_layer(model)} {model.config.to_json_string()}".encode()
+    )
+    layers = layers_of(model)
+    above = {id(p) for layer in layers[first_trained_layer(model) :] for p in layer.parameters()}
+    for name, parameter in getattr(model, model.base_model_prefix).named_parameters():
+        if not parameter.requires_grad and id(parameter) not in above:
+            digest.update(name.encode())
+            digest.update(parameter.detach().contiguous().view(torch.uint8).cpu().numpy().tobytes())
+    for prefix, suffixes in zip(trees["prefix"], trees["suffixes"], strict=True):
+        for ids in (prefix, *suffixes):
+            digest.update(np.asarray([len(ids), *ids], dtype=np.int64).tobytes())
+    return f"features-{digest.hexdigest()[:16]}"
+
+
+@torch.no_grad()
+def vectors(model: Any, batch: Mapping[str, Any]) -> Tensor:
+    """(R, d) or (T, d) what the frozen layers make of a flat batch; `model` is in eval mode."""
+    given = [batch[k] for k in ("input_ids", "position_ids", "plan", "read")]
+    if not per_token(model):
+        return flat_rows(model, *given)
+    entered: list[Tensor] = []
+
+    def look(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        entered.append(args[0] if args else kwargs["hidden_states"])
+
+    hook = layers_of(model)[first_trained_layer(model)].register_forward_pre_hook(look, with_kwargs=True)
+    try:
+        flat_rows(model, *given)
+    finally:
+        hook.remove()
+    return entered[0][0]
+
+
+def applies(model: Any) -> bool:
+    """Whether there are frozen layers below everything that is trained, and no dropout."""
+    return first_trained_layer(model) > 0 and not any(p > 0 for _, p in dropouts(model))
+
+
+def exists(place: Path) -> bool:
+    return place.with_suffix(".json").exists()
+
+
+def compute(model: Any, trees: Any, place: Path, collator: Any, budget_gb: float, layout: str) -> bool:
+    """Compute and write the vectors of a set. False, with a line that says why, if they would be too large or wrong."""
+    size = count_bytes(model, trees, layout)
+    if size > budget_gb * 1e9:
+        say(
+            f"frozen layers: what they compute takes {size / 1e9:.1f} GB, more than run.feature_cache_gb={budget_gb:g}; "
+            "it is computed anew every time"
+        )
+        return False
+    started, training, device = time.time(), model.training, next(model.parameters()).device
+    model.eval()
+    try:
+        few = send_to_device(collator.batch([trees[n] for n in range(min(4, len(trees)))]), device)
+        _, wrong = prove(model, {**few, "features": vectors(model, few)}, collator.pad_token_id)
+        if wrong is not None:
+            say(f"frozen layers: computed anew every time, because {wrong}")
+            return False
+        write(place, model, batches_of(trees, collator.batch, 16384), device, len(trees))
+    finally:
+        model.train(training)
+    what = "tokens" if per_token(model) else "responses"
+    say(
+        f"frozen layers: computed once for the {what} of {len(trees):,} comparisons, {size / 1e6:,.0f} MB, "
+        f"{time.time() - started:.0f} s; kept in {place.parent}"
+    )
+    return True
+
+
+def count_bytes(model: Any, trees: Any, layout: str) -> int:
+    """What the vectors of a data set come to, a little less where responses branch late."""
+    suffixes = [len(s) for tree in trees["suffixes"] for s in tree]
+    count = len(suffixes)
+    if per_token(model):
+        copies = [1 if layout == "shared_prefix" else len(tree) for tree in trees["suffixes"]]
+        count = sum(suffixes) + sum(n * len(p) for n, p in zip(copies, trees["prefix"], strict=True))
+    width = model.config.get_text_config().hidden_size
+    return count * width * next(iter(layers_of(model)[0].parameters())).element_size()
+
+
+def write(place: Path, model: Any, batches: Iterator[dict[str, Any]], device: torch.device, total: int) -> None:
+    """Keep the vectors batch by batch; the description is written last, atomically."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    scratch = place.with_suffix(f".{os.getpid()}")
+    offsets, shape, dtype = [0], [0, 0], torch.float32
+    with scratch.open("wb") as file, tqdm(total=total, desc="frozen layers") as progress:
+        for batch in batches:
+            part = vectors(model, send_to_device(batch, device))
+            file.write(part.contiguous().view(torch.uint8).cpu().numpy().tobytes())
+            offsets += [offsets[-1] + n for n in accumulate(per_comparison(batch, per_token(model)))]
+            shape, dtype = [shape[0] + len(part), part.shape[1]], part.dtype
+            progress.update(len(batch["items"]))
+    about = {
+        "shape": shape,
+        "dtype": str(dtype).removeprefix("torch."),
+        "offsets": offsets,
+        "per_token": per_token(model),
+    }
+    os.replace(scratch, place.with_suffix(".bin"))
+    scratch.write_text(json.dumps(about), encoding="utf-8")
+    os.replace(scratch, place.with_suffix(".json"))
+
+
+def per_comparison(batch: Mapping[str, Any], tokens: bool) -> list[int]:
+    """How many responses, or tokens of the flat row, each comparison of a batch has."""
+    prompts = batch["prompt"].tolist()
+    if not tokens:
+        return [prompts.count(c) for c in range(len(batch["items"]))]
+    plan = batch["plan"]
+    ends = [0] * len(batch["items"])
+    for c, chain in zip(prompts, plan.responses, strict=True):
+        ends[c] = max(ends[c], plan.chains[chain].end)
+    return [end - start for start, end in pairwise([0, *ends])]
+
+
+def load(place: Path) -> Features:
+    """The vectors as a memory map."""
+    about = json.loads(place.with_suffix(".json").read_text(encoding="utf-8"))
+    rows, width = about["shape"]
+    flat = torch.from_file(str(place.with_suffix(".bin")), False, rows * width, dtype=getattr(torch, about["dtype"]))
+    return Features(flat.view(rows, width), about["offsets"], about["per_token"])
+
+
+def batches_of(trees: Any, collate: Callable[[list[Any]], dict[str, Any]], budget: int) -> Iterator[dict[str, Any]]:
+    """The whole set in order, in batches of at most about `budget` tokens."""
+    batch: list[Any] = []
+    tokens = 0
+    for tree in trees:
+        more = len(tree["prefix"]) + sum(map(len, tree["suffixes"]))
+        if batch and tokens + more > budget:
+            yield collate(batch)
+            batch, tokens = [], 0
+        batch.append(tree)
+        tokens += more
+    yield collate(batch)

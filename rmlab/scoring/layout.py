@@ -1,0 +1,149 @@
+"""Which layout is exact for a model, and the proof of it: padded rewards, computed once, of the first batch.
+
+padded        every response a row, as long as the longest: what every model takes, the reference and the fallback
+packed        responses one after the other in one flat row, no padding: encoders, models with dropout
+shared_prefix the same, and what the responses of a comparison share is there once: causal models
+"""
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from itertools import accumulate
+from typing import Any
+
+import torch
+from torch import nn
+
+from rmlab.messages import UserError
+from rmlab.scoring.attention import Refused
+from rmlab.scoring.flat import layers_of
+from rmlab.scoring.heads import is_decoder, score
+from rmlab.scoring.plan import Plan
+
+LAYOUTS = ("auto", "padded", "packed", "shared_prefix")
+KNOWN_LAYERS = {"full_attention", "sliding_attention"}
+
+
+def choose(model: Any, wanted: str) -> tuple[str, str]:
+    """(layout, why) for a model as it will be trained. Raises UserError if `wanted` cannot be exact for it."""
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    kind = base.config.model_type
+    if wanted == "padded":
+        return "padded", "as configured"
+    obstacle = why_padded(model, base)
+    if obstacle is not None:
+        if wanted != "auto":
+            raise UserError(f"scoring.layout={wanted} is not possible: {obstacle}; use auto or padded")
+        return "padded", obstacle
+    obstacle = why_packed(model, base)
+    if wanted == "shared_prefix" and obstacle is not None:
+        raise UserError(f"scoring.layout=shared_prefix is not exact: {obstacle}; use auto or packed")
+    if wanted == "packed" or obstacle is not None:
+        return "packed", obstacle or "as configured"
+    return "shared_prefix", f"{kind} is causal and has no dropout"
+
+
+def why_padded(model: Any, base: Any) -> str | None:
+    """What stands against any flat row, as far as it can be seen without running the model."""
+    kind = base.config.model_type
+    text = base.config.get_text_config()
+    types = set(getattr(text, "layer_types", None) or KNOWN_LAYERS)
+    peft = getattr(model, "peft_config", {}).values()
+    if not getattr(base, "_supports_attention_backend", False):
+        return f"{kind} has an attention of its own"
+    if types - KNOWN_LAYERS:
+        return f"{kind} has layers of type {', '.join(sorted(types - KNOWN_LAYERS))}"
+    if any(config.is_prompt_learning for config in peft):
+        return "prompt tuning puts virtual tokens before every row"
+    if not getattr(text, "is_causal", True) or getattr(text, "use_bidirectional_attention", False):
+        return f"this {kind} is a decoder that looks both ways"
+    try:
+        layers_of(base)
+    except Refused as refused:
+        return f"{kind}: {refused}"
+    return None
+
+
+def why_packed(model: Any, base: Any) -> str | None:
+    """What stands against sharing prefixes."""
+    if not is_decoder(base):
+        return f"{base.config.model_type} is an encoder: a prompt sees its response"
+    names = sorted({name.rsplit(".", 1)[-1] for name, p in dropouts(model) if p > 0})
+    return f"dropout is on ({', '.join(names[:3])}), and shared tokens would share it" if names else None
+
+
+def dropouts(model: nn.Module) -> list[tuple[str, float]]:
+    """Every dropout probability of a model: modules, and numbers in modules for functional dropout."""
+    found = []
+    for name, module in model.named_modules():
+        if isinstance(module, nn.modules.dropout._DropoutNd):
+            found.append((name, float(module.p)))
+        for key, value in vars(module).items():
+            if "drop" in key and isinstance(value, float) and not isinstance(value, bool):
+                found.append((f"{name}.{key}", value))
+    return found
+
+
+def causal(model: Any) -> bool:
+    return is_decoder(model.get_base_model() if hasattr(model, "get_base_model") else model)
+
+
+def padded_batch(batch: Mapping[str, Any], pad_token_id: int, responses: int | None = None) -> dict[str, Any]:
+    """The same batch padded, each response's tokens gathered from the flat row; only the first `responses` if given."""
+    index = batch["plan"].index(responses).to(batch["input_ids"].device)
+    here = index >= 0
+    input_ids = torch.where(here, batch["input_ids"][0][index.clamp(min=0)], pad_token_id)
+    rest = {k: v for k, v in batch.items() if k not in ("plan", "read", "position_ids", "features")}
+    return {**rest, "input_ids": input_ids, "attention_mask": here.long()}
+
+
+@torch.no_grad()
+def prove(model: nn.Module, batch: Mapping[str, Any], pad_token_id: int) -> tuple[float, str | None]:
+    """(largest difference, None or what is wrong) of the first rewards of a flat batch from those of padded rows.
+
+    Rewards are compared where the head is told apart from zero; under autocast in full precision, so that rounding
+    does not hide an error. For weights of 16 bits the two may differ by 5% of the largest reward.
+    """
+    # As many responses as fit padded into the memory of the flat row, but two in any case.
+    lengths = batch["plan"].lengths
+    sizes = [n * longest for n, longest in enumerate(accumulate(lengths, max), start=1)]
+    count = max(2, sum(size <= batch["plan"].tokens for size in sizes))
+    training = model.training
+    model.eval()
+    try:
+        with torch.autocast(batch["position_ids"].device.type, enabled=False), informative_head(model):
+            padded = score(model, padded_batch(batch, pad_token_id, count))
+            try:
+                flat = score(model, batch)[:count]
+            except Exception as error:  # whatever it is, the padded layout has just worked
+                return float("nan"), f"{error}".splitlines()[0] if str(error) else type(error).__name__
+    finally:
+        model.train(training)
+    scale = max(1.0, padded.abs().max().item())
+    difference = (flat - padded).abs().max().item() / scale
+    low = {p.dtype for p in model.parameters()} & {torch.float16, torch.bfloat16}
+    if not difference <= (5e-2 if low else 1e-4):  # also when it is not a number
+        return difference, f"rewards differ from padded ones by {difference:.1g}"
+    return difference, None
+
+
+@contextlib.contextmanager
+def informative_head(model: nn.Module) -> Iterator[None]:
+    """Random weights for a head that starts at zero: under it any two rewards are equal."""
+    heads = [m.weight for m in model.modules() if isinstance(m, nn.Linear) and m.out_features == 1]
+    zero = [weight for weight in heads if weight.numel() and not bool(weight.any())]
+    for weight in zero:
+        noise = torch.randn(weight.shape, generator=torch.Generator().manual_seed(0)) / weight.shape[1] ** 0.5
+        weight.copy_(noise)
+    try:
+        yield
+    finally:
+        for weight in zero:
+            weight.zero_()
+
+
+def tokens_saved(batch: Mapping[str, Any]) -> str:
+    """How many tokens the layout computes on a batch, against packed and padded."""
+    lengths: list[int] = batch["plan"].lengths
+    plan: Plan = batch["plan"]
+    padded = len(lengths) * max(lengths)
+    return f"{plan.tokens:,} tokens where packed has {sum(lengths):,} and padded {padded:,}"
