@@ -70,7 +70,7 @@ COLUMNS = {  # of the printed table: key in the JSON and format
     "pairs/s": ("pairs_per_s", ".2f"),
     "x trl": ("x_trl", ".2f"),
     "in total": ("x_trl_total", ".2f"),
-    "x trl_best": ("x_trl_best", ".2f"),
+    "x trl_best in total": ("x_trl_best_total", ".2f"),
     "tokens/step": ("tokens_per_step", ",.0f"),
     "MiB": ("peak_mib", ",.0f"),
     "useful": ("useful_share", ".1%"),
@@ -111,6 +111,11 @@ class Setting:
     @property
     def all_rounds(self) -> int:
         return 1 + self.rounds + PART_ROUNDS
+
+    @property
+    def counted(self) -> slice:
+        """The optimizer steps that count."""
+        return slice(self.steps, (1 + self.rounds) * self.steps)
 
 
 Tree = dict[str, Any]
@@ -184,21 +189,24 @@ def as_pairs(tree: Tree) -> list[dict[str, Any]]:
     return [{"chosen_ids": b, "rejected_ids": w, "length": max(len(b), len(w))} for b, w in both]
 
 
-def batches_of_arm(arm: str, batches: Batches, rounds: int) -> Batches:
+def batches_of_arm(arm: str, batches: Batches, setting: Setting) -> Batches:
     """What an arm trains on, step by step.
 
-    trl_best sorts all pairs by length before it cuts them into batches. Its round r gets the batches r, r + rounds,
-    r + 2 rounds, ...: short and long ones alike in every round, and in all rounds together exactly the pairs that the
-    other arms train on.
+    trl_best sorts the pairs of all rounds that count by length and cuts them into batches, so that in these rounds
+    together it trains on exactly the pairs that the other arms train on. Its rounds take turns to pick from the
+    shortest to the longest, the next time in reverse, so that they are alike. The others get batches of usual length.
     """
     if arm not in TRL_ARMS:
         return batches
     pairs = [[pair for tree in batch for pair in as_pairs(tree)] for batch in batches]
     if arm != "trl_best":
         return pairs
-    pool = sorted(itertools.chain(*pairs), key=lambda pair: pair["length"])
+    rounds, steps = setting.rounds, setting.steps
+    pool = sorted(itertools.chain(*pairs[setting.counted]), key=lambda pair: pair["length"])
     grouped = [list(batch) for batch in zip(*[iter(pool)] * len(pairs[0]), strict=True)]
-    return [batch for r in range(rounds) for batch in grouped[r::rounds]]
+    picked = [grouped[i * rounds + (rounds - 1 - r if i % 2 else r)] for r in range(rounds) for i in range(steps)]
+    usual = [grouped[(2 * i + 1) * len(grouped) // (2 * steps)] for i in range(steps)]
+    return [*usual, *picked, *usual * PART_ROUNDS]
 
 
 # ---- model and trainers ----
@@ -228,7 +236,7 @@ def build_trainer(arm: str, setting: Setting, model: Any, batches: Batches, toke
 
     settings = {
         **TRAINING,
-        "output_dir": str(out / "checkpoints"),
+        "output_dir": str(out),  # where nothing is saved
         "per_device_train_batch_size": len(batches[0]),
         "max_steps": len(batches),
         "bf16": setting.dtype == "bfloat16",
@@ -444,9 +452,9 @@ def useful_flops(setting: Setting, parameters: int, trees: list[Tree]) -> float:
 def measure(setting: Setting, trees: list[Tree], names: list[str], tokenizer: Any, out: Path) -> dict[str, Any]:
     """One setting, as it goes into the JSON."""
     batches = make_batches(trees, setting)
-    rows = {name: batches_of_arm(name, batches, setting.all_rounds) for name in names}
+    rows = {name: batches_of_arm(name, batches, setting) for name in names}
     # Before this process holds any model.
-    memory = {name: memory_of(name, setting, rows[name], tokenizer, out) for name in names}
+    memory = {name: memory_of(name, setting, rows[name][setting.counted], tokenizer, out) for name in names}
     model = build_model(setting)
     parameters = sum(p.numel() for n, p in model.named_parameters() if "embed_tokens" not in n)
     arms = []
@@ -456,7 +464,7 @@ def measure(setting: Setting, trees: list[Tree], names: list[str], tokenizer: An
     peak = matmul_peak(setting)
     alternate(arms, setting)
     peak = max(peak, matmul_peak(setting))
-    counted = [tree for batch in batches[setting.steps : -PART_ROUNDS * setting.steps] for tree in batch]
+    counted = [tree for batch in batches[setting.counted] for tree in batch]
     flops, pairs = useful_flops(setting, parameters, counted), len(counted) * setting.pairs_each
     result = {**asdict(setting), "parameters": parameters, "matmul_peak": peak, "useful_flops": flops, "pairs": pairs}
     result["arms"] = {
@@ -477,7 +485,7 @@ def numbers(arm: Arm, arms: list[Arm], pairs: int, least: float) -> dict[str, An
     found = {
         "layout": getattr(arm.trainer, "layout", None),  # the one that rmlab has settled on
         "pairs_per_s": pairs / seconds,
-        "tokens_per_step": statistics.mean(arm.tokens[setting.steps : counted.stop * setting.steps]),
+        "tokens_per_step": statistics.mean(arm.tokens[setting.counted]),
         "useful_share": least / seconds,
         "ms_per_step": {part: 1000 * s / (PART_ROUNDS * setting.steps) for part, s in parts.items()},
         "seconds": arm.seconds,
@@ -556,7 +564,7 @@ def draw_parts(axis: Any, arms: dict[str, Any]) -> None:
 def draw_ratios(axis: Any, arms: dict[str, dict[str, Any]], names: list[str]) -> None:
     height = 0.8 / len(arms)
     for i, (dtype, of_dtype) in enumerate(arms.items()):
-        ratios = [of_dtype.get(name, {}).get("x_trl", 0.0) for name in names]
+        ratios = [of_dtype.get(name, {}).get("x_trl_total", 0.0) for name in names]
         places = [j + (i - (len(arms) - 1) / 2) * height for j in range(len(names))]
         bars = axis.barh(places, ratios, height * 0.9, label=dtype, color=("#2a7f62", "#8cc9a1")[i])
         labels = [f"{r:.2f}" if name in of_dtype else "failed" for name, r in zip(names, ratios, strict=True)]
@@ -587,7 +595,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--dtypes", nargs="+", choices=["float32", "bfloat16"], help="default: both; with --gpu bf16")
     parser.add_argument("--arms", nargs="+", choices=[*ARMS, "shared_prefix"], default=list(ARMS))
     parser.add_argument("--batch", type=int, default=16, help="comparisons per step where each is one pair")
-    parser.add_argument("--comparisons", type=int, default=4, help="comparisons per step where each has more pairs")
+    parser.add_argument("--comparisons", type=int, default=2, help="comparisons per step where each has more pairs")
     parser.add_argument("--max-length", type=int, default=1024)
     parser.add_argument("--hidden", type=int, default=512)
     parser.add_argument("--layers", type=int, default=6)
@@ -654,7 +662,7 @@ def main() -> None:
         gc.collect()  # trainers and their callbacks refer to each other
         torch.cuda.empty_cache()  # for the processes that measure memory next
         file.write_text(json.dumps(report, indent=1))
-        Console(width=132).print(table(report["results"][-1]))
+        Console(width=140).print(table(report["results"][-1]))
     draw_all(report, out)
 
 

@@ -13,7 +13,7 @@ from rmlab.scoring.plan import packed_plan, shared_plan
 Tree = Mapping[str, Any]
 
 
-@dataclass(frozen=True)
+@dataclass
 class PreferenceCollator:
     """A batch of comparisons as one dict; R responses, P preferences.
 
@@ -93,7 +93,7 @@ class PreferenceCollator:
         return parts
 
     def computed(self, trees: Sequence[Tree]) -> int:
-        """Tokens that the model computes for these comparisons in one forward (a little less where responses branch)."""
+        """Tokens that the model computes for these comparisons in one forward, or a few less where responses branch."""
         if self.layout == "padded":
             return sum(len(tree["suffixes"]) for tree in trees) * max(map(longest, trees))
         copies = [1 if self.layout == "shared_prefix" else len(tree["suffixes"]) for tree in trees]

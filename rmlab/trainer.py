@@ -1,7 +1,6 @@
 """RewardTrainer: transformers.Trainer for reward models. It scores, reduces the loss and collects items; no more."""
 
 import contextlib
-import dataclasses
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from rmlab.losses import build_loss
 from rmlab.messages import UserError, say
 from rmlab.metrics import evaluate, flatten
 from rmlab.reward_config import RewardConfig
-from rmlab.scoring import frozen, is_decoder, prepare_for_scoring, score
+from rmlab.scoring import base_of, frozen, is_decoder, prepare_for_scoring, score
 from rmlab.scoring.layout import choose, padded_batch, prove, tokens_saved
 from rmlab.window import TrainingWindow
 
@@ -205,7 +204,8 @@ class RewardTrainer(Trainer):
         self.layout_is_proved = True
         proof = ""
         if "plan" in batch:
-            difference, wrong = prove(model, batch, self._pad_token_id)
+            whole = model if self.is_fsdp_enabled or self.is_deepspeed_enabled else self.accelerator.unwrap_model(model)
+            difference, wrong = prove(whole, batch, self._pad_token_id)
             proof = f"; {tokens_saved(batch)} in the first batch, rewards within {difference:.0e} of padded ones"
             if wrong is not None and self.args.layout != "auto":
                 raise UserError(
@@ -213,7 +213,7 @@ class RewardTrainer(Trainer):
                 )
             if wrong is not None:
                 proof, self.why_layout, self.layout = "", f"{self.layout} is not exact here: {wrong}", "padded"
-                self.data_collator = dataclasses.replace(self.data_collator, layout="padded")  # type: ignore[type-var]
+                self.data_collator.layout = "padded"  # type: ignore[attr-defined]
         if self.is_world_process_zero():
             say(f"layout {self.layout}: {self.why_layout}{proof}")
 
@@ -233,9 +233,8 @@ class RewardTrainer(Trainer):
         with args.main_process_first(desc="frozen layers"):
             if not frozen.exists(place):
                 model.to(args.device)
-                with self.compute_loss_context_manager():
-                    made = frozen.compute(model, trees, place, self.data_collator, args.feature_cache_gb, self.layout)
-                if not made:
+                autocast = self.accelerator.autocast
+                if not frozen.compute(model, trees, place, self.data_collator, args.feature_cache_gb, autocast):
                     return trees
         return trees.with_transform(frozen.load(place).add_to)
 
@@ -350,11 +349,6 @@ class RewardTrainer(Trainer):
                 self.deepspeed = self.model_wrapped
         model.eval()
         return model
-
-
-def base_of(model: Any) -> Any:
-    """The transformers model, without the adapter around it."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def activations_on_cpu(wanted: bool) -> Any:

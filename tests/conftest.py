@@ -39,15 +39,42 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "distilbert": {"vocab_size": 768, "dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 64},
     "modernbert": {**COMMON, "intermediate_size": 64, "max_position_embeddings": 512, "pad_token_id": 0},
 }
+# Only for how they are scored: see test_scoring.py.
+MORE: dict[str, dict[str, Any]] = {
+    "qwen3 sliding": {
+        **DECODER, "head_dim": 8, "sliding_window": 7, "use_sliding_window": True,
+        "layer_types": ["sliding_attention", "full_attention"],
+    },
+    "mistral": {**DECODER, "sliding_window": 7},
+    "gemma2 sliding": {**DECODER, "head_dim": 8, "sliding_window": 7, "attn_implementation": "eager"},
+    "gemma3_text": {
+        **DECODER, "head_dim": 8, "sliding_window": 7, "layer_types": ["sliding_attention", "full_attention"],
+    },
+    "phi3": {**DECODER, "sliding_window": 7},
+    "olmo2": DECODER,
+    "mixtral": {**DECODER, "num_local_experts": 4},
+    "modernbert mean": {
+        **COMMON, "intermediate_size": 64, "max_position_embeddings": 512, "pad_token_id": 0,
+        "classifier_pooling": "mean",
+    },
+    "bloom": {"vocab_size": 768, "hidden_size": 32, "n_layer": 2, "n_head": 4, "attn_implementation": "eager"},
+    "falcon": {**COMMON, "alibi": True, "attn_implementation": "eager"},
+    "gpt_oss": {**DECODER, "head_dim": 8, "num_local_experts": 4, "sliding_window": 7, "attn_implementation": "eager"},
+    "qwen3_next": {
+        **DECODER, "head_dim": 8, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32,
+        "layer_types": ["linear_attention", "full_attention"], "linear_num_value_heads": 4, "linear_num_key_heads": 2,
+        "linear_key_head_dim": 8, "linear_value_head_dim": 8,
+    },
+}  # fmt: skip
 DECODERS = ["qwen3", "llama", "qwen2", "gemma2", "gpt2", "gpt_neox", "opt"]
 
 
 def make_model(kind: str = "qwen3", seed: int = 0, num_labels: int = 1, **options: Any) -> Any:
     """A random model of two layers; weights large enough that rewards differ visibly."""
     torch.manual_seed(seed)
-    settings = {**ARCHITECTURES[kind], "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, **options}
+    settings = {**(ARCHITECTURES | MORE)[kind], "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, **options}
     attention = settings.pop("attn_implementation", "sdpa")
-    config = AutoConfig.for_model(kind, num_labels=num_labels, **settings)
+    config = AutoConfig.for_model(kind.split()[0], num_labels=num_labels, **settings)
     model = AutoModelForSequenceClassification.from_config(config, attn_implementation=attention)
     for name, parameter in model.named_parameters():
         if parameter.ndim == 2 and "score" not in name and "classifier" not in name:

@@ -39,7 +39,8 @@ def test_every_option_composes_with_nothing_missing(group, option, monkeypatch):
     monkeypatch.setattr(module, "check_model_files", lambda *a: None)
     config = to_dict(composed(f"{group}={option}"))
     validate(config)
-    assert set(config) == {"study", "seed", "plugins", "run", "model", "data", "trainer", "loss", "peft", "logger"}
+    nodes = {"study", "seed", "plugins", "run", "model", "data", "scoring", "trainer", "loss", "peft", "logger"}
+    assert set(config) == nodes
 
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)

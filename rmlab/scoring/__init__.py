@@ -9,6 +9,6 @@ frozen.py     what frozen layers compute, computed once and kept on disk
 """
 
 from rmlab.scoring.attention import Refused
-from rmlab.scoring.heads import head_modules, is_decoder, pad, prepare_for_scoring, score
+from rmlab.scoring.heads import base_of, head_modules, is_decoder, pad, prepare_for_scoring, score
 
-__all__ = ["Refused", "head_modules", "is_decoder", "pad", "prepare_for_scoring", "score"]
+__all__ = ["Refused", "base_of", "head_modules", "is_decoder", "pad", "prepare_for_scoring", "score"]

@@ -24,7 +24,7 @@ HARMLESS = {
 }  # fmt: skip
 
 
-class Refused(Exception):
+class Refused(Exception):  # noqa: N818  (as UserError, it is read by people)
     """The model wants something of attention that flat layouts do not have; the message says what."""
 
 

@@ -94,20 +94,8 @@ def padded_attention(model: Any) -> None:
 # ---- the last layer: only the rows that are read ----
 
 # Modules whose output at a token depends on nothing but their input there, by the names that architectures use.
-ROWWISE = (
-    "o_proj",
-    "out_proj",
-    "c_proj",
-    "dense",
-    "Wo",
-    "out_lin",
-    "mlp",
-    "fc1",
-    "fc2",
-    "ffn",
-    "intermediate",
-    "output",
-)
+OF_ATTENTION = {"o_proj", "out_proj", "c_proj", "dense", "Wo", "out_lin"}
+OF_LAYER = {"mlp", "fc1", "fc2", "ffn", "intermediate", "output"}
 
 
 class Rows:
@@ -119,17 +107,19 @@ class Rows:
 def prune(layer: nn.Module) -> Rows:
     """Make the row-wise modules of the last layer compute the rows that are read, and zeros that nobody reads.
 
-    Exact, since no other row leaves the model; it saves most of a layer. The attention function sets `Rows.read`, where no row
-    is there twice (responses that are equal are read at the same one).
+    Exact, since no other row leaves the model; it saves most of a layer. The attention function sets `Rows.read`, in
+    which no row is there twice (responses that are equal are read at the same one).
     """
     rows = Rows()
     chosen: list[str] = []
     for name, module in layer.named_modules():
         if "attention" in type(module).__name__.lower():
             module.__dict__["_rmlab_rows"] = rows
-        if name.rsplit(".", 1)[-1] in ROWWISE and not any(name.startswith(f"{outer}.") for outer in chosen):
+        inside = any(name.startswith(f"{outer}.") for outer in chosen)
+        if name.rsplit(".", 1)[-1] in OF_ATTENTION | OF_LAYER and not inside:
             chosen.append(name)
-            module.forward = functools.partial(only_rows, module.forward, rows)  # unlike a closure, it can be copied
+            # A partial can be copied with its model, a closure would keep the weights of the original.
+            module.forward = functools.partial(only_rows, module.forward, rows)
     return rows
 
 
@@ -157,7 +147,7 @@ def first_trained_layer(model: Any) -> int:
 
 
 def after_layers(name: str) -> bool:
-    return name.split(".")[0] in ("norm", "ln_f", "final_layer_norm", "final_norm", "pooler")
+    return bool({"norm", "ln_f", "final_layer_norm", "final_norm", "pooler"} & set(name.split(".")))
 
 
 @contextlib.contextmanager

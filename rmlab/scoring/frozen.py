@@ -106,24 +106,26 @@ def exists(place: Path) -> bool:
     return place.with_suffix(".json").exists()
 
 
-def compute(model: Any, trees: Any, place: Path, collator: Any, budget_gb: float, layout: str) -> bool:
+def compute(model: Any, trees: Any, place: Path, collator: Any, budget_gb: float, autocast: Any) -> bool:
     """Compute and write the vectors of a set. False, with a line that says why, if they would be too large or wrong."""
-    size = count_bytes(model, trees, layout)
+    size = count_bytes(model, trees, collator.layout)
     if size > budget_gb * 1e9:
         say(
-            f"frozen layers: what they compute takes {size / 1e9:.1f} GB, more than run.feature_cache_gb={budget_gb:g}; "
-            "it is computed anew every time"
+            f"frozen layers: what they compute takes {size / 1e9:.2g} GB, more than feature_cache_gb={budget_gb:g} "
+            "(run.feature_cache_gb), so it is computed anew every time"
         )
         return False
     started, training, device = time.time(), model.training, next(model.parameters()).device
     model.eval()
     try:
         few = send_to_device(collator.batch([trees[n] for n in range(min(4, len(trees)))]), device)
-        _, wrong = prove(model, {**few, "features": vectors(model, few)}, collator.pad_token_id)
+        with torch.autocast(device.type, enabled=False):
+            _, wrong = prove(model, {**few, "features": vectors(model, few)}, collator.pad_token_id)
         if wrong is not None:
             say(f"frozen layers: computed anew every time, because {wrong}")
             return False
-        write(place, model, batches_of(trees, collator.batch, 16384), device, len(trees))
+        with autocast():
+            write(place, model, batches_of(trees, collator.batch, 16384), device, len(trees))
     finally:
         model.train(training)
     what = "tokens" if per_token(model) else "responses"

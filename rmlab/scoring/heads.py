@@ -64,6 +64,11 @@ def prepare_for_scoring(model: Any) -> None:
     model.forward = MethodType(forward_decoder if is_decoder(model) else forward_encoder, model)
 
 
+def base_of(model: Any) -> Any:
+    """The transformers model, without the adapter around it."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
 def is_decoder(model: Any) -> bool:
     """Whether the reward is one linear layer, `score`, on one token's hidden state (every causal architecture)."""
     head = getattr(model, "score", None)

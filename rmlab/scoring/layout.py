@@ -16,7 +16,7 @@ from torch import nn
 from rmlab.messages import UserError
 from rmlab.scoring.attention import Refused
 from rmlab.scoring.flat import layers_of
-from rmlab.scoring.heads import is_decoder, score
+from rmlab.scoring.heads import base_of, is_decoder, score
 from rmlab.scoring.plan import Plan
 
 LAYOUTS = ("auto", "padded", "packed", "shared_prefix")
@@ -25,7 +25,7 @@ KNOWN_LAYERS = {"full_attention", "sliding_attention"}
 
 def choose(model: Any, wanted: str) -> tuple[str, str]:
     """(layout, why) for a model as it will be trained. Raises UserError if `wanted` cannot be exact for it."""
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    base = base_of(model)
     kind = base.config.model_type
     if wanted == "padded":
         return "padded", "as configured"
@@ -83,10 +83,6 @@ def dropouts(model: nn.Module) -> list[tuple[str, float]]:
     return found
 
 
-def causal(model: Any) -> bool:
-    return is_decoder(model.get_base_model() if hasattr(model, "get_base_model") else model)
-
-
 def padded_batch(batch: Mapping[str, Any], pad_token_id: int, responses: int | None = None) -> dict[str, Any]:
     """The same batch padded, each response's tokens gathered from the flat row; only the first `responses` if given."""
     index = batch["plan"].index(responses).to(batch["input_ids"].device)
@@ -100,30 +96,54 @@ def padded_batch(batch: Mapping[str, Any], pad_token_id: int, responses: int | N
 def prove(model: nn.Module, batch: Mapping[str, Any], pad_token_id: int) -> tuple[float, str | None]:
     """(largest difference, None or what is wrong) of the first rewards of a flat batch from those of padded rows.
 
-    Rewards are compared where the head is told apart from zero; under autocast in full precision, so that rounding
-    does not hide an error. For weights of 16 bits the two may differ by 5% of the largest reward.
+    They are compared in full precision (1e-4 of the largest reward; 5% for weights of 16 bits), and where training
+    runs under autocast, in that as well (5%): it may take another kernel.
     """
-    # As many responses as fit padded into the memory of the flat row, but two in any case.
-    lengths = batch["plan"].lengths
-    sizes = [n * longest for n, longest in enumerate(accumulate(lengths, max), start=1)]
-    count = max(2, sum(size <= batch["plan"].tokens for size in sizes))
+    low = bool({p.dtype for p in model.parameters()} & {torch.float16, torch.bfloat16})
+    autocast = "_original_forward" in vars(model)  # accelerate has wrapped forward
     training = model.training
     model.eval()
     try:
-        with torch.autocast(batch["position_ids"].device.type, enabled=False), informative_head(model):
-            padded = score(model, padded_batch(batch, pad_token_id, count))
-            try:
-                flat = score(model, batch)[:count]
-            except Exception as error:  # whatever it is, the padded layout has just worked
-                return float("nan"), f"{error}".splitlines()[0] if str(error) else type(error).__name__
+        with informative_head(model), full_precision(model, batch["read"].device.type):
+            difference = largest_difference(model, batch, pad_token_id)
+        with informative_head(model):
+            rounded = largest_difference(model, batch, pad_token_id) if autocast else 0.0
+    except Refused as refused:
+        return float("nan"), str(refused)
     finally:
         model.train(training)
-    scale = max(1.0, padded.abs().max().item())
-    difference = (flat - padded).abs().max().item() / scale
-    low = {p.dtype for p in model.parameters()} & {torch.float16, torch.bfloat16}
-    if not difference <= (5e-2 if low else 1e-4):  # also when it is not a number
-        return difference, f"rewards differ from padded ones by {difference:.1g}"
+    if not (difference <= (5e-2 if low else 1e-4) and rounded <= 5e-2):  # also when it is not a number
+        return difference, f"rewards differ from padded ones by {max(difference, rounded):.1g}"
     return difference, None
+
+
+def largest_difference(model: nn.Module, batch: Mapping[str, Any], pad_token_id: int) -> float:
+    """Of flat rewards from padded ones, as a share of the largest reward (or of 1). Raises Refused."""
+    # As many responses as fit padded into the memory of the flat row, but two in any case.
+    sizes = [n * longest for n, longest in enumerate(accumulate(batch["plan"].lengths, max), start=1)]
+    count = max(2, sum(size <= batch["plan"].tokens for size in sizes))
+    padded = score(model, padded_batch(batch, pad_token_id, count))
+    try:
+        flat = score(model, batch)[:count]
+    except Refused:
+        raise
+    except Exception as error:  # whatever it is, the padded layout has just worked
+        raise Refused(f"{error}".splitlines()[0] if str(error) else type(error).__name__) from error
+    return (flat - padded).abs().max().item() / max(1.0, padded.abs().max().item())
+
+
+@contextlib.contextmanager
+def full_precision(model: nn.Module, device: str) -> Iterator[None]:
+    """Without autocast, also not the one that accelerate wraps around `forward`."""
+    wrapped: Any = model.forward
+    with torch.autocast(device, enabled=False):
+        if "_original_forward" in vars(model):
+            model.forward = vars(model)["_original_forward"]
+        try:
+            yield
+        finally:
+            if "_original_forward" in vars(model):
+                model.forward = wrapped
 
 
 @contextlib.contextmanager

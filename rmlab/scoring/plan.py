@@ -101,6 +101,8 @@ class Plan:
 
     def _mask(self, start: int, end: int, window: int | None) -> Tensor | None:
         n = end - start
+        if not self.causal and (window is None or window >= n):
+            return None
         chains = self._chains_of_groups[start]
         hidden = torch.ones(n, n, dtype=torch.bool).triu(1) if self.causal else torch.zeros(n, n, dtype=torch.bool)
         position = torch.arange(n)
@@ -114,12 +116,12 @@ class Plan:
                 position[own] = torch.arange(chain.depth, chain.depth + chain.end - chain.start)
         if window is not None:
             hidden |= (position[:, None] - position[None]).abs() >= window
-        return self._put(hidden) if bool(hidden.any()) else None
+        return self._put(hidden)
 
     @cached_property
     def rows(self) -> Tensor:
         """(<= R,) the places that rewards are read at, each once."""
-        return self._put(torch.unique(self.last() if self.causal else self.first()))
+        return self._put(torch.tensor(sorted(set((self.last() if self.causal else self.first()).tolist()))))
 
     @cached_property
     def ragged(self) -> tuple[Tensor, Tensor, Tensor, int, int]:
