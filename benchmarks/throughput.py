@@ -22,6 +22,7 @@ import argparse
 import concurrent.futures
 import contextlib
 import copy
+import ctypes
 import functools
 import gc
 import itertools
@@ -347,6 +348,22 @@ class Arm(transformers.TrainerCallback):
         setattr(owner, method, outer)
 
 
+def keep_freed_memory() -> None:
+    """Let glibc reuse large blocks instead of giving each back to the kernel and faulting it in again.
+
+    That costs the arms with large tensors most, and how much differs from machine to machine; without it padding
+    would look worse than it is.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        libc = ctypes.CDLL("libc.so.6")
+        for option, value in (
+            (-3, 1 << 30),
+            (-1, 2**31 - 1),
+            (-2, 64 << 20),
+        ):  # mmap threshold, trim threshold, top pad
+            libc.mallopt(option, value)
+
+
 def synchronize(device: str) -> None:
     if device == "cuda":
         torch.cuda.synchronize()
@@ -374,10 +391,10 @@ def memory_of(arm: str, setting: Setting, batches: Batches, tokenizer: Any, out:
     context = multiprocessing.get_context("forkserver")
     imports = ["trl.trainer.reward_trainer", "rmlab.trainer", "rmlab.runner", "peft", "hydra", "rich.table"]
     context.set_forkserver_preload([*imports, "transformers.models.qwen3.modeling_qwen3"])
-    largest = max(batches, key=lambda batch: max(row["length"] for row in batch))
+    by_size = sorted(batches, key=lambda batch: max(row["length"] for row in batch))
     with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as pool:
         try:
-            peak = pool.submit(peak_memory, arm, setting, [largest] * 2, tokenizer, out).result() / 2**20
+            peak = pool.submit(peak_memory, arm, setting, [by_size[0], by_size[-1]], tokenizer, out).result() / 2**20
         except Exception as error:  # there are many ways to run out of memory
             print(f"  {arm}, peak memory: {type(error).__name__}: {error}", flush=True)
             return None
@@ -388,7 +405,7 @@ def memory_of(arm: str, setting: Setting, batches: Batches, tokenizer: Any, out:
 def peak_memory(arm: str, setting: Setting, batches: Batches, tokenizer: Any, out: Path) -> int:
     """Bytes that training adds at its peak to a process that holds the model.
 
-    `batches` is the largest one twice: the optimizer has its state only after the first step.
+    `batches` is the smallest and the largest: the optimizer has its state only after the first step.
     """
     quiet()
     torch.set_num_threads(setting.threads)
@@ -633,6 +650,7 @@ def main() -> None:
         return draw_all(json.loads(file.read_text()), out)
     out.mkdir(parents=True, exist_ok=True)
     quiet()
+    keep_freed_memory()
     torch.set_num_threads(arguments.threads)
     device = "cuda" if arguments.gpu and torch.cuda.is_available() else "cpu"
     needed = (1 + arguments.rounds + PART_ROUNDS) * arguments.steps_per_round * arguments.comparisons

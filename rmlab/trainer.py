@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate.utils import gather_object
+from accelerate.utils import DistributedType, gather_object
 from datasets import Dataset, IterableDataset
 from torch import Tensor
 from transformers import AutoTokenizer, EvalPrediction, Trainer, set_seed
@@ -17,6 +17,7 @@ from rmlab import model as models
 from rmlab.collator import PreferenceCollator, parts_of
 from rmlab.data.prepare import Options, is_tokenized, numbered, tokenize
 from rmlab.data.sets import merged_by_prompt, without_overlap
+from rmlab.embedding import sum_embedding_gradients_in_place
 from rmlab.items import as_arrays, items_with_rewards, loss_terms, set_loss, to_preferences, weights
 from rmlab.losses import build_loss
 from rmlab.messages import UserError, say
@@ -124,6 +125,9 @@ class RewardTrainer(Trainer):
             processing_class=tokenizer,
             **trainer_options,
         )
+        several = args.tokens_per_batch is not None or args.gradient_accumulation_steps > 1
+        if several and self.accelerator.distributed_type == DistributedType.NO and not args.torch_compile:
+            sum_embedding_gradients_in_place(base_of(self.model))
         self.model_accepts_loss_kwargs = True  # what older versions ask before they divide the loss by micro-batches
         models.tag(self.model, self._tag_names)
 

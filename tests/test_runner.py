@@ -329,3 +329,14 @@ def test_a_pretrained_encoder_learns_from_the_command_line(minilm, tmp_path):
     metrics = json.loads((run_directory(tmp_path) / "metrics.json").read_text())
     assert metrics["eval"]["eval"]["label_ties"] > 0
     assert "60 comparisons of 60 rows; 360 responses, 900 preferences, 66 ties" in done.stdout
+
+
+def test_a_linear_probe_computes_its_features_once_for_all_arms(tmp_path):
+    """Two losses on one frozen model: features for the training and the evaluation set, made by the first run."""
+    arms = ["-m", *SMALL, "model.train_layers=0", "loss=plain,centered", "logger=none", "data.group_by_prompt=true"]
+    printed = rmlab(tmp_path, *arms).stdout
+    assert printed.count("frozen layers: computed once for the responses") == 2
+    assert len(list(tmp_path.glob("runs/.cache/features-*.bin"))) == 2
+    metrics = [json.loads(file.read_text()) for file in tmp_path.glob("runs/*/*/metrics.json")]
+    assert len(metrics) == 2
+    assert all(m["eval"]["eval"]["accuracy"] > 0.4 for m in metrics)

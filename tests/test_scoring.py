@@ -18,6 +18,7 @@ from transformers import AutoModelForSequenceClassification
 from rmlab import UserError
 from rmlab import model as models
 from rmlab.collator import PreferenceCollator, parts_of
+from rmlab.embedding import sum_embedding_gradients_in_place
 from rmlab.scoring import Refused, attention, is_decoder, pad, prepare_for_scoring, score
 from rmlab.scoring.attention import attend
 from rmlab.scoring.layout import choose, padded_batch, prove
@@ -552,6 +553,41 @@ def test_adapters_need_a_layer_to_sit_on(tokenizer, tmp_path):
     adapted = [n for n, p in trainer.model.named_parameters() if p.requires_grad and "lora" in n]
     assert adapted
     assert all(".layers.1." in name for name in adapted)
+
+
+def test_more_layers_than_there_are_cannot_be_trained(tokenizer, tmp_path):
+    with pytest.raises(UserError, match="train_layers=3 is more than the model's 2 layers"):
+        trainer_for(make_model(), tokenizer, tmp_path, train_layers=3)
+
+
+# ---- embeddings ----
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+def test_embedding_gradients_summed_in_place_are_autograds(autocast):
+    """Three micro-batches, a repeated token, the padding token (which is not trained)."""
+    grads = []
+    for in_place in (False, True):
+        model = make_model("llama")
+        if in_place:
+            sum_embedding_gradients_in_place(model)
+        for ids in ([[5, 6, 5, 0]], [[5, 9]], [[700, 0, 6]]):
+            with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+                model.model(input_ids=torch.tensor(ids)).last_hidden_state.float().square().sum().backward()
+        grads.append(model.model.embed_tokens.weight.grad)
+    assert torch.allclose(*grads, atol=1e-6 * grads[0].abs().max().item())
+    assert not grads[1][0].any()
+    assert grads[1][5].any()
+
+
+def test_embeddings_are_summed_in_place_where_there_are_several_micro_batches(tokenizer, tmp_path):
+    patched = {}
+    for name, options in {"one": {}, "several": {"tokens_per_batch": 50}}.items():
+        trainer = trainer_for(make_model(), tokenizer, tmp_path, kwise_rows(4), **options)
+        patched[name] = "forward" in vars(trainer.model.get_input_embeddings())
+    scaled = trainer_for(make_model("gemma3_text"), tokenizer, tmp_path, kwise_rows(4), tokens_per_batch=50)
+    assert "forward" not in vars(scaled.model.get_input_embeddings())  # Gemma's embedding scales what it finds
+    assert patched == {"one": False, "several": True}
 
 
 def test_only_pairs_make_a_packed_plan_in_order():

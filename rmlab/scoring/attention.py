@@ -18,9 +18,8 @@ NAME = "rmlab"  # not "flash...": transformers would look for a kernel of that n
 # What models pass on that does not change attention without a cache. Anything else that is set is refused: attention
 # sinks, position biases and the like would be dropped without a word.
 HARMLESS = {
-    "position_ids", "position_embeddings", "use_cache", "past_key_values", "cache_position", "output_attentions",
-    "output_hidden_states", "output_router_logits", "return_dict", "layer_past", "num_items_in_batch", "layer_idx",
-    "deterministic", "max_length_q", "max_length_k",
+    "position_ids", "position_embeddings", "use_cache", "past_key_values", "cache_position", "layer_past",
+    "output_attentions", "output_hidden_states", "output_router_logits", "return_dict", "num_items_in_batch",
 }  # fmt: skip
 
 

@@ -44,7 +44,7 @@ def flat_rows(
     hidden = output.last_hidden_state[0]
     if not means:
         return hidden.index_select(0, read)
-    lengths = torch.tensor(plan.lengths, device=hidden.device)
+    lengths = plan.put(torch.tensor(plan.lengths))
     return torch.segment_reduce(hidden, "mean", lengths=lengths, axis=0)
 
 

@@ -20,7 +20,7 @@ from accelerate.utils import send_to_device
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from rmlab.messages import say
+from rmlab.messages import UserError, say
 from rmlab.scoring.flat import first_trained_layer, flat_rows, layers_of
 from rmlab.scoring.layout import dropouts, prove
 
@@ -44,6 +44,10 @@ class Features:
 def freeze(model: Any, last_layers: int) -> None:
     """Leave nothing to train but the head, the last layers (and norms after them), and what the checkpoint lacked."""
     base, layers = getattr(model, model.base_model_prefix), layers_of(model)
+    if last_layers > len(layers):
+        raise UserError(
+            f"train_layers={last_layers} is more than the model's {len(layers)} layers (model.train_layers)"
+        )
     trained = {id(p) for layer in layers[len(layers) - last_layers :] for p in layer.parameters()}
     before = {id(p) for layer in layers for p in layer.parameters()} | {
         id(p) for p in model.get_input_embeddings().parameters()

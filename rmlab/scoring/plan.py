@@ -116,12 +116,12 @@ class Plan:
                 position[own] = torch.arange(chain.depth, chain.depth + chain.end - chain.start)
         if window is not None:
             hidden |= (position[:, None] - position[None]).abs() >= window
-        return self._put(hidden)
+        return self.put(hidden)
 
     @cached_property
     def rows(self) -> Tensor:
         """(<= R,) the places that rewards are read at, each once."""
-        return self._put(torch.tensor(sorted(set((self.last() if self.causal else self.first()).tolist()))))
+        return self.put(torch.tensor(sorted(set((self.last() if self.causal else self.first()).tolist()))))
 
     @cached_property
     def ragged(self) -> tuple[Tensor, Tensor, Tensor, int, int]:
@@ -129,9 +129,9 @@ class Plan:
         keys = [torch.cat([torch.arange(a, b) for a, b in chain.path]) for chain in self.chains]
         q, k = [chain.end - chain.start for chain in self.chains], [len(key) for key in keys]
         cu_q, cu_k = (torch.tensor([0, *accumulate(n)], dtype=torch.int32) for n in (q, k))
-        return self._put(torch.cat(keys)), self._put(cu_q), self._put(cu_k), max(q), max(k)
+        return self.put(torch.cat(keys)), self.put(cu_q), self.put(cu_k), max(q), max(k)
 
-    def _put(self, tensor: Tensor) -> Tensor:
+    def put(self, tensor: Tensor) -> Tensor:
         """To the plan's device; from pinned memory, so that the device need not be waited for."""
         if self.device.type == "cuda":
             tensor = tensor.pin_memory()
