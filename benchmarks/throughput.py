@@ -22,7 +22,6 @@ import argparse
 import concurrent.futures
 import contextlib
 import copy
-import ctypes
 import functools
 import gc
 import itertools
@@ -348,22 +347,6 @@ class Arm(transformers.TrainerCallback):
         setattr(owner, method, outer)
 
 
-def keep_freed_memory() -> None:
-    """Let glibc reuse large blocks instead of giving each back to the kernel and faulting it in again.
-
-    That costs the arms with large tensors most, and how much differs from machine to machine; without it padding
-    would look worse than it is.
-    """
-    with contextlib.suppress(OSError, AttributeError):
-        libc = ctypes.CDLL("libc.so.6")
-        for option, value in (
-            (-3, 1 << 30),
-            (-1, 2**31 - 1),
-            (-2, 64 << 20),
-        ):  # mmap threshold, trim threshold, top pad
-            libc.mallopt(option, value)
-
-
 def synchronize(device: str) -> None:
     if device == "cuda":
         torch.cuda.synchronize()
@@ -650,7 +633,6 @@ def main() -> None:
         return draw_all(json.loads(file.read_text()), out)
     out.mkdir(parents=True, exist_ok=True)
     quiet()
-    keep_freed_memory()
     torch.set_num_threads(arguments.threads)
     device = "cuda" if arguments.gpu and torch.cuda.is_available() else "cpu"
     needed = (1 + arguments.rounds + PART_ROUNDS) * arguments.steps_per_round * arguments.comparisons

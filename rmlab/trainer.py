@@ -92,6 +92,7 @@ class RewardTrainer(Trainer):
         self.options = Options(args.max_length, args.overlong, args.identical)
         self.loss_terms = build_loss(complete_loss(loss, args, train_dataset))
         self.scores: dict[str, list[dict[str, Any]]] = {}
+        self._featured: dict[str, Any] = {}  # data sets with what frozen layers make of them, by fingerprint
         self.window = TrainingWindow(self.loss_terms)
         model = prepare_model(model, args, tokenizer, peft_config)
         if train_dataset is not None:
@@ -232,7 +233,9 @@ class RewardTrainer(Trainer):
         wanted = args.cache_dir is not None and args.feature_cache_gb and self.layout != "padded"
         if not wanted or not is_tokenized(trees) or isinstance(trees, IterableDataset) or not frozen.applies(model):
             return trees
-        trees = numbered(trees)
+        if trees._fingerprint in self._featured:  # hashing the weights of a large model takes a while
+            return self._featured[trees._fingerprint]
+        given, trees = trees._fingerprint, numbered(trees)
         place = Path(args.cache_dir) / frozen.key(model, trees, self.layout, str(self.accelerator.mixed_precision))  # type: ignore[arg-type]
         with args.main_process_first(desc="frozen layers"):
             if not frozen.exists(place):
@@ -240,7 +243,8 @@ class RewardTrainer(Trainer):
                 autocast = self.accelerator.autocast
                 if not frozen.compute(model, trees, place, self.data_collator, args.feature_cache_gb, autocast):
                     return trees
-        return trees.with_transform(frozen.load(place).add_to)
+        self._featured[given] = trees.with_transform(frozen.load(place).add_to)
+        return self._featured[given]
 
     # ---- loss ----
 

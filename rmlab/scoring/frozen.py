@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from rmlab.messages import UserError, say
-from rmlab.scoring.flat import first_trained_layer, flat_rows, layers_of
+from rmlab.scoring.flat import after_layers, first_trained_layer, flat_rows, layers_of
 from rmlab.scoring.layout import dropouts, prove
 
 
@@ -49,14 +49,9 @@ def freeze(model: Any, last_layers: int) -> None:
             f"train_layers={last_layers} is more than the model's {len(layers)} layers (model.train_layers)"
         )
     trained = {id(p) for layer in layers[len(layers) - last_layers :] for p in layer.parameters()}
-    before = {id(p) for layer in layers for p in layer.parameters()} | {
-        id(p) for p in model.get_input_embeddings().parameters()
-    }
     new = getattr(model, "rmlab_new_modules", [])
     for name, parameter in base.named_parameters():
-        late = (
-            last_layers > 0 and id(parameter) not in before and not name.startswith(("embed", "wpe", "decoder.embed"))
-        )
+        late = last_layers > 0 and after_layers(name)
         parameter.requires_grad_(id(parameter) in trained or late or name.split(".")[0] in new)
 
 
