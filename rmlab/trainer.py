@@ -218,7 +218,7 @@ class RewardTrainer(Trainer):
                 )
             if wrong is not None:
                 proof, self.why_layout, self.layout = "", f"{self.layout} is not exact here: {wrong}", "padded"
-                self.data_collator.layout = "padded"  # type: ignore[attr-defined]
+                self.data_collator.layout = "padded"  # type: ignore[union-attr]
         if self.is_world_process_zero():
             say(f"layout {self.layout}: {self.why_layout}{proof}")
 

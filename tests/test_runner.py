@@ -339,4 +339,4 @@ def test_a_linear_probe_computes_its_features_once_for_all_arms(tmp_path):
     assert len(list(tmp_path.glob("runs/.cache/features-*.bin"))) == 2
     metrics = [json.loads(file.read_text()) for file in tmp_path.glob("runs/*/*/metrics.json")]
     assert len(metrics) == 2
-    assert all(m["eval"]["eval"]["accuracy"] > 0.4 for m in metrics)
+    assert all(0 < m["eval"]["eval"]["nll"] < 1 for m in metrics)

@@ -148,7 +148,7 @@ def first_trained_layer(model: Any) -> int:
 
 def after_layers(name: str) -> bool:
     """Whether a parameter of the base model, outside its layers, comes after them."""
-    return bool({"norm", "ln_f", "final_layer_norm", "final_norm", "pooler"} & set(name.split(".")))
+    return name.removeprefix("decoder.").split(".")[0] in {"norm", "ln_f", "final_layer_norm", "final_norm", "pooler"}
 
 
 @contextlib.contextmanager
