@@ -186,6 +186,8 @@ class RewardTrainer(Trainer):
 
     @staticmethod
     def _choose_layout(model: Any, args: RewardConfig, data_collator: Any) -> tuple[str, str]:
+        if data_collator is not None and args.layout not in ("auto", "padded"):
+            raise UserError(f"scoring.layout={args.layout} does not go with a data_collator of your own; leave one out")
         if data_collator is not None:
             return "padded", "the data_collator that was given makes the batches"
         if args.torch_compile and args.layout == "auto":
@@ -236,7 +238,8 @@ class RewardTrainer(Trainer):
         if trees._fingerprint in self._featured:  # hashing the weights of a large model takes a while
             return self._featured[trees._fingerprint]
         given, trees = trees._fingerprint, numbered(trees)
-        place = Path(args.cache_dir) / frozen.key(model, trees, self.layout, str(self.accelerator.mixed_precision))  # type: ignore[arg-type]
+        precision = f"{args.device.type} {self.accelerator.mixed_precision}"
+        place = Path(str(args.cache_dir)) / frozen.key(model, trees, self.layout, precision)
         with args.main_process_first(desc="frozen layers"):
             if not frozen.exists(place):
                 model.to(args.device)
@@ -278,7 +281,10 @@ class RewardTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | None = None,
     ) -> Any:
-        """The share of this micro-batch in the mean loss of the optimizer step (all of it without `num_items`)."""
+        """The share of this micro-batch in the mean loss of the optimizer step (all of it without `num_items`).
+
+        With `return_outputs` also the rewards, in the order of `inputs`: read them by its `better` and `worse`.
+        """
         with activations_on_cpu(self.args.activation_offloading):
             preferences = to_preferences(self._rewards(model, inputs), inputs)
         totals = weights(inputs) if num_items_in_batch is None else num_items_in_batch

@@ -3,6 +3,7 @@
 import copy
 import itertools
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -15,9 +16,10 @@ from test_rules import trainer_for
 from test_trainer import gradients, kwise_rows
 from transformers import AutoModelForSequenceClassification
 
-from rmlab import UserError
+from rmlab import RewardConfig, RewardTrainer, UserError
 from rmlab import model as models
 from rmlab.collator import PreferenceCollator, parts_of
+from rmlab.data.sets import merge
 from rmlab.embedding import sum_embedding_gradients_in_place
 from rmlab.scoring import Refused, attention, is_decoder, pad, prepare_for_scoring, score
 from rmlab.scoring.attention import attend
@@ -196,7 +198,7 @@ def test_any_forest_spells_its_responses_and_attends_as_they_would_alone(compari
     ours = torch.autograd.grad((flat * weight).sum(), leaves)
     theirs = torch.autograd.grad((torch.cat(expected) * weight).sum(), leaves)
     for a, b in zip(ours, theirs, strict=True):
-        assert torch.allclose(a, b, atol=1e-6)  # keys' gradients are summed in fp32
+        assert torch.allclose(a, b, atol=1e-11)
 
 
 def test_blocks_of_long_groups_add_up():
@@ -234,7 +236,12 @@ def test_bf16_autocast_stays_within_its_rounding(tokenizer, tmp_path):
     [
         ("bloom", {}, "padded", "bloom has an attention of its own"),
         ("falcon", {}, "padded", "falcon has an attention of its own"),
-        ("qwen3_next", {}, "padded", "qwen3_next has an attention of its own|layers of type linear_attention"),
+        (
+            "qwen3_next",
+            {},
+            "padded",
+            "qwen3_next has an attention of its own|qwen3_next has layers of type",
+        ),
         ("gpt_oss", {}, "padded", "shared_prefix is not exact here: its attention takes s_aux"),
         ("gpt2", {"attn_pdrop": 0.1}, "packed", "dropout is on"),
         ("llama", {"attention_dropout": 0.1}, "packed", "dropout is on"),
@@ -248,9 +255,7 @@ def test_models_that_do_not_fit_fall_back_with_a_line(kind, options, layout, rea
     trainer = trainer_for(model, tokenizer, tmp_path, disable_dropout=False, prompt_overlap="allow")
     got = trainer.predict(rows).predictions
     printed = capsys.readouterr().out
-    assert any(part in printed for part in [f"layout {layout}: {r}" for r in reason.split("|")]) or all(
-        part in printed for part in [f"layout {layout}", reason.split("|")[-1]]
-    ), printed
+    assert any(f"layout {layout}: {part}" in printed for part in reason.split("|")), printed
     prepare_for_scoring(alone)
     for tree, rewards in zip(trainer.get_test_dataloader(rows).dataset, got, strict=True):
         for suffix, reward in zip(tree["suffixes"], rewards, strict=False):
@@ -403,9 +408,26 @@ def test_a_resumed_run_under_a_budget_takes_the_same_steps(tokenizer, tmp_path):
     assert losses[0] == losses[1]
 
 
-def test_budgets_and_deepspeed_are_not_mixed(tokenizer, tmp_path):
+def test_budgets_that_cannot_be_kept_are_refused(tokenizer, tmp_path):
     with pytest.raises(UserError, match="tokens_per_batch is 0"):
         trainer_for(make_model(), tokenizer, tmp_path, tokens_per_batch=0)
+    args = RewardConfig(output_dir=str(tmp_path), report_to="none", use_cpu=True, tokens_per_batch=9)
+    args.deepspeed = {"zero_optimization": {"stage": 2}}  # set afterwards: the constructor wants DeepSpeed installed
+    with pytest.raises(UserError, match="tokens_per_batch does not work with DeepSpeed"):
+        RewardTrainer(model=make_model(), args=args, processing_class=tokenizer)
+
+
+def test_a_collator_of_ones_own_is_padded_or_refused(tokenizer, tmp_path):
+    for layout, refused in (("auto", False), ("packed", True)):
+        args = RewardConfig(output_dir=str(tmp_path), report_to="none", use_cpu=True, layout=layout)
+        build = partial(
+            RewardTrainer, make_model(), args, data_collator=PreferenceCollator(0), processing_class=tokenizer
+        )
+        if refused:
+            with pytest.raises(UserError, match="layout=packed does not go with a data_collator"):
+                build()
+        else:
+            assert build().layout == "padded"
 
 
 class Waits(torch.utils._python_dispatch.TorchDispatchMode):
@@ -466,6 +488,16 @@ def test_rows_of_one_prompt_become_one_comparison_with_the_same_loss(tokenizer, 
     largest = max(g.abs().max().item() for g in grads.values())
     for name, gradient in grads.items():
         assert torch.allclose(gradient, merged_grads[name], atol=1e-5 * largest), name
+
+
+def test_merged_rows_keep_gold_rewards_only_where_all_have_them():
+    """Half a list of gold rewards could not be matched with its responses."""
+    one, other = tree_of([[5, 6], [5, 7]]), tree_of([[5, 6], [5, 8]])
+    whole = {"lengths": [1, 1], "gold": [0.5, 1.5]}
+    merged = merge([{**one, **whole}, {**other, "lengths": [1, 1], "gold": [0.5, -1.0]}])
+    assert merged["gold"] == [0.5, 1.5, -1.0]
+    assert merge([{**one, **whole}, {**other, "lengths": [1, 1], "gold": []}])["gold"] == []
+    assert merge([{**other, "lengths": [1, 1], "gold": []}, {**one, **whole}])["gold"] == []
 
 
 def test_best_of_n_prompts_are_scored_once_per_response(tokenizer, tmp_path):

@@ -228,9 +228,9 @@ def prompt_id(comparison: Comparison) -> str:
 
 
 @functools.cache
-def code() -> str:
-    """A hash of the source of this package: cached tokens are never those of other code."""
-    files = sorted(Path(__file__).parent.glob("*.py"))
+def code(package: Path = Path(__file__).parent) -> str:
+    """A hash of the source of a package, this one: what is cached is never that of other code."""
+    files = sorted(package.glob("*.py"))
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
 
 

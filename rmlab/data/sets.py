@@ -166,7 +166,7 @@ def merged_by_prompt(trees: Dataset) -> Dataset:
 
 def merge(trees: list[dict[str, Any]]) -> dict[str, Any]:
     """One token tree of several on the same prompt; identity and flags are those of the first."""
-    first = trees[0]
+    first, all_gold = trees[0], all(tree["gold"] for tree in trees)
     slot: dict[tuple[int, ...], int] = {}  # token ids of a response -> its place among all of them
     merged: dict[str, list[Any]] = {key: [] for key in ("lengths", "gold", *PREFERENCE)}
     for tree in trees:
@@ -175,7 +175,8 @@ def merge(trees: list[dict[str, Any]]) -> dict[str, Any]:
             if response not in slot:
                 slot[response] = len(slot)
                 merged["lengths"].append(tree["lengths"][k])
-                merged["gold"] += tree["gold"][k : k + 1]
+                if all_gold:  # of some responses alone it could not be told whose it is
+                    merged["gold"].append(tree["gold"][k])
         for key in PREFERENCE:
             merged[key] += [slot[tokens[k]] for k in tree[key]] if key in ("better", "worse") else tree[key]
     shared = len(common_prefix(list(slot)))

@@ -166,8 +166,8 @@ class Blocked(torch.autograd.Function):
         groups, masks, causal, scaling = ctx.settings
         few, repeats = key.shape[0], query.shape[0] // key.shape[0]
         dq = torch.empty_like(query)
-        # A key's gradient is a sum over blocks, so it is summed in fp32.
-        dk, dv = torch.zeros_like(key, dtype=torch.float32), torch.zeros_like(value, dtype=torch.float32)
+        # A key's gradient is a sum over blocks, so it is summed in fp32 at least.
+        dk, dv = (torch.zeros_like(x, dtype=torch.promote_types(x.dtype, torch.float32)) for x in (key, value))
         with torch.autocast("cpu", enabled=False):
             delta = (grad * out).sum(-1).transpose(0, 1)[..., None]
             for (q0, q1, k0, k1, _), p in zip(blocks(groups, masks, causal, query.dtype), kept, strict=True):

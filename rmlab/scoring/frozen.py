@@ -16,10 +16,12 @@ from typing import Any
 
 import numpy as np
 import torch
+import transformers
 from accelerate.utils import send_to_device
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from rmlab.data.prepare import code
 from rmlab.messages import UserError, say
 from rmlab.scoring.flat import after_layers, first_trained_layer, flat_rows, layers_of
 from rmlab.scoring.layout import dropouts, prove
@@ -61,12 +63,12 @@ def per_token(model: Any) -> bool:
 
 
 def key(model: Any, trees: Any, layout: str, precision: str) -> str:
-    """A hash of everything that the vectors depend on: frozen weights, tokens, layout, precision."""
-    digest = hashlib.sha256(
-        f"{layout} {precision} {first_trained_layer(model)} {model.config.to_json_string()}".encode()
-    )
+    """A hash of everything that the vectors depend on: frozen weights, tokens, layout, precision and code."""
+    first = first_trained_layer(model)
+    settings = [layout, precision, first, transformers.__version__, code(Path(__file__).parent)]
+    digest = hashlib.sha256(f"{settings} {model.config.to_json_string()}".encode())
     layers = layers_of(model)
-    above = {id(p) for layer in layers[first_trained_layer(model) :] for p in layer.parameters()}
+    above = {id(p) for layer in layers[first:] for p in layer.parameters()}
     for name, parameter in getattr(model, model.base_model_prefix).named_parameters():
         if not parameter.requires_grad and id(parameter) not in above:
             digest.update(name.encode())

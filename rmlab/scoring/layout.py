@@ -19,7 +19,6 @@ from rmlab.scoring.flat import layers_of
 from rmlab.scoring.heads import base_of, is_decoder, score
 from rmlab.scoring.plan import Plan
 
-LAYOUTS = ("auto", "padded", "packed", "shared_prefix")
 KNOWN_LAYERS = {"full_attention", "sliding_attention"}
 
 
