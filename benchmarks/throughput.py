@@ -541,8 +541,8 @@ def draw(results: list[dict[str, Any]], title: str, file: Path) -> None:
     figure.suptitle(title, fontsize=13)
     for (left, right), name in zip(axes, sets, strict=True):
         of_set = {r["dtype"]: r["arms"] for r in results if r["data"] == name}
-        arms = {dtype: {k: a for k, a in of_set.get(dtype, {}).items() if not a["error"]} for dtype in dtypes}
-        draw_parts(left, arms[dtypes[0]])
+        arms = {d: {k: a for k, a in of_set[d].items() if not a["error"]} for d in dtypes if d in of_set}
+        draw_parts(left, arms.get(dtypes[0], {}))
         draw_ratios(right, arms, list(next(iter(of_set.values()))))
         for axis, text in ((left, f"{name}: ms per optimizer step, {dtypes[0]}"), (right, "pairs/s, times trl's")):
             axis.set_title(text, loc="left", fontsize=12, fontweight="bold")
@@ -567,7 +567,7 @@ def draw_ratios(axis: Any, arms: dict[str, dict[str, Any]], names: list[str]) ->
         ratios = [of_dtype.get(name, {}).get("x_trl_total", 0.0) for name in names]
         places = [j + (i - (len(arms) - 1) / 2) * height for j in range(len(names))]
         bars = axis.barh(places, ratios, height * 0.9, label=dtype, color=("#2a7f62", "#8cc9a1")[i])
-        labels = [f"{r:.2f}" if name in of_dtype else "failed" for name, r in zip(names, ratios, strict=True)]
+        labels = [f"{r:.2f}" if name in of_dtype else "no result" for name, r in zip(names, ratios, strict=True)]
         axis.bar_label(bars, labels, padding=3, fontsize=10)
     axis.axvline(1.0, color="#666666", linewidth=1, linestyle=":")
     axis.set_yticks(range(len(names)), names)
