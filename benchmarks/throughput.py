@@ -13,30 +13,27 @@ and train on the same pairs with the same optimizer; of a prompt with K response
     trl_best   without checkpointing, and with pairs of one length in one batch: the least padding that TRL can have
     padded, packed, shared_prefix, auto   rmlab's layouts
 
-Every arm is a real Trainer in a thread of its own, and a baton lets one run at a time: each does a few optimizer steps
-per round, in an order that rotates. The first round warms up. The last one times the parts of a step and counts for
-nothing else. Writes OUT/throughput.json after each setting and OUT/throughput.png at the end.
+Every arm is a real Trainer in a process of its own, and a baton lets one run at a time: each does a few optimizer steps
+per round, in an order that rotates. The first round warms up, with the largest batch. The last one times the parts of a
+step and counts for nothing else. Writes OUT/throughput.json after each setting and OUT/throughput.png at the end.
 """
 
 import argparse
-import concurrent.futures
 import contextlib
-import copy
 import functools
-import gc
 import itertools
 import json
 import multiprocessing
 import os
 import platform
 import statistics
-import threading
 import time
 import warnings
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -173,13 +170,19 @@ def decided(trees: Dataset) -> list[Tree]:
 
 
 def make_batches(trees: list[Tree], setting: Setting) -> Batches:
-    """Comparisons in random order; a pool that is too small is gone through again."""
+    """Comparisons in random order; a pool that is too small is gone through again.
+
+    The batch with the longest response comes first, to warm up with: the first touch of memory takes many times longer
+    than the next, in a training run once, and here it would in every counted step that is larger than those before.
+    """
     order = torch.randperm(len(trees), generator=torch.Generator().manual_seed(0)).tolist()
     number = setting.all_rounds * setting.steps
     if len(trees) < setting.batch * number:
         print(f"  {len(trees)} comparisons make {setting.batch * number} by repetition", flush=True)
     endless = (trees[i] for i in itertools.cycle(order))
-    return [list(itertools.islice(endless, setting.batch)) for _ in range(number)]
+    batches = [list(itertools.islice(endless, setting.batch)) for _ in range(number)]
+    largest = max(range(number), key=lambda n: max(tree["length"] for tree in batches[n]))
+    return [batches.pop(largest), *batches]
 
 
 def as_pairs(tree: Tree) -> list[dict[str, Any]]:
@@ -194,7 +197,8 @@ def batches_of_arm(arm: str, batches: Batches, setting: Setting) -> Batches:
 
     trl_best sorts the pairs of all rounds that count by length and cuts them into batches, so that in these rounds
     together it trains on exactly the pairs that the other arms train on. Its rounds take turns to pick from the
-    shortest to the longest, the next time in reverse, so that they are alike. The others get batches of usual length.
+    shortest to the longest, the next time in reverse, so that they are alike. It warms up with the longest, and the
+    round of parts gets batches of usual length.
     """
     if arm not in TRL_ARMS:
         return batches
@@ -206,7 +210,7 @@ def batches_of_arm(arm: str, batches: Batches, setting: Setting) -> Batches:
     grouped = [list(batch) for batch in zip(*[iter(pool)] * len(pairs[0]), strict=True)]
     picked = [grouped[i * rounds + (rounds - 1 - r if i % 2 else r)] for r in range(rounds) for i in range(steps)]
     usual = [grouped[(2 * i + 1) * len(grouped) // (2 * steps)] for i in range(steps)]
-    return [*usual, *picked, *usual * PART_ROUNDS]
+    return [*grouped[-steps:], *picked, *usual * PART_ROUNDS]
 
 
 # ---- model and trainers ----
@@ -219,12 +223,6 @@ def build_model(setting: Setting) -> Any:
     with torch.device(setting.device):
         dtype = getattr(torch, setting.weights)
         return transformers.AutoModelForSequenceClassification.from_config(config, dtype=dtype)
-
-
-def copy_of(model: Any, setting: Setting) -> Any:
-    """A model for one arm. With LoRA the body is frozen, and all arms read the same one."""
-    shared = {id(p): p for n, p in model.named_parameters() if not n.startswith("score")} if setting.lora else {}
-    return copy.deepcopy(model, shared)
 
 
 def build_trainer(arm: str, setting: Setting, model: Any, batches: Batches, tokenizer: Any, out: Path) -> Any:
@@ -266,53 +264,92 @@ def quiet() -> None:
 
 # ---- turns ----
 
+# Processes start from one that has imported everything and computed nothing.
+CONTEXT = multiprocessing.get_context("forkserver")
+IMPORTS = ["trl.trainer.reward_trainer", "rmlab.trainer", "rmlab.runner", "peft", "hydra", "rich.table"]
+CONTEXT.set_forkserver_preload([*IMPORTS, "transformers.models.qwen3.modeling_qwen3"])
 
-class Arm(transformers.TrainerCallback):
-    """A trainer in a thread of its own, which does `setting.steps` optimizer steps in every `turn`."""
 
-    def __init__(self, name: str, trainer: Any, setting: Setting) -> None:
-        self.name, self.trainer, self.setting = name, trainer, setting
+class Arm:
+    """A trainer in a process of its own, as its users have it, which does `setting.steps` steps in every `turn`."""
+
+    def __init__(self, name: str, setting: Setting, batches: Batches, tokenizer: Any, out: Path) -> None:
+        self.name, self.setting = name, setting
         self.seconds: list[float] = []  # of each turn
+        self.found: dict[str, Any] = {}  # `Turns.found`, at the end
+        self.error: str | None = None
+        self.pipe, theirs = CONTEXT.Pipe()
+        self.process = CONTEXT.Process(target=train, args=(name, setting, batches, tokenizer, out, theirs), daemon=True)
+        self.process.start()
+        theirs.close()  # so that the end of the process is heard
+        self._hear()  # that the trainer is built
+
+    def turn(self, timing: bool) -> None:
+        started = time.perf_counter()
+        self.pipe.send(timing)
+        self._hear()
+        self.seconds.append(time.perf_counter() - started)
+
+    def finish(self) -> None:
+        if not self.error:
+            self.pipe.send(False)
+            self._hear()
+        self.process.join()
+
+    def _hear(self) -> None:
+        try:
+            self.found = self.pipe.recv()
+        except EOFError:  # the system ends a process that takes too much memory
+            self.found = {"error": "its process was ended: out of memory?"}
+        self.error = self.found.get("error")
+        if self.error:
+            print(f"  {self.name} failed: {self.error}", flush=True)
+
+
+def train(name: str, setting: Setting, batches: Batches, tokenizer: Any, out: Path, pipe: Connection) -> None:
+    """What the process of an arm does."""
+    quiet()
+    torch.set_num_threads(setting.threads)
+    try:
+        turns = Turns(build_trainer(name, setting, build_model(setting), batches, tokenizer, out), setting, pipe)
+        turns.wait()
+        turns.trainer.train()
+        pipe.send(turns.found())
+    except Exception as error:
+        pipe.send({"error": f"{type(error).__name__}: {error}"})
+
+
+class Turns(transformers.TrainerCallback):
+    """Trains when its turn comes, and measures: tokens, memory and the time of each part of a step."""
+
+    def __init__(self, trainer: Any, setting: Setting, pipe: Connection) -> None:
+        self.trainer, self.setting, self.pipe = trainer, setting, pipe
         self.tokens = [0]  # that the model embedded in each step: padding too, and what proves a layout in the first
         self.parts: Counter[str] = Counter()  # seconds in each part of a step, while `timing`
         self.timing = False
-        self.error: str | None = None
-        self.go, self.stopped = threading.Semaphore(0), threading.Semaphore(0)
-        self.thread = threading.Thread(target=self._train, daemon=True)
         self._wrap(trainer, "get_batch_samples", "data")  # fetches, collates and moves a batch
         self._wrap(trainer, "compute_loss", "forward")
         self._wrap(trainer.accelerator, "backward", "backward")
         self._wrap(trainer, "_clip_grad_norm", "optimizer")
         trainer.model.get_input_embeddings().register_forward_hook(self._count)
         trainer.add_callback(self)
-        self.thread.start()
+        self.memory = memory(setting.device)  # of a process that holds the model
 
-    def turn(self, timing: bool) -> None:
-        self.timing = timing
-        started = time.perf_counter()
-        self.go.release()
-        self.stopped.acquire()
-        self.seconds.append(time.perf_counter() - started)
-        if self.error:
-            print(f"  {self.name} failed: {self.error}", flush=True)
+    def wait(self) -> None:
+        synchronize(self.setting.device)
+        self.pipe.send({})
+        self.timing = self.pipe.recv()
 
-    def finish(self) -> None:
-        self.go.release()
-        self.thread.join()
-
-    @property
-    def losses(self) -> list[float]:
-        return [entry["loss"] for entry in self.trainer.state.log_history if "loss" in entry]
-
-    def _train(self) -> None:
-        torch.set_num_threads(self.setting.threads)  # which every Python thread has its own number of
-        self.go.acquire()
-        try:
-            self.trainer.train()
-        except Exception as error:  # kept as text: a traceback would keep the tensors of its frames
-            self.error = f"{type(error).__name__}: {error}"
-        finally:
-            self.stopped.release()
+    def found(self) -> dict[str, Any]:
+        losses = [entry["loss"] for entry in self.trainer.state.log_history if "loss" in entry]
+        layout = getattr(self.trainer, "layout", None)  # the one that rmlab has settled on
+        return {
+            "layout": layout,
+            "losses": losses,
+            "tokens": self.tokens,
+            "parts": dict(self.parts),
+            "peak_mib": (self.peak - self.memory) / 2**20,
+        }
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._wrap(kwargs["optimizer"], "step", "optimizer")
@@ -321,10 +358,12 @@ class Arm(transformers.TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Hand over. Between two such ends every step fetches one batch, trains and logs once."""
         self.tokens.append(0)
+        if state.global_step == self.setting.counted.start:
+            forget_peak(self.setting.device)
+        if state.global_step == self.setting.counted.stop:
+            self.peak = peak_memory(self.setting.device)
         if state.global_step % self.setting.steps == 0:
-            synchronize(self.setting.device)
-            self.stopped.release()
-            self.go.acquire()
+            self.wait()
 
     def _count(self, module: Any, inputs: tuple[torch.Tensor], output: Any) -> None:
         self.tokens[-1] += inputs[0].numel()
@@ -369,40 +408,22 @@ def alternate(arms: list[Arm], setting: Setting) -> None:
 # ---- what else is measured ----
 
 
-def memory_of(arm: str, setting: Setting, batches: Batches, tokenizer: Any, out: Path) -> float | None:
-    """`peak_memory` in MiB, in a process forked from one that has imported everything and computed nothing."""
-    context = multiprocessing.get_context("forkserver")
-    imports = ["trl.trainer.reward_trainer", "rmlab.trainer", "rmlab.runner", "peft", "hydra", "rich.table"]
-    context.set_forkserver_preload([*imports, "transformers.models.qwen3.modeling_qwen3"])
-    by_size = sorted(batches, key=lambda batch: max(row["length"] for row in batch))
-    with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as pool:
-        try:
-            peak = pool.submit(peak_memory, arm, setting, [by_size[0], by_size[-1]], tokenizer, out).result() / 2**20
-        except Exception as error:  # there are many ways to run out of memory
-            print(f"  {arm}, peak memory: {type(error).__name__}: {error}", flush=True)
-            return None
-    print(f"  {arm}, peak memory: {peak:,.0f} MiB", flush=True)
-    return peak
+def memory(device: str) -> int:
+    """Bytes that this process holds."""
+    return torch.cuda.memory_allocated() if device == "cuda" else resident("VmRSS")
 
 
-def peak_memory(arm: str, setting: Setting, batches: Batches, tokenizer: Any, out: Path) -> int:
-    """Bytes that training adds at its peak to a process that holds the model.
+def peak_memory(device: str) -> int:
+    """The most bytes that this process held since `forget_peak`."""
+    return torch.cuda.max_memory_allocated() if device == "cuda" else resident("VmHWM")
 
-    `batches` is the smallest and the largest: the optimizer has its state only after the first step.
-    """
-    quiet()
-    torch.set_num_threads(setting.threads)
-    trainer = build_trainer(arm, setting, build_model(setting), batches, tokenizer, out)
-    if setting.device == "cuda":
-        before = torch.cuda.memory_allocated()
+
+def forget_peak(device: str) -> None:
+    if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
-        trainer.train()
-        return torch.cuda.max_memory_allocated() - before
-    with contextlib.suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")  # the peak starts from here
-    before = resident("VmRSS")
-    trainer.train()
-    return resident("VmHWM") - before
+    else:
+        with contextlib.suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5")
 
 
 def resident(key: str) -> int:
@@ -429,48 +450,41 @@ def matmul_peak(setting: Setting) -> float:
     return best
 
 
-def useful_flops(setting: Setting, parameters: int, trees: list[Tree]) -> float:
-    """The least work that trains on these comparisons: what responses of a comparison share is computed once.
+def useful_flops(setting: Setting, trees: list[Tree]) -> float:
+    """The least work that trains on these comparisons, the same for all arms, whatever they compute.
 
-    A token costs 2 FLOPs per non-embedding parameter in the forward pass and 4 in the backward pass (2 with LoRA, as
-    frozen weights need no gradient). For each key that it sees, in each layer, it costs 4 heads head_dim in the
-    forward pass and 8 in the backward pass. Checkpointing's second forward pass is not useful. This numerator is the
-    same for all arms, whatever they compute.
+    What responses of a comparison share is computed once; in the last layer, what comes after attention is computed
+    only where a reward is read. A token costs 2 FLOPs per weight in the forward pass and 4 in the backward pass (2 with
+    LoRA, as frozen weights need no gradient). For each key that it sees, in each layer, it costs 4 heads head_dim in
+    the forward pass and 8 in the backward pass. Checkpointing's second forward pass is not useful.
     """
-    tokens = keys = 0
+    tokens = keys = read = 0
     for tree in trees:
         before: list[int] = []
         for ids in sorted(tree["prefix"] + suffix for suffix in tree["suffixes"]):
             shared = len(common_prefix([before, ids]))  # sorted, so that no earlier response shares more
             tokens += len(ids) - shared
             keys += sum(range(shared + 1, len(ids) + 1))
+            read += ids != before
             before = ids
-    _, layers, heads, _, head_dim = (setting.config[key] for key in SIZE)
-    return (4 if setting.lora else 6) * parameters * tokens + 12 * layers * heads * head_dim * keys
+    hidden, layers, heads, key_heads, head_dim = (setting.config[key] for key in SIZE)
+    after_attention = hidden * heads * head_dim + 3 * hidden * setting.config["intermediate_size"]
+    before_it = hidden * (heads + 2 * key_heads) * head_dim
+    weights = tokens * (layers * before_it + (layers - 1) * after_attention) + read * after_attention
+    return (4 if setting.lora else 6) * weights + 12 * layers * heads * head_dim * keys
 
 
 def measure(setting: Setting, trees: list[Tree], names: list[str], tokenizer: Any, out: Path) -> dict[str, Any]:
     """One setting, as it goes into the JSON."""
     batches = make_batches(trees, setting)
-    rows = {name: batches_of_arm(name, batches, setting) for name in names}
-    # Before this process holds any model.
-    memory = {name: memory_of(name, setting, rows[name][setting.counted], tokenizer, out) for name in names}
-    model = build_model(setting)
-    parameters = sum(p.numel() for n, p in model.named_parameters() if "embed_tokens" not in n)
-    arms = []
-    for name in names:
-        trainer = build_trainer(name, setting, copy_of(model, setting), rows[name], tokenizer, out)
-        arms.append(Arm(name, trainer, setting))
+    arms = [Arm(name, setting, batches_of_arm(name, batches, setting), tokenizer, out) for name in names]
     peak = matmul_peak(setting)
     alternate(arms, setting)
     peak = max(peak, matmul_peak(setting))
     counted = [tree for batch in batches[setting.counted] for tree in batch]
-    flops, pairs = useful_flops(setting, parameters, counted), len(counted) * setting.pairs_each
-    result = {**asdict(setting), "parameters": parameters, "matmul_peak": peak, "useful_flops": flops, "pairs": pairs}
-    result["arms"] = {
-        arm.name: {"peak_mib": memory[arm.name], "error": arm.error, **numbers(arm, arms, pairs, flops / peak)}
-        for arm in arms
-    }
+    flops, pairs = useful_flops(setting, counted), len(counted) * setting.pairs_each
+    result = {**asdict(setting), "matmul_peak": peak, "useful_flops": flops, "pairs": pairs}
+    result["arms"] = {arm.name: {"error": arm.error, **numbers(arm, arms, pairs, flops / peak)} for arm in arms}
     return result
 
 
@@ -480,16 +494,17 @@ def numbers(arm: Arm, arms: list[Arm], pairs: int, least: float) -> dict[str, An
         return {}
     setting, counted = arm.setting, slice(1, 1 + arm.setting.rounds)
     seconds = sum(arm.seconds[counted])
-    parts = {part: arm.parts[part] for part in PARTS[:-1]}
+    parts = {part: arm.found["parts"].get(part, 0.0) for part in PARTS[:-1]}
     parts["Trainer"] = sum(arm.seconds[counted.stop :]) - sum(parts.values())
     found = {
-        "layout": getattr(arm.trainer, "layout", None),  # the one that rmlab has settled on
+        "layout": arm.found["layout"],
         "pairs_per_s": pairs / seconds,
-        "tokens_per_step": statistics.mean(arm.tokens[setting.counted]),
+        "tokens_per_step": statistics.mean(arm.found["tokens"][setting.counted]),
+        "peak_mib": arm.found["peak_mib"],
         "useful_share": least / seconds,
         "ms_per_step": {part: 1000 * s / (PART_ROUNDS * setting.steps) for part, s in parts.items()},
         "seconds": arm.seconds,
-        "losses": arm.losses,
+        "losses": arm.found["losses"],
     }
     for other in (other for other in arms if not other.error):
         if other.name in TRL_ARMS:
@@ -497,7 +512,7 @@ def numbers(arm: Arm, arms: list[Arm], pairs: int, least: float) -> dict[str, An
             found[f"x_{other.name}"] = statistics.median(ratios)
             found[f"x_{other.name}_total"] = sum(other.seconds[counted]) / seconds
         if "trl_best" not in (arm.name, other.name):  # which has other batches
-            differences = [abs(a - b) for a, b in zip(arm.losses, other.losses, strict=True)]
+            differences = [abs(a - b) for a, b in zip(arm.found["losses"], other.found["losses"], strict=True)]
             found[f"loss_from_{other.name}"] = max(differences)
     return found
 
@@ -593,7 +608,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("-o", "--out", type=Path, required=True)
     parser.add_argument("--data", nargs="+", choices=list(SETS), default=list(SETS))
     parser.add_argument("--dtypes", nargs="+", choices=["float32", "bfloat16"], help="default: both; with --gpu bf16")
-    parser.add_argument("--arms", nargs="+", choices=[*ARMS, "shared_prefix"], default=list(ARMS))
+    parser.add_argument("--arms", nargs="+", choices=[*ARMS, "shared_prefix"], help="default: all but shared_prefix")
     parser.add_argument("--batch", type=int, default=16, help="comparisons per step where each is one pair")
     parser.add_argument("--comparisons", type=int, default=2, help="comparisons per step where each has more pairs")
     parser.add_argument("--max-length", type=int, default=1024)
@@ -658,9 +673,9 @@ def main() -> None:
             threads=arguments.threads,
         )
         print(f"{model}, {data}, {dtype}", flush=True)
-        report["results"].append(measure(setting, trees[data], arguments.arms, tokenizer, out))
-        gc.collect()  # trainers and their callbacks refer to each other
-        torch.cuda.empty_cache()  # for the processes that measure memory next
+        few = ("trl", "trl_best", "auto")  # every arm holds a model of its own: of 8B, three fit one device
+        arms = arguments.arms or (few if setting.lora else ARMS)
+        report["results"].append(measure(setting, trees[data], arms, tokenizer, out))
         file.write_text(json.dumps(report, indent=1))
         Console(width=140).print(table(report["results"][-1]))
     draw_all(report, out)
