@@ -1,4 +1,4 @@
-"""A reward model: any AutoModelForSequenceClassification with one output, its tokenizer, its adapters."""
+"""A reward model: any AutoModelForSequenceClassification with one output, and its tokenizer."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -7,13 +7,11 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
-from transformers.pytorch_utils import Conv1D
 from transformers.utils import logging as hf_logging
 
 from rmlab.data.tokenizer import build_tokenizer
-from rmlab.messages import UserError, did_you_mean, say
+from rmlab.messages import UserError, say
 from rmlab.scoring import head_modules
-from rmlab.scoring.flat import layers_of
 
 
 def load_tokenizer(config: Mapping[str, Any]) -> Any:
@@ -110,6 +108,24 @@ def load_model(config: Mapping[str, Any], quantization: Mapping[str, Any] | None
     return model
 
 
+def load_by_name(name: str, args: Any, quantization_config: Any) -> Any:
+    """A model by hub name or folder, as TRL takes it: float32 unless `model_init_kwargs` says otherwise."""
+    options = dict(args.model_init_kwargs or {})
+    config = {
+        "path": name,
+        "config": {},
+        "dtype": str(options.pop("dtype", options.pop("torch_dtype", "float32"))).removeprefix("torch."),
+        "attn_implementation": options.pop("attn_implementation", None),
+        "revision": options.pop("revision", None),
+        "trust_remote_code": options.pop("trust_remote_code", args.trust_remote_code),
+        "head_init": "1/sqrt(d+1)",
+        "init_kwargs": {k: v for k, v in options.items() if k != "num_labels"},
+    }
+    if quantization_config is not None:
+        config["init_kwargs"]["quantization_config"] = quantization_config
+    return load_model(config)
+
+
 def tag(model: Any, tags: Iterable[str]) -> None:
     """Tags of the model card, for adapters those of the base model."""
     if hasattr(model, "add_model_tags"):
@@ -192,102 +208,6 @@ def ensure_pad_token(model: Any, tokenizer: Any) -> None:
         if (value is not None and key in vars(model.config.get_text_config())) or key == "pad_token_id":
             setattr(model.config.get_text_config(), key, value)
             setattr(model.config, key, value)
-
-
-def build_peft(config: Mapping[str, Any]) -> Any:
-    """The `peft` config class of `{method: lora, **its options}`, or None for method none."""
-    from peft import PeftType
-    from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
-
-    options = {k: v for k, v in config.items() if k not in ("method", "quantization")}
-    method = str(config.get("method", "none"))
-    if method == "none":
-        return None
-    known = {kind.value.lower(): PEFT_TYPE_TO_CONFIG_MAPPING[kind] for kind in PeftType}
-    if method not in known:
-        raise UserError(f"peft.method: no {method!r}{did_you_mean(method, known)}")
-    try:
-        return known[method](task_type="SEQ_CLS", **options)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"peft: {first_line(error)}") from error
-
-
-def apply_peft(model: Any, peft_config: Any) -> Any:
-    """The model with an adapter, its score head trained and saved with it. A wrong task type is corrected.
-
-    Raises UserError if `model` already carries an adapter.
-    """
-    from peft import PeftModel, get_peft_model, prepare_model_for_kbit_training
-
-    if isinstance(model, PeftModel):
-        raise UserError("model already is a PeftModel; pass it without peft_config, or merge it first")
-    if str(peft_config.task_type) not in ("SEQ_CLS", "TaskType.SEQ_CLS"):
-        say(f"peft: task_type {peft_config.task_type} becomes SEQ_CLS; a reward model is a sequence classifier")
-        peft_config.task_type = "SEQ_CLS"
-    if hasattr(peft_config, "modules_to_save"):
-        head = [*head_modules(model), *getattr(model, "rmlab_new_modules", [])]
-        peft_config.modules_to_save = sorted({*(peft_config.modules_to_save or []), *head})
-    if getattr(model, "is_quantized", False):
-        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
-    return get_peft_model(model, peft_config)
-
-
-def adapt_last_layers(model: Any, peft_config: Any, count: int) -> None:
-    """Keep an adapter out of all but the last `count` layers. UserError for one that cannot be told where to sit."""
-    layers = layers_of(model)
-    kind = str(getattr(peft_config.peft_type, "value", peft_config.peft_type)).lower()
-    if not hasattr(peft_config, "exclude_modules") or isinstance(peft_config.exclude_modules, str):
-        raise UserError(
-            f"train_layers does not go with peft method {kind}, which cannot be kept to some layers; use lora"
-        )
-    if not 0 < count <= len(layers):
-        raise UserError(
-            f"train_layers={count} leaves an adapter nothing to sit on; give 1 to {len(layers)}, or peft=none"
-        )
-    adapted = {id(module) for layer in layers[-count:] for module in layer.modules()}
-    others = [name for name, m in model.named_modules() if isinstance(m, nn.Linear | Conv1D) and id(m) not in adapted]
-    peft_config.exclude_modules = sorted({*(peft_config.exclude_modules or []), *others})
-
-
-def train_head_of(model: Any) -> None:
-    """Make sure that a PeftModel built elsewhere trains and saves its score head. UserError if LoRA sits on it."""
-    from peft.utils.other import ModulesToSaveWrapper, _set_trainable
-
-    base = model.get_base_model()
-    for name, module in head_modules(base).items():
-        if isinstance(module, ModulesToSaveWrapper):
-            continue
-        if any("lora_" in part for part, _ in module.named_modules()):
-            raise UserError(
-                f"the adapter sits on the score head {name!r}, whose random base would not be saved; build it with "
-                "task_type=SEQ_CLS"
-            )
-        config = model.peft_config[model.active_adapter]
-        config.modules_to_save = sorted({*(getattr(config, "modules_to_save", None) or []), name})
-        config.task_type = "SEQ_CLS"
-        _set_trainable(model, model.active_adapter, [name], inference_mode=False)
-        say(f"peft: the score head {name!r} was frozen; it is now trained and saved with the adapter")
-
-
-def export(model: Any, tokenizer: Any, place: Path) -> None:
-    """Write the final reward model for plain transformers: merged where there is an adapter that can be.
-
-    The adapter itself goes to `place`/../adapter. An adapter that cannot be merged (prompt tuning, a quantised body)
-    is only written there, and a line says so.
-    """
-    from peft import PeftModel
-
-    if isinstance(model, PeftModel):
-        adapter = place.with_name("adapter")
-        model.save_pretrained(str(adapter))
-        tokenizer.save_pretrained(str(adapter))
-        mergeable = hasattr(model.base_model, "merge_and_unload")
-        if not mergeable or getattr(model.get_base_model(), "is_quantized", False):
-            say(f"the adapter cannot be merged into its base model; it is in {adapter}")
-            return
-        model = model.merge_and_unload()
-    model.save_pretrained(str(place))
-    tokenizer.save_pretrained(str(place))
 
 
 def first_line(error: BaseException) -> str:

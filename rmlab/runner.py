@@ -42,9 +42,10 @@ def run(config: Mapping[str, Any], out: Path) -> dict[str, Any]:
     check_loss(config["loss"])
     check_config_keys(config["model"]["config"])
 
+    from rmlab import adapters
     from rmlab import model as models
 
-    args, peft_config = reward_config(config, out), models.build_peft(config["peft"])
+    args, peft_config = reward_config(config, out), adapters.build_peft(config["peft"])
     out.mkdir(parents=True, exist_ok=True)
     start_afresh_if_needed(out, inputs)
     (out / "config.yaml").write_text(yaml.safe_dump(dict(config), sort_keys=False), encoding="utf-8")
@@ -80,6 +81,7 @@ def train_and_evaluate(
     from transformers import set_seed
     from transformers.utils import logging as hf_logging
 
+    from rmlab import adapters
     from rmlab import model as models
     from rmlab.checkpoints import MarkWhole, last_whole_checkpoint, train_or_resume
     from rmlab.metrics import evaluate
@@ -108,7 +110,7 @@ def train_and_evaluate(
         if trainer.is_world_process_zero():
             write_scores(items, out / "scores" / f"{name}.parquet")
     if trainer.is_world_process_zero():
-        models.export(trainer.accelerator.unwrap_model(trainer.model), tokenizer, out / "model")
+        adapters.export(trainer.accelerator.unwrap_model(trainer.model), tokenizer, out / "model")
     return metrics
 
 

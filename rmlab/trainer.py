@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import AutoTokenizer, EvalPrediction, Trainer, set_seed
 from transformers.trainer_utils import EvalLoopOutput
 
+from rmlab import adapters
 from rmlab import model as models
 from rmlab.collator import PreferenceCollator, parts_of
 from rmlab.data.prepare import Options, is_tokenized, numbered, tokenize
@@ -20,11 +21,12 @@ from rmlab.data.sets import merged_by_prompt, without_overlap
 from rmlab.embedding import sum_embedding_gradients_in_place
 from rmlab.items import as_arrays, items_with_rewards, loss_terms, set_loss, to_preferences, weights
 from rmlab.losses import build_loss
-from rmlab.messages import UserError, say
+from rmlab.messages import UserError
 from rmlab.metrics import evaluate, flatten
 from rmlab.reward_config import RewardConfig
-from rmlab.scoring import base_of, frozen, is_decoder, prepare_for_scoring, score
-from rmlab.scoring.layout import choose, padded_batch, prove, tokens_saved
+from rmlab.scoring import base_of, frozen, is_decoder
+from rmlab.scoring.layout import choose
+from rmlab.scoring.scorer import Scorer
 from rmlab.window import TrainingWindow
 
 
@@ -80,7 +82,7 @@ class RewardTrainer(Trainer):
         set_seed(args.seed)  # before loading, so that a random head is the same for the same seed
         tokenizer = processing_class if processing_class is not None else tokenizer
         if isinstance(model, str):
-            model = load_by_name(model, args, quantization_config)
+            model = models.load_by_name(model, args, quantization_config)
         if tokenizer is None:
             tokenizer = AutoTokenizer.from_pretrained(model.config.name_or_path)
         for key in ("eos_token", "pad_token"):
@@ -92,9 +94,8 @@ class RewardTrainer(Trainer):
         self.options = Options(args.max_length, args.overlong, args.identical)
         self.loss_terms = build_loss(complete_loss(loss, args, train_dataset))
         self.scores: dict[str, list[dict[str, Any]]] = {}
-        self._featured: dict[str, Any] = {}  # data sets with what frozen layers make of them, by fingerprint
         self.window = TrainingWindow(self.loss_terms)
-        model = prepare_model(model, args, tokenizer, peft_config)
+        model = adapters.prepare_model(model, args, tokenizer, peft_config)
         if train_dataset is not None:
             train_dataset = self._tokenize(train_dataset, tokenizer, args, "train")
         eval_dataset = self._tokenize_eval(eval_dataset, train_dataset, tokenizer, args)
@@ -107,16 +108,17 @@ class RewardTrainer(Trainer):
             # Batches hold text (the items' ids), which rank 0 cannot send to the others.
             args.accelerator_config.dispatch_batches = False  # type: ignore[union-attr]
         multiple = args.pad_to_multiple_of if isinstance(args.pad_to_multiple_of, int) else None
-        self.layout, self.why_layout = self._choose_layout(model, args, data_collator)
-        self.layout_is_proved = False
+        layout, why = choose_layout(model, args, data_collator)
         collator = data_collator or PreferenceCollator(
             tokenizer.pad_token_id,
             multiple,
             args.pair_weighting,
-            self.layout,
+            layout,
             is_decoder(base_of(model)),
             args.tokens_per_batch,
         )
+        self.scorer = Scorer(layout, why, collator, strict=args.layout != "auto")
+        self.features = frozen.Cache(args.cache_dir, args.feature_cache_gb)
         super().__init__(
             model=model,
             args=args,
@@ -184,70 +186,24 @@ class RewardTrainer(Trainer):
 
     # ---- scoring ----
 
-    @staticmethod
-    def _choose_layout(model: Any, args: RewardConfig, data_collator: Any) -> tuple[str, str]:
-        if data_collator is not None and args.layout not in ("auto", "padded"):
-            raise UserError(f"scoring.layout={args.layout} does not go with a data_collator of your own; leave one out")
-        if data_collator is not None:
-            return "padded", "the data_collator that was given makes the batches"
-        if args.torch_compile and args.layout == "auto":
-            return "padded", "torch.compile wants shapes that repeat"
-        return choose(model, args.layout)
+    @property
+    def layout(self) -> str:
+        """How tokens are laid out for the model: shared_prefix, packed or padded."""
+        return self.scorer.layout
 
     def _rewards(self, model: Any, batch: dict[str, Any]) -> Tensor:
-        """(R,) rewards of a (micro-)batch. The first one is also computed padded; if they differ, padded it stays."""
-        if not self.layout_is_proved:
-            self._prove_layout(model, batch)
-        if self.layout == "padded" and "plan" in batch:  # collated before the layout was given up
-            batch = padded_batch(batch, self._pad_token_id)
-        return score(model, batch)
-
-    @property
-    def _pad_token_id(self) -> int:
-        return self.processing_class.pad_token_id  # type: ignore[union-attr]
-
-    def _prove_layout(self, model: Any, batch: dict[str, Any]) -> None:
-        """Say which layout is used and why, after comparing its rewards with padded ones."""
-        self.layout_is_proved = True
-        proof = ""
-        if "plan" in batch:
-            whole = model if self.is_fsdp_enabled or self.is_deepspeed_enabled else self.accelerator.unwrap_model(model)
-            difference, wrong = prove(whole, batch, self._pad_token_id)
-            proof = f"; {tokens_saved(batch)} in the first batch, rewards within {difference:.0e} of padded ones"
-            if wrong is not None and self.args.layout != "auto":
-                raise UserError(
-                    f"scoring.layout={self.layout} is not exact for this model: {wrong}; use auto or padded"
-                )
-            if wrong is not None:
-                proof, self.why_layout, self.layout = "", f"{self.layout} is not exact here: {wrong}", "padded"
-                self.data_collator.layout = "padded"  # type: ignore[union-attr]
-        if self.is_world_process_zero():
-            say(f"layout {self.layout}: {self.why_layout}{proof}")
-
-    # ---- frozen layers ----
+        """(R,) rewards of a (micro-)batch, the first time after a proof that they are those of padded rows."""
+        if not self.scorer.is_proved:
+            sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
+            whole = model if sharded else self.accelerator.unwrap_model(model)
+            self.scorer.prove(whole, batch, tell=self.is_world_process_zero())
+        return self.scorer(model, batch)
 
     def _get_dataloader(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
-        return super()._get_dataloader(self._with_features(dataset), *args, **kwargs)
-
-    def _with_features(self, trees: Any) -> Any:
-        """Token trees with what the frozen layers make of them, computed once per content and kept in `cache_dir`."""
-        args, model = self.args, base_of(self.accelerator.unwrap_model(self.model))
-        wanted = args.cache_dir is not None and args.feature_cache_gb and self.layout != "padded"
-        if not wanted or not is_tokenized(trees) or isinstance(trees, IterableDataset) or not frozen.applies(model):
-            return trees
-        if trees._fingerprint in self._featured:  # hashing the weights of a large model takes a while
-            return self._featured[trees._fingerprint]
-        given, trees = trees._fingerprint, numbered(trees)
-        precision = f"{args.device.type} {self.accelerator.mixed_precision}"
-        place = Path(str(args.cache_dir)) / frozen.key(model, trees, self.layout, precision)
-        with args.main_process_first(desc="frozen layers"):
-            if not frozen.exists(place):
-                model.to(args.device)
-                autocast = self.accelerator.autocast
-                if not frozen.compute(model, trees, place, self.data_collator, args.feature_cache_gb, autocast):
-                    return trees
-        self._featured[given] = trees.with_transform(frozen.load(place).add_to)
-        return self._featured[given]
+        if self.layout != "padded" and is_tokenized(dataset) and not isinstance(dataset, IterableDataset):
+            model = base_of(self.accelerator.unwrap_model(self.model))
+            dataset = self.features.add_to(dataset, model, self.data_collator, self.accelerator)
+        return super()._get_dataloader(dataset, *args, **kwargs)
 
     # ---- loss ----
 
@@ -372,22 +328,15 @@ def activations_on_cpu(wanted: bool) -> Any:
     return torch.autograd.graph.save_on_cpu(pin_memory=torch.cuda.is_available())
 
 
-def load_by_name(name: str, args: RewardConfig, quantization_config: Any) -> Any:
-    """A model by hub name or folder, as TRL takes it: float32 unless `model_init_kwargs` says otherwise."""
-    options = dict(args.model_init_kwargs or {})
-    config = {
-        "path": name,
-        "config": {},
-        "dtype": str(options.pop("dtype", options.pop("torch_dtype", "float32"))).removeprefix("torch."),
-        "attn_implementation": options.pop("attn_implementation", None),
-        "revision": options.pop("revision", None),
-        "trust_remote_code": options.pop("trust_remote_code", args.trust_remote_code),
-        "head_init": "1/sqrt(d+1)",
-        "init_kwargs": {k: v for k, v in options.items() if k != "num_labels"},
-    }
-    if quantization_config is not None:
-        config["init_kwargs"]["quantization_config"] = quantization_config
-    return models.load_model(config)
+def choose_layout(model: Any, args: RewardConfig, data_collator: Any) -> tuple[str, str]:
+    """(layout, why) for a model as it will be trained. Raises UserError for one that cannot be."""
+    if data_collator is not None and args.layout not in ("auto", "padded"):
+        raise UserError(f"scoring.layout={args.layout} does not go with a data_collator of your own; leave one out")
+    if data_collator is not None:
+        return "padded", "the data_collator that was given makes the batches"
+    if args.torch_compile and args.layout == "auto":
+        return "padded", "torch.compile wants shapes that repeat"
+    return choose(model, args.layout)
 
 
 def complete_loss(loss: Mapping[str, Any] | None, args: RewardConfig, train_dataset: Any) -> dict[str, Any]:
@@ -400,33 +349,3 @@ def complete_loss(loss: Mapping[str, Any] | None, args: RewardConfig, train_data
     if args.center_rewards_coefficient is not None:
         complete.setdefault("center", {"weight": args.center_rewards_coefficient})
     return complete
-
-
-def prepare_model(model: Any, args: RewardConfig, tokenizer: Any, peft_config: Any) -> Any:
-    """One label, no dropout, a pad token of its own, fp32 head, adapter with the head in it."""
-    from peft import PeftModel
-
-    base = base_of(model)
-    if base.config.num_labels != 1:
-        raise UserError(
-            f"the model has num_labels={base.config.num_labels}, but reward models require `num_labels=1`; load it "
-            "with AutoModelForSequenceClassification.from_pretrained(..., num_labels=1)"
-        )
-    models.name_the_output(base)
-    if args.disable_dropout:
-        models.disable_dropout(model)
-    models.ensure_pad_token(base, tokenizer)
-    prepare_for_scoring(base)
-    if args.train_layers is not None and peft_config is not None:
-        models.adapt_last_layers(base, peft_config, args.train_layers)
-    elif args.train_layers is not None:
-        frozen.freeze(base, args.train_layers)
-    if peft_config is not None:
-        model = models.apply_peft(model, peft_config)
-    elif isinstance(model, PeftModel):
-        models.train_head_of(model)
-    models.warn_of_lost_updates(model)
-    checkpointing = args.gradient_checkpointing or getattr(args, "activation_checkpointing", False)
-    if isinstance(model, PeftModel) and checkpointing:
-        model.enable_input_require_grads()
-    return model

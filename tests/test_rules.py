@@ -10,8 +10,7 @@ from conftest import ARCHITECTURES, DECODERS, make_model, make_pairs
 from datasets import Dataset
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
-from rmlab import RewardConfig, RewardTrainer, UserError
-from rmlab import model as models
+from rmlab import RewardConfig, RewardTrainer, UserError, adapters
 from rmlab.data.prepare import Options, tokenize
 from rmlab.data.render import encode, refuse_dated_template
 from rmlab.scoring import pad, prepare_for_scoring, score
@@ -176,7 +175,7 @@ def test_rule_5_adapter_trains_saves_reloads_and_merges_the_head(kind, task_type
     trainer.save_model(str(tmp_path / "adapter"))
     reloaded = AutoPeftModelForSequenceClassification.from_pretrained(tmp_path / "adapter", num_labels=1)
     assert torch.allclose(rewards_of(trainer_for(reloaded, tokenizer, tmp_path), pairs), trained, atol=TOLERANCE)
-    models.export(trainer.model, tokenizer, tmp_path / "model")
+    adapters.export(trainer.model, tokenizer, tmp_path / "model")
     merged = AutoModelForSequenceClassification.from_pretrained(tmp_path / "model")
     assert torch.allclose(rewards_of(trainer_for(merged, tokenizer, tmp_path), pairs), trained, atol=TOLERANCE)
 

@@ -16,7 +16,7 @@ from test_rules import trainer_for
 from test_trainer import gradients, kwise_rows
 from transformers import AutoModelForSequenceClassification
 
-from rmlab import RewardConfig, RewardTrainer, UserError
+from rmlab import RewardConfig, RewardTrainer, UserError, adapters
 from rmlab import model as models
 from rmlab.collator import PreferenceCollator, parts_of
 from rmlab.data.sets import merge
@@ -74,7 +74,7 @@ def model_for(kind, lora=False, checkpointing=False):
     if lora:
         torch.manual_seed(1)
         config = LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False, task_type="SEQ_CLS")
-        model = models.apply_peft(model, config)
+        model = adapters.apply_peft(model, config)
     if checkpointing:
         model.gradient_checkpointing_enable()
         model.enable_input_require_grads()

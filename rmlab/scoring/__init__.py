@@ -5,6 +5,7 @@ plan.py       token trees -> one flat row in which shared tokens are there once,
 attention.py  the attention of a flat row, for each device
 flat.py       a flat row through a model; the last layer computes only what is read
 layout.py     which layout is exact for a model, and the proof on the first batch
+scorer.py     the layout of a run and its rewards
 frozen.py     what frozen layers compute, computed once and kept on disk
 """
 

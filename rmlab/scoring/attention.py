@@ -4,6 +4,9 @@ It is registered under the name "rmlab" and reads the batch's Plan, which reache
 the model. Tokens of one response see each other as if it lay alone, so nothing but the layout changes.
 """
 
+import contextlib
+import functools
+import inspect
 from typing import Any
 
 import torch
@@ -69,7 +72,8 @@ def attend(
     if query.device.type == "cpu":
         masks = plan.masks(sliding_window)
         return Blocked.apply(query[0], key[0], value[0], plan.groups, masks, plan.causal, scaling)[None], None
-    if query.device.type == "cuda" and varlen_attn is not None and query.dtype in (torch.float16, torch.bfloat16):
+    half = query.dtype in (torch.float16, torch.bfloat16)
+    if query.device.type == "cuda" and half and has_ragged_kernel(query.device):
         return ragged(query, key, value, plan, scaling, sliding_window), None
     return by_group(query, key, value, plan, scaling, sliding_window, None, 0.0), None
 
@@ -107,11 +111,16 @@ def by_group(
 
 # ---- CUDA ----
 
-varlen_attn: Any
-try:
+varlen_attn: Any = None
+with contextlib.suppress(ImportError):  # in older versions of torch
     from torch.nn.attention.varlen import varlen_attn
-except ImportError:  # older versions of torch
-    varlen_attn = None
+
+
+@functools.cache
+def has_ragged_kernel(device: torch.device) -> bool:
+    """Whether torch's variable-length kernel takes windows (2.12) and this GPU (Ampere or later)."""
+    known = varlen_attn is not None and "window_size" in inspect.signature(varlen_attn).parameters
+    return known and torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 def ragged(query: Tensor, key: Tensor, value: Tensor, plan: Plan, scaling: float, window: int | None) -> Tensor:

@@ -21,7 +21,7 @@ from accelerate.utils import send_to_device
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from rmlab.data.prepare import code
+from rmlab.data.prepare import code, numbered
 from rmlab.messages import UserError, say
 from rmlab.scoring.flat import after_layers, first_trained_layer, flat_rows, layers_of
 from rmlab.scoring.layout import dropouts, prove
@@ -41,6 +41,31 @@ class Features:
             slices = [self.vectors[self.offsets[i] : self.offsets[i + 1]] for i in rows["index"]]
             rows["hidden" if self.per_token else "rows"] = slices
         return rows
+
+
+class Cache:
+    """Data sets with what frozen layers make of them, kept in `folder` as long as one fits `budget_gb`."""
+
+    def __init__(self, folder: str | None, budget_gb: float) -> None:
+        self.folder, self.budget_gb = folder, budget_gb
+        self.sets: dict[str, Any] = {}  # by fingerprint: hashing the weights of a large model takes a while
+
+    def add_to(self, trees: Any, model: Any, collator: Any, accelerator: Any) -> Any:
+        """Token trees with their vectors, or as they are: where nothing is frozen, or the vectors would not fit."""
+        if self.folder is None or not self.budget_gb or not applies(model):
+            return trees
+        given = trees._fingerprint
+        if given not in self.sets:
+            trees = numbered(trees)
+            precision = f"{accelerator.device.type} {accelerator.mixed_precision}"
+            place = Path(self.folder) / key(model, trees, collator.layout, precision)
+            with accelerator.local_main_process_first():
+                if not exists(place):
+                    model.to(accelerator.device)
+                    if not compute(model, trees, place, collator, self.budget_gb, accelerator.autocast):
+                        return trees
+            self.sets[given] = trees.with_transform(load(place).add_to)
+        return self.sets[given]
 
 
 def freeze(model: Any, last_layers: int) -> None:
