@@ -115,6 +115,18 @@ def test_rewards_and_gradients_equal_padded_ones(kind, lora, checkpointing):
     assert_equal(rewards_and_gradients(model, batch), expected)
 
 
+@pytest.mark.parametrize("kind", SHARED + PACKED)
+def test_responses_as_long_as_the_model_allows(kind):
+    """All 512 positions; beside them responses of one token, and one that is the other's prefix."""
+    model = model_for(kind)
+    whole = torch.randint(3, 768, (512,), generator=torch.Generator().manual_seed(0)).tolist()
+    trees = [tree_of([whole, whole[:-1]]), tree_of([[5], [6]]), tree_of([whole[:300] + [7], whole[:300] + [8] * 212])]
+    layout, causal = ("packed", False) if kind in PACKED else ("shared_prefix", True)
+    batch = PreferenceCollator(0, layout=layout, causal=causal)(trees)
+    assert max(batch["plan"].lengths) == 512
+    assert_equal(rewards_and_gradients(model, batch), rewards_and_gradients(model, padded_batch(batch, 0)))
+
+
 @pytest.mark.parametrize("kind", ["llama", "gpt2", "qwen3 sliding", "gemma2 sliding"])
 def test_decoders_can_be_packed_without_sharing(kind):
     model = model_for(kind)

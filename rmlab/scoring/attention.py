@@ -92,14 +92,14 @@ def by_group(
     dropout: float,
 ) -> Tensor:
     """The reference, exact on every device: one masked attention per group of tokens that see each other."""
+    # Repeated here, not by enable_gqa: with it and a mask, CUDA has no kernel that keeps the scores out of memory.
+    key, value = (x.repeat_interleave(query.shape[1] // x.shape[1], dim=1) for x in (key, value))
     parts = []
     for (start, end), hidden in zip(plan.groups, plan.masks(window), strict=True):
         q, k, v = query[:, :, start:end], key[:, :, start:end], value[:, :, start:end]
         if softcap is None:
-            seen = None if hidden is None else ~hidden
-            part = scaled_dot_product_attention(q, k, v, seen, dropout, scale=scaling, enable_gqa=True)
+            part = scaled_dot_product_attention(q, k, v, None if hidden is None else ~hidden, dropout, scale=scaling)
         else:  # Gemma 2: softcap * tanh(scores / softcap)
-            k, v = (x.repeat_interleave(query.shape[1] // key.shape[1], dim=1) for x in (k, v))
             scores = torch.tanh(q @ k.transpose(2, 3) * scaling / softcap) * softcap
             if hidden is not None:
                 scores = scores.masked_fill(hidden, float("-inf"))
