@@ -4,6 +4,7 @@ import copy
 import itertools
 import math
 from functools import partial
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -120,7 +121,7 @@ def test_responses_as_long_as_the_model_allows(kind):
     """All 512 positions; beside them responses of one token, and one that is the other's prefix."""
     model = model_for(kind)
     whole = torch.randint(3, 768, (512,), generator=torch.Generator().manual_seed(0)).tolist()
-    trees = [tree_of([whole, whole[:-1]]), tree_of([[5], [6]]), tree_of([whole[:300] + [7], whole[:300] + [8] * 212])]
+    trees = [tree_of([whole, whole[:-1]]), tree_of([[5], [6]]), tree_of([[*whole[:300], 7], whole[:300] + [8] * 212])]
     layout, causal = ("packed", False) if kind in PACKED else ("shared_prefix", True)
     batch = PreferenceCollator(0, layout=layout, causal=causal)(trees)
     assert max(batch["plan"].lengths) == 512
@@ -166,12 +167,30 @@ def visible(sequences, window):
     ]
 
 
+def varlen(q, k, v, cu_q, cu_k, max_q, max_k, *, scale, window_size, enable_gqa=False):
+    """torch's CUDA kernel by FlashAttention's documentation: with n queries and m keys, query i sees the keys from
+    i + m - n - window[0] to i + m - n + window[1]; -1 is no bound.
+    """
+    assert enable_gqa == (q.shape[1] != k.shape[1])
+    k, v = (x.repeat_interleave(q.shape[1] // k.shape[1], dim=1) for x in (k, v))
+    parts = []
+    for (a, b), (c, d) in zip(itertools.pairwise(cu_q.tolist()), itertools.pairwise(cu_k.tolist()), strict=True):
+        assert b - a <= max_q
+        assert d - c <= max_k
+        ahead = torch.arange(d - c)[None] - torch.arange(b - a)[:, None] - (d - c) + (b - a)
+        seen = (ahead <= window_size[1]) | torch.tensor(window_size[1] < 0)
+        seen &= (ahead >= -window_size[0]) | torch.tensor(window_size[0] < 0)
+        scores = torch.einsum("ihd,jhd->hij", q[a:b], k[c:d]) * scale
+        parts.append(torch.einsum("hij,jhd->ihd", scores.masked_fill(~seen, -math.inf).softmax(-1), v[c:d]))
+    return torch.cat(parts)
+
+
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     comparisons=forests,
     window=st.sampled_from([None, 1, 3]),
     repeats=st.sampled_from([1, 2]),
-    path=st.sampled_from(["blocked", "group"]),
+    path=st.sampled_from(["blocked", "group", "ragged"]),
 )
 def test_any_forest_spells_its_responses_and_attends_as_they_would_alone(comparisons, window, repeats, path):
     """Every response is spelled by its path, and attention over the row equals a softmax over each response alone."""
@@ -195,8 +214,11 @@ def test_any_forest_spells_its_responses_and_attends_as_they_would_alone(compari
     if path == "blocked":
         module = torch.nn.Module()
         got, _ = attend(module, *leaves, None, plan=plan, sliding_window=window)
-    else:
+    elif path == "group":
         got = attention.by_group(*leaves, plan, 0.5, window, None, 0.0)
+    else:
+        with patch.object(attention, "varlen_attn", varlen):
+            got = attention.ragged(*leaves, plan, 0.5, window)
     expected = []
     for row, sequence in zip(index, sequences, strict=True):
         q, k, v = (x[0][:, row[row >= 0]] for x in leaves)
