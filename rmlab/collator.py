@@ -68,10 +68,9 @@ class PreferenceCollator:
         """What the model computes: tokens, or what is above frozen layers whose vectors the trees carry."""
         if "rows" in trees[0]:
             return {"features": torch.cat([tree["rows"] for tree in trees])}
-        if self.layout == "padded":
-            whole = [[*trees[c]["prefix"], *trees[c]["suffixes"][k]] for c, k in order]
-            return dict(pad(whole, self.pad_token_id, self.pad_to_multiple_of))
         comparisons = [responses(tree) for tree in trees]
+        if self.layout == "padded":
+            return dict(pad([comparisons[c][k] for c, k in order], self.pad_token_id, self.pad_to_multiple_of))
         shared = self.layout == "shared_prefix"
         ids, plan = shared_plan(comparisons) if shared else packed_plan(comparisons, self.causal)
         return {

@@ -1,5 +1,7 @@
 """The gradient of a large vocabulary, summed in place."""
 
+import contextlib
+from collections.abc import Iterator
 from types import MethodType
 from typing import Any
 
@@ -33,12 +35,19 @@ class SummedInPlace(torch.autograd.Function):
         return None, None, None
 
 
-def sum_embedding_gradients_in_place(model: Any) -> None:
-    """Patch the input embedding of `model`, if it is a plain trained one. Not for DDP, which waits for autograd's."""
+@contextlib.contextmanager
+def embedding_gradients_in_place(model: Any) -> Iterator[None]:
+    """Sum them so inside, if the input embedding is a plain trained one. Not for DDP, which waits for autograd's."""
     layer = model.get_input_embeddings()
     plain = type(layer) is nn.Embedding and layer.max_norm is None and not layer.scale_grad_by_freq and not layer.sparse
-    if plain and layer.weight.requires_grad:
-        layer.forward = MethodType(forward, layer)
+    if not plain or not layer.weight.requires_grad or "forward" in vars(layer):
+        yield
+        return
+    layer.forward = MethodType(forward, layer)
+    try:
+        yield
+    finally:
+        del layer.forward
 
 
 def forward(self: nn.Embedding, ids: Tensor) -> Tensor:

@@ -85,6 +85,10 @@ class RewardConfig(TrainingArguments):
         for key, least in (("tokens_per_batch", 1), ("train_layers", 0), ("feature_cache_gb", 0)):
             if getattr(self, key) is not None and getattr(self, key) < least:
                 raise UserError(f"{key} is {getattr(self, key)}; it must be at least {least}, or null")
+        if self.bf16_full_eval or self.fp16_full_eval:
+            raise UserError("bf16_full_eval and fp16_full_eval would round the rewards; leave them out")
         self.remove_unused_columns = False  # our collator reads token trees, not the columns of model.forward
         self.dataloader_pin_memory = self.dataloader_pin_memory and torch.cuda.is_available()
         super().__post_init__()
+        # Copies from pinned memory need not wait for the device.
+        self.accelerator_config.non_blocking |= self.dataloader_pin_memory  # type: ignore[union-attr]

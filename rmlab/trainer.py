@@ -18,7 +18,7 @@ from rmlab import model as models
 from rmlab.collator import PreferenceCollator, parts_of
 from rmlab.data.prepare import Options, is_tokenized, numbered, tokenize
 from rmlab.data.sets import merged_by_prompt, without_overlap
-from rmlab.embedding import sum_embedding_gradients_in_place
+from rmlab.embedding import embedding_gradients_in_place
 from rmlab.items import as_arrays, items_with_rewards, loss_terms, set_loss, to_preferences, weights
 from rmlab.losses import build_loss
 from rmlab.messages import UserError
@@ -128,11 +128,16 @@ class RewardTrainer(Trainer):
             processing_class=tokenizer,
             **trainer_options,
         )
-        several = args.tokens_per_batch is not None or args.gradient_accumulation_steps > 1
-        if several and self.accelerator.distributed_type == DistributedType.NO and not args.torch_compile:
-            sum_embedding_gradients_in_place(base_of(self.model))
         self.model_accepts_loss_kwargs = True  # what older versions ask before they divide the loss by micro-batches
         models.tag(self.model, self._tag_names)
+
+    def train(self, *arguments: Any, **options: Any) -> Any:
+        """Trainer's."""
+        several = self.args.tokens_per_batch is not None or self.args.gradient_accumulation_steps > 1
+        alone = self.accelerator.distributed_type == DistributedType.NO and not self.args.torch_compile
+        in_place = embedding_gradients_in_place(base_of(self.model)) if several and alone else contextlib.nullcontext()
+        with in_place:
+            return super().train(*arguments, **options)
 
     # ---- data ----
 
@@ -336,6 +341,10 @@ def choose_layout(model: Any, args: RewardConfig, data_collator: Any) -> tuple[s
         return "padded", "the data_collator that was given makes the batches"
     if args.torch_compile and args.layout == "auto":
         return "padded", "torch.compile wants shapes that repeat"
+    if args.neftune_noise_alpha is not None:
+        if args.layout not in ("auto", "padded"):
+            raise UserError(f"scoring.layout={args.layout} does not go with NEFTune, whose noise is that of a row")
+        return "padded", "NEFTune scales its noise by the length of a row"
     return choose(model, args.layout)
 
 

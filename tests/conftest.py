@@ -51,6 +51,8 @@ MORE: dict[str, dict[str, Any]] = {
         **DECODER, "head_dim": 8, "sliding_window": 7, "layer_types": ["sliding_attention", "full_attention"],
     },
     "phi3": {**DECODER, "sliding_window": 7},
+    "phi": DECODER,
+    "phimoe": {**DECODER, "num_local_experts": 4, "sliding_window": 7},
     "olmo2": DECODER,
     "mixtral": {**DECODER, "num_local_experts": 4},
     "modernbert mean": {

@@ -3,6 +3,7 @@
 import copy
 import itertools
 import math
+from contextlib import nullcontext
 from functools import partial
 from unittest.mock import patch
 
@@ -15,13 +16,13 @@ from hypothesis import strategies as st
 from peft import LoraConfig
 from test_rules import trainer_for
 from test_trainer import gradients, kwise_rows
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoModelForSequenceClassification, TrainerCallback
 
 from rmlab import RewardConfig, RewardTrainer, UserError, adapters
 from rmlab import model as models
 from rmlab.collator import PreferenceCollator, parts_of
 from rmlab.data.sets import merge
-from rmlab.embedding import sum_embedding_gradients_in_place
+from rmlab.embedding import embedding_gradients_in_place
 from rmlab.scoring import Refused, attention, is_decoder, pad, prepare_for_scoring, score
 from rmlab.scoring.attention import attend
 from rmlab.scoring.layout import choose, padded_batch, prove
@@ -481,8 +482,6 @@ class Waits(torch.utils._python_dispatch.TorchDispatchMode):
 @pytest.mark.parametrize("layout", ["packed", "auto"])  # padded: transformers looks into the mask to make its own
 def test_no_training_step_waits_for_the_device(layout, tokenizer, tmp_path):
     """Between two logs, forward, loss, metrics, backward and optimizer read no value back."""
-    from transformers import TrainerCallback
-
     waits, seen = Waits(), []
 
     class Watch(TrainerCallback):
@@ -546,86 +545,6 @@ def test_best_of_n_prompts_are_scored_once_per_response(tokenizer, tmp_path):
     assert computed[0] < computed[1] / 5
 
 
-# ---- frozen layers ----
-
-FROZEN = {
-    "head": (0, None),
-    "last layer": (1, None),
-    "lora on the last layer": (1, {"r": 4, "target_modules": "all-linear", "init_lora_weights": False}),
-}
-
-
-@pytest.mark.parametrize("what", FROZEN)
-@pytest.mark.parametrize("kind", ["qwen3", "gemma3_text", "gpt2", "opt", "bert", "roberta", "modernbert mean"])
-def test_training_on_cached_features_is_the_same_training(kind, what, tokenizer, tmp_path, capsys):
-    layers, lora = FROZEN[what]
-    curves, evaluations = {}, {}
-    for name, options in {
-        "padded": {"layout": "padded"},
-        "cached": {"cache_dir": str(tmp_path / "cache")},
-        "again": {"cache_dir": str(tmp_path / "cache")},
-    }.items():
-        torch.manual_seed(0)
-        trainer = trainer_for(
-            make_model(kind), tokenizer, tmp_path, kwise_rows(12), kwise_rows(5, seed=3), train_layers=layers,
-            max_steps=8, prompt_overlap="allow", logging_steps=1, learning_rate=1e-3, optim="sgd", seed=1,
-            peft_config=LoraConfig(**lora) if lora else None, **options,
-        )  # fmt: skip
-        before = {n: p.detach().clone() for n, p in trainer.model.named_parameters() if not p.requires_grad}
-        trainer.train()
-        after = dict(trainer.model.named_parameters())
-        assert before
-        assert all(torch.equal(p, after[n]) for n, p in before.items())
-        curves[name] = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-        evaluations[name] = trainer.evaluate()["eval_loss"]
-        printed = capsys.readouterr().out
-        assert ("frozen layers: computed once" in printed) == (name == "cached")
-    assert curves["cached"] == pytest.approx(curves["padded"], abs=1e-5)
-    assert evaluations["cached"] == pytest.approx(evaluations["padded"], abs=1e-5)
-    assert curves["again"] == curves["cached"]
-    assert max(curves["padded"]) != min(curves["padded"])
-
-
-def test_cached_features_are_used_and_keyed_by_weights_and_tokens(tokenizer, tmp_path):
-    def trained(model, rows):
-        options = {"train_layers": 0, "cache_dir": str(tmp_path / "cache"), "max_steps": 2}
-        trainer = trainer_for(model, tokenizer, tmp_path, rows, **options)
-        calls = []
-        trainer.model.model.register_forward_hook(lambda *a: calls.append(1))
-        trainer.train()
-        return len(calls), len(list((tmp_path / "cache").glob("features-*.json")))
-
-    assert trained(make_model(), kwise_rows(8))[1] == 1
-    assert trained(make_model(), kwise_rows(8)) == (0, 1)  # nothing below the head runs
-    assert trained(make_model(seed=1), kwise_rows(8))[1] == 2
-    assert trained(make_model(), kwise_rows(8, seed=1))[1] == 3
-
-
-def test_features_beyond_the_budget_or_of_unfit_models_are_not_kept(tokenizer, tmp_path, capsys):
-    options = {"train_layers": 0, "cache_dir": str(tmp_path / "cache"), "max_steps": 2}
-    trainer_for(make_model(), tokenizer, tmp_path, kwise_rows(8), feature_cache_gb=1e-6, **options).train()
-    assert "more than feature_cache_gb=1e-06" in capsys.readouterr().out
-    trainer_for(
-        make_model("gpt2", resid_pdrop=0.1), tokenizer, tmp_path, kwise_rows(8), disable_dropout=False, **options
-    ).train()
-    trainer_for(make_model(), tokenizer, tmp_path, kwise_rows(8), **{**options, "train_layers": None}).train()
-    assert not list((tmp_path / "cache").glob("features-*"))
-
-
-def test_adapters_need_a_layer_to_sit_on(tokenizer, tmp_path):
-    with pytest.raises(UserError, match="train_layers=0 leaves an adapter nothing"):
-        trainer_for(make_model(), tokenizer, tmp_path, train_layers=0, peft_config=LoraConfig(r=4))
-    trainer = trainer_for(make_model(), tokenizer, tmp_path, train_layers=1, peft_config=LoraConfig(r=4))
-    adapted = [n for n, p in trainer.model.named_parameters() if p.requires_grad and "lora" in n]
-    assert adapted
-    assert all(".layers.1." in name for name in adapted)
-
-
-def test_more_layers_than_there_are_cannot_be_trained(tokenizer, tmp_path):
-    with pytest.raises(UserError, match="train_layers=3 is more than the model's 2 layers"):
-        trainer_for(make_model(), tokenizer, tmp_path, train_layers=3)
-
-
 # ---- embeddings ----
 
 
@@ -635,11 +554,12 @@ def test_embedding_gradients_summed_in_place_are_autograds(autocast):
     grads = []
     for in_place in (False, True):
         model = make_model("llama")
-        if in_place:
-            sum_embedding_gradients_in_place(model)
-        for ids in ([[5, 6, 5, 0]], [[5, 9]], [[700, 0, 6]]):
-            with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-                model.model(input_ids=torch.tensor(ids)).last_hidden_state.float().square().sum().backward()
+        with embedding_gradients_in_place(model) if in_place else nullcontext():
+            assert ("forward" in vars(model.model.embed_tokens)) == in_place
+            for ids in ([[5, 6, 5, 0]], [[5, 9]], [[700, 0, 6]]):
+                with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+                    model.model(input_ids=torch.tensor(ids)).last_hidden_state.float().square().sum().backward()
+        assert "forward" not in vars(model.model.embed_tokens)
         grads.append(model.model.embed_tokens.weight.grad)
     assert torch.allclose(*grads, atol=1e-6 * grads[0].abs().max().item())
     assert not grads[1][0].any()
@@ -647,13 +567,15 @@ def test_embedding_gradients_summed_in_place_are_autograds(autocast):
 
 
 def test_embeddings_are_summed_in_place_where_there_are_several_micro_batches(tokenizer, tmp_path):
-    patched = {}
-    for name, options in {"one": {}, "several": {"tokens_per_batch": 50}}.items():
-        trainer = trainer_for(make_model(), tokenizer, tmp_path, kwise_rows(4), **options)
-        patched[name] = "forward" in vars(trainer.model.get_input_embeddings())
-    scaled = trainer_for(make_model("gemma3_text"), tokenizer, tmp_path, kwise_rows(4), tokens_per_batch=50)
-    assert "forward" not in vars(scaled.model.get_input_embeddings())  # Gemma's embedding scales what it finds
-    assert patched == {"one": False, "several": True}
+    class Watch(TrainerCallback):
+        def on_step_end(self, args, state, control, model=None, **kwargs):
+            patched.append("forward" in vars(model.get_input_embeddings()))
+
+    patched = []
+    for kind, budget in (("qwen3", None), ("qwen3", 50), ("gemma3_text", 50)):  # Gemma's scales what it finds
+        options = {"max_steps": 1, "callbacks": [Watch()], "tokens_per_batch": budget}
+        trainer_for(make_model(kind), tokenizer, tmp_path, kwise_rows(4), **options).train()
+    assert patched == [False, True, False]
 
 
 def test_only_pairs_make_a_packed_plan_in_order():

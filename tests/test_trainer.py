@@ -307,7 +307,7 @@ def test_a_peft_model_with_a_peft_config_is_refused(tokenizer, tmp_path):
 
 @pytest.mark.parametrize("method", ["lora", "dora", "ia3", "prompt_tuning", "prefix_tuning"])
 def test_peft_methods_train(method, tokenizer, tmp_path):
-    from rmlab.model import build_peft
+    from rmlab.adapters import build_peft
 
     options = {
         "lora": {"r": 4, "target_modules": "all-linear"},

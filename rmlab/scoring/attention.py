@@ -40,7 +40,6 @@ def attend(
     plan: Plan | None = None,
     scaling: float | None = None,
     dropout: float = 0.0,
-    sliding_window: int | None = None,
     softcap: float | None = None,
     is_causal: bool | None = None,
     **others: Any,
@@ -52,15 +51,18 @@ def attend(
     """
     if plan is None:
         raise Refused("the model is set up for rmlab's flat layouts and was called without a plan")
+    if "sliding_window" not in others:
+        refuse_window_in_mask(module)
+    window = others.pop("sliding_window", None)
     unknown = sorted(k for k, v in others.items() if v is not None and v is not False and k not in HARMLESS)
     if unknown or attention_mask is not None:
         raise Refused(f"its attention takes {', '.join(unknown) or 'a mask of its own'}")
     causal = getattr(module, "is_causal", plan.causal) if is_causal is None else is_causal
     if causal != plan.causal:
         raise Refused("its layers do not agree on what is causal")
-    if dropout and any(chain.ancestors for chain in plan.chains):
+    if dropout and plan.shares:
         raise Refused("its attention has dropout, which shared tokens would share")
-    plan.calls += 1
+    plan.calls += "_rmlab_flat" in module.__dict__
     if "_rmlab_rows" in module.__dict__:  # here and not before the forward: checkpointing computes layers again
         module.__dict__["_rmlab_rows"].read = plan.rows if plan.only_read else None
     if torch.is_autocast_enabled(query.device.type):  # rotary embeddings leave queries and keys in fp32
@@ -68,14 +70,21 @@ def attend(
         query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
     if softcap is not None or dropout:
-        return by_group(query, key, value, plan, scaling, sliding_window, softcap, dropout), None
+        return by_group(query, key, value, plan, scaling, window, softcap, dropout), None
     if query.device.type == "cpu":
-        masks = plan.masks(sliding_window)
+        masks = plan.masks(window)
         return Blocked.apply(query[0], key[0], value[0], plan.groups, masks, plan.causal, scaling)[None], None
-    half = query.dtype in (torch.float16, torch.bfloat16)
-    if query.device.type == "cuda" and half and has_ragged_kernel(query.device):
-        return ragged(query, key, value, plan, scaling, sliding_window), None
-    return by_group(query, key, value, plan, scaling, sliding_window, None, 0.0), None
+    fits = query.dtype in (torch.float16, torch.bfloat16) and query.shape[-1] == value.shape[-1] <= 256
+    if query.device.type == "cuda" and fits and has_ragged_kernel(query.device):
+        return ragged(query, key, value, plan, scaling, window), None
+    return by_group(query, key, value, plan, scaling, window, None, 0.0), None
+
+
+def refuse_window_in_mask(module: nn.Module) -> None:
+    """Raises Refused for a module with a window that it does not pass on: its model has it in its mask alone."""
+    config = getattr(module, "config", None)
+    if getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True):
+        raise Refused("its sliding window is in its mask alone")
 
 
 AttentionInterface.register(NAME, attend)  # with no mask function of that name, transformers makes no mask
@@ -130,7 +139,7 @@ def ragged(query: Tensor, key: Tensor, value: Tensor, plan: Plan, scaling: float
     """
     index, cu_q, cu_k, max_q, max_k = plan.ragged
     q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
-    if any(chain.ancestors for chain in plan.chains):
+    if plan.shares:
         k, v = k.index_select(0, index), v.index_select(0, index)
     width = -1 if window is None else window - 1
     sides = (width, 0) if plan.causal else (width, width)

@@ -33,11 +33,12 @@ def flat_rows(
     assert read is not None
     assert position_ids is not None
     means = pools_by_mean(model)
-    use_flat_attention(model)
+    if "_rmlab_rows" not in model.__dict__:
+        model.__dict__["_rmlab_rows"] = patch_layers(layers)
     plan.calls, plan.only_read = 0, not means
-    with entering(layers, first, features):
+    with flat_attention(model.config), entering(layers, first, features):
         base = getattr(model, model.base_model_prefix)
-        positions = position_ids + first_position(base)
+        positions = position_ids if input_ids is None else own_positions(base, input_ids, position_ids)
         output = base(input_ids=input_ids, position_ids=positions, plan=plan, **no_cache(model))
     if plan.calls != len(layers) - first:
         raise Refused(f"{plan.calls} of its {len(layers) - first} layers call the attention function")
@@ -54,11 +55,16 @@ def no_cache(model: nn.Module) -> dict[str, bool]:
     return {"use_cache": False} if hasattr(config, "use_cache") else {}
 
 
-def first_position(base: nn.Module) -> int:
-    """RoBERTa and its kin count positions from pad_token_id + 1 on."""
+def own_positions(base: nn.Module, input_ids: Tensor, position_ids: Tensor) -> Tensor:
+    """RoBERTa and its kin count positions from pad_token_id + 1 on, and not where a text itself holds that token."""
     embeddings = getattr(base, "embeddings", None)
-    own = hasattr(embeddings, "create_position_ids_from_input_ids")
-    return embeddings.padding_idx + 1 if own else 0  # type: ignore[union-attr]
+    if not hasattr(embeddings, "create_position_ids_from_input_ids"):
+        return position_ids
+    pad_token_id: int = embeddings.padding_idx  # type: ignore[union-attr]
+    real = (input_ids != pad_token_id).long()
+    count = real.cumsum(1)
+    before = torch.where(position_ids == 0, count - real, 0).cummax(1).values  # those of earlier responses
+    return (count - before) * real + pad_token_id
 
 
 def pools_by_mean(model: Any) -> bool:
@@ -68,6 +74,7 @@ def pools_by_mean(model: Any) -> bool:
 def layers_of(model: Any) -> nn.ModuleList:
     """The transformer layers, first to last. Raises Refused for a model without such a list."""
     base = getattr(model, model.base_model_prefix)
+    base = getattr(base, "language_model", base)  # and not the layers of a vision tower
     count = getattr(model.config.get_text_config(), "num_hidden_layers", None)
     for module in base.modules():
         if isinstance(module, nn.ModuleList) and len(module) == count:
@@ -75,20 +82,29 @@ def layers_of(model: Any) -> nn.ModuleList:
     raise Refused("its layers are not one list")
 
 
-def use_flat_attention(model: Any) -> None:
-    """Our attention for the forward that follows, and for what checkpointing computes again in its backward."""
-    if "_rmlab_rows" not in model.__dict__:
-        model.__dict__["_rmlab_rows"] = prune(layers_of(model)[-1])
-    if model.config._attn_implementation != NAME:
-        model.__dict__["_rmlab_attention"] = model.config._attn_implementation
-        model.config._attn_implementation = NAME
+# ---- attention ----
 
 
-def padded_attention(model: Any) -> None:
-    """The model's own attention again, and all rows of the last layer."""
-    if model.config._attn_implementation == NAME:
-        model.config._attn_implementation = model.__dict__["_rmlab_attention"]
-        model.__dict__["_rmlab_rows"].read = None
+@contextlib.contextmanager
+def flat_attention(config: Any) -> Iterator[None]:
+    """Our attention for what is called inside; the model's own again afterwards."""
+    parts = {key: getattr(config, key, None) for key in config.sub_configs}
+    before = {key: part._attn_implementation for key, part in parts.items() if part is not None}
+    before[""] = config._attn_implementation
+    config._attn_implementation = NAME
+    try:
+        yield
+    finally:
+        config._attn_implementation = before
+
+
+def attention_forward(module: Any, forward: Any, rows: "Rows", *args: Any, **kwargs: Any) -> Any:
+    """The forward of an attention module, which checkpointing may call again when the model's own is long over."""
+    if kwargs.get("plan") is None:
+        rows.read = None
+        return forward(*args, **kwargs)
+    with flat_attention(module.config):
+        return forward(*args, **kwargs)
 
 
 # ---- the last layer: only the rows that are read ----
@@ -104,21 +120,27 @@ class Rows:
     read: Tensor | None = None
 
 
-def prune(layer: nn.Module) -> Rows:
-    """Make the row-wise modules of the last layer compute the rows that are read, and zeros that nobody reads.
+def patch_layers(layers: nn.ModuleList) -> Rows:
+    """Make attention modules look for a plan, and the row-wise modules of the last layer compute what is read.
 
-    Exact, since no other row leaves the model; it saves most of a layer. The attention function sets `Rows.read`, in
-    which no row is there twice (responses that are equal are read at the same one).
+    Of the other rows they make zeros that nobody reads. Exact, since no other row leaves the model; it saves most of a
+    layer. The attention function sets `Rows.read`, in which no row is there twice (responses that are equal are read at
+    the same one), and counts the modules that are marked here: no other could be told of a plan again.
     """
     rows = Rows()
+    for module in layers.modules():
+        name = type(module).__name__.lower()
+        if ("attention" in name or "attn" in name) and hasattr(module, "config"):
+            module.__dict__["_rmlab_flat"] = True
+            # A partial can be copied with its model, a closure would keep the weights of the original.
+            module.forward = functools.partial(attention_forward, module, module.forward, rows)
     chosen: list[str] = []
-    for name, module in layer.named_modules():
-        if "attention" in type(module).__name__.lower():
+    for name, module in layers[-1].named_modules():
+        if "_rmlab_flat" in module.__dict__:
             module.__dict__["_rmlab_rows"] = rows
         inside = any(name.startswith(f"{outer}.") for outer in chosen)
         if name.rsplit(".", 1)[-1] in OF_ATTENTION | OF_LAYER and not inside:
             chosen.append(name)
-            # A partial can be copied with its model, a closure would keep the weights of the original.
             module.forward = functools.partial(only_rows, module.forward, rows)
     return rows
 
@@ -148,7 +170,8 @@ def first_trained_layer(model: Any) -> int:
 
 def after_layers(name: str) -> bool:
     """Whether a parameter of the base model, outside its layers, comes after them."""
-    return name.removeprefix("decoder.").split(".")[0] in {"norm", "ln_f", "final_layer_norm", "final_norm", "pooler"}
+    parts = [part for part in name.split(".") if part not in ("model", "decoder", "language_model")]
+    return parts[0] in {"norm", "ln_f", "final_layer_norm", "final_layernorm", "final_norm", "pooler"}
 
 
 @contextlib.contextmanager
@@ -158,10 +181,22 @@ def entering(layers: nn.ModuleList, first: int, features: Tensor | None) -> Iter
         yield
         return
     hidden = features[None]
-    try:
+    if torch.is_grad_enabled():  # reentrant checkpointing computes gradients only where an input has one
+        hidden = hidden.detach().requires_grad_()
+    with contextlib.ExitStack() as stack:
         for layer in layers[:first]:
-            layer.forward = lambda *args, **kwargs: hidden
+            stack.enter_context(replaced(layer, "forward", lambda *args, **kwargs: hidden))
+            stack.enter_context(replaced(layer, "gradient_checkpointing", False))
+        yield
+
+
+@contextlib.contextmanager
+def replaced(module: nn.Module, name: str, value: Any) -> Iterator[None]:
+    """An attribute of this one module, inside."""
+    before = {name: vars(module)[name]} if name in vars(module) else {}
+    vars(module)[name] = value
+    try:
         yield
     finally:
-        for layer in layers[:first]:
-            del layer.forward
+        del vars(module)[name]
+        vars(module).update(before)

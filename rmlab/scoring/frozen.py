@@ -29,16 +29,18 @@ from rmlab.scoring.layout import dropouts, prove
 
 @dataclass(frozen=True)
 class Features:
-    """Vectors of a data set on disk: those of comparison n are [offsets[n], offsets[n + 1])."""
+    """Vectors of a data set on disk: those of its n-th comparison are [offsets[n], offsets[n + 1])."""
 
     vectors: Tensor  # (N, d), a memory map
     offsets: list[int]
     per_token: bool
+    places: dict[int, int]  # n by `index`: sets may come in another order than they are numbered in
 
     def add_to(self, rows: dict[str, list[Any]]) -> dict[str, list[Any]]:
         """A transform for datasets: token trees with their vectors as `hidden` (per token) or `rows`."""
         if "index" in rows and "suffixes" in rows:
-            slices = [self.vectors[self.offsets[i] : self.offsets[i + 1]] for i in rows["index"]]
+            places = [self.places[index] for index in rows["index"]]
+            slices = [self.vectors[self.offsets[n] : self.offsets[n + 1]] for n in places]
             rows["hidden" if self.per_token else "rows"] = slices
         return rows
 
@@ -48,24 +50,34 @@ class Cache:
 
     def __init__(self, folder: str | None, budget_gb: float) -> None:
         self.folder, self.budget_gb = folder, budget_gb
-        self.sets: dict[str, Any] = {}  # by fingerprint: hashing the weights of a large model takes a while
+        self.sets: dict[Any, Any] = {}  # by fingerprint and state: hashing the weights of a large model takes a while
 
     def add_to(self, trees: Any, model: Any, collator: Any, accelerator: Any) -> Any:
         """Token trees with their vectors, or as they are: where nothing is frozen, or the vectors would not fit."""
         if self.folder is None or not self.budget_gb or not applies(model):
             return trees
-        given = trees._fingerprint
-        if given not in self.sets:
-            trees = numbered(trees)
-            precision = f"{accelerator.device.type} {accelerator.mixed_precision}"
-            place = Path(self.folder) / key(model, trees, collator.layout, precision)
-            with accelerator.local_main_process_first():
-                if not exists(place):
-                    model.to(accelerator.device)
-                    if not compute(model, trees, place, collator, self.budget_gb, accelerator.autocast):
-                        return trees
-            self.sets[given] = trees.with_transform(load(place).add_to)
-        return self.sets[given]
+        changes = sum(tensor._version for _, tensor in frozen_tensors(model))
+        state = trees._fingerprint, first_trained_layer(model), changes
+        if state not in self.sets:
+            self.sets[state] = self._with_vectors(numbered(trees), model, collator, accelerator)
+        return self.sets[state]
+
+    def _with_vectors(self, trees: Any, model: Any, collator: Any, accelerator: Any) -> Any:
+        size = count_bytes(model, trees, collator)
+        if size > self.budget_gb * 1e9:
+            say(
+                f"frozen layers: what they compute takes {size / 1e9:.2g} GB, more than "
+                f"feature_cache_gb={self.budget_gb:g} (run.feature_cache_gb), so it is computed anew every time"
+            )
+            return trees
+        precision = f"{accelerator.device.type} {accelerator.mixed_precision}"
+        place = Path(str(self.folder)) / key(model, trees, collator.layout, precision)
+        with accelerator.local_main_process_first():
+            if not place.with_suffix(".json").exists():
+                model.to(accelerator.device)
+                if not compute(model, trees, place, collator, accelerator.autocast):
+                    return trees
+        return trees.with_transform(load(place, trees).add_to)
 
 
 def freeze(model: Any, last_layers: int) -> None:
@@ -87,17 +99,29 @@ def per_token(model: Any) -> bool:
     return first_trained_layer(model) < len(layers_of(model))
 
 
+def frozen_tensors(model: Any) -> Iterator[tuple[str, Tensor]]:
+    """Parameters and buffers that what enters the first trained layer depends on."""
+    layers = layers_of(model)
+    above = {id(t) for layer in layers[first_trained_layer(model) :] for t in (*layer.parameters(), *layer.buffers())}
+    base = getattr(model, model.base_model_prefix)
+    for name, tensor in (*base.named_parameters(), *base.named_buffers()):
+        if not tensor.requires_grad and id(tensor) not in above:
+            yield name, tensor
+
+
 def key(model: Any, trees: Any, layout: str, precision: str) -> str:
     """A hash of everything that the vectors depend on: frozen weights, tokens, layout, precision and code."""
     first = first_trained_layer(model)
     settings = [layout, precision, first, transformers.__version__, code(Path(__file__).parent)]
+    modules = [module for layer in layers_of(model)[:first] for module in layer.modules()]
+    if any(hasattr(module, "active_adapters") for module in modules):  # a frozen adapter: its scale is no weight
+        adapters = {name: config.to_dict() for name, config in getattr(model, "peft_config", {}).items()}
+        active = [module.active_adapters for module in modules if hasattr(module, "active_adapters")]
+        settings.append(f"{sorted(adapters.items())} {active}")
     digest = hashlib.sha256(f"{settings} {model.config.to_json_string()}".encode())
-    layers = layers_of(model)
-    above = {id(p) for layer in layers[first:] for p in layer.parameters()}
-    for name, parameter in getattr(model, model.base_model_prefix).named_parameters():
-        if not parameter.requires_grad and id(parameter) not in above:
-            digest.update(name.encode())
-            digest.update(parameter.detach().contiguous().view(torch.uint8).cpu().numpy().tobytes())
+    for name, tensor in frozen_tensors(model):
+        digest.update(name.encode())
+        digest.update(tensor.detach().contiguous().flatten().view(torch.uint8).cpu().numpy().tobytes())
     for prefix, suffixes in zip(trees["prefix"], trees["suffixes"], strict=True):
         for ids in (prefix, *suffixes):
             digest.update(np.asarray([len(ids), *ids], dtype=np.int64).tobytes())
@@ -128,25 +152,16 @@ def applies(model: Any) -> bool:
     return first_trained_layer(model) > 0 and not any(p > 0 for _, p in dropouts(model))
 
 
-def exists(place: Path) -> bool:
-    return place.with_suffix(".json").exists()
-
-
-def compute(model: Any, trees: Any, place: Path, collator: Any, budget_gb: float, autocast: Any) -> bool:
-    """Compute and write the vectors of a set. False, with a line that says why, if they would be too large or wrong."""
-    size = count_bytes(model, trees, collator.layout)
-    if size > budget_gb * 1e9:
-        say(
-            f"frozen layers: what they compute takes {size / 1e9:.2g} GB, more than feature_cache_gb={budget_gb:g} "
-            "(run.feature_cache_gb), so it is computed anew every time"
-        )
-        return False
+def compute(model: Any, trees: Any, place: Path, collator: Any, autocast: Any) -> bool:
+    """Compute and write the vectors of a set. False, with a line that says why, if they would be wrong."""
     started, training, device = time.time(), model.training, next(model.parameters()).device
     model.eval()
     try:
         few = send_to_device(collator.batch([trees[n] for n in range(min(4, len(trees)))]), device)
         with torch.autocast(device.type, enabled=False):
-            _, wrong = prove(model, {**few, "features": vectors(model, few)}, collator.pad_token_id)
+            _, wrong = prove(model, few, collator.pad_token_id)
+            if wrong is None:
+                _, wrong = prove(model, {**few, "features": vectors(model, few)}, collator.pad_token_id)
         if wrong is not None:
             say(f"frozen layers: computed anew every time, because {wrong}")
             return False
@@ -156,19 +171,17 @@ def compute(model: Any, trees: Any, place: Path, collator: Any, budget_gb: float
         model.train(training)
     what = "tokens" if per_token(model) else "responses"
     say(
-        f"frozen layers: computed once for the {what} of {len(trees):,} comparisons, {size / 1e6:,.0f} MB, "
+        f"frozen layers: computed once for the {what} of {len(trees):,} comparisons, "
+        f"{place.with_suffix('.bin').stat().st_size / 1e6:,.0f} MB, "
         f"{time.time() - started:.0f} s; kept in {place.parent}"
     )
     return True
 
 
-def count_bytes(model: Any, trees: Any, layout: str) -> int:
+def count_bytes(model: Any, trees: Any, collator: Any) -> int:
     """What the vectors of a data set come to, a little less where responses branch late."""
-    suffixes = [len(s) for tree in trees["suffixes"] for s in tree]
-    count = len(suffixes)
-    if per_token(model):
-        copies = [1 if layout == "shared_prefix" else len(tree) for tree in trees["suffixes"]]
-        count = sum(suffixes) + sum(n * len(p) for n, p in zip(copies, trees["prefix"], strict=True))
+    tokens = per_token(model)
+    count = sum(collator.computed([tree]) if tokens else len(tree["suffixes"]) for tree in trees)
     width = model.config.get_text_config().hidden_size
     return count * width * next(iter(layers_of(model)[0].parameters())).element_size()
 
@@ -208,12 +221,13 @@ def per_comparison(batch: Mapping[str, Any], tokens: bool) -> list[int]:
     return [end - start for start, end in pairwise([0, *ends])]
 
 
-def load(place: Path) -> Features:
-    """The vectors as a memory map."""
+def load(place: Path, trees: Any) -> Features:
+    """The vectors of a numbered data set as a memory map."""
     about = json.loads(place.with_suffix(".json").read_text(encoding="utf-8"))
     rows, width = about["shape"]
     flat = torch.from_file(str(place.with_suffix(".bin")), False, rows * width, dtype=getattr(torch, about["dtype"]))
-    return Features(flat.view(rows, width), about["offsets"], about["per_token"])
+    places = {index: n for n, index in enumerate(trees["index"])}
+    return Features(flat.view(rows, width), about["offsets"], about["per_token"], places)
 
 
 def batches_of(trees: Any, collate: Callable[[list[Any]], dict[str, Any]], budget: int) -> Iterator[dict[str, Any]]:

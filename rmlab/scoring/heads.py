@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutputWithPooling, SequenceClassifierOutput
 
-from rmlab.scoring.flat import flat_rows, no_cache, padded_attention
+from rmlab.scoring.flat import flat_rows, no_cache, replaced
 from rmlab.scoring.plan import Plan
 
 
@@ -94,7 +94,6 @@ def forward_decoder(
     if plan is not None or features is not None:
         rows = flat_rows(self, input_ids, position_ids, plan, read, features)
         return SequenceClassifierOutput(logits=self.score(rows))
-    padded_attention(self)
     if past_key_values is not None:
         kwargs["past_key_values"] = past_key_values
     if labels is not None:
@@ -125,7 +124,6 @@ def forward_encoder(
 ) -> Any:
     """`forward` of an encoder: its own; for a flat row its own head on each response's first token (or mean)."""
     if plan is None and features is None:
-        padded_attention(self)
         return type(self).forward(self, *args, **kwargs)
     rows = flat_rows(self, kwargs.get("input_ids"), kwargs.get("position_ids"), plan, read, features)
     return head_of_encoder(self, rows)
@@ -137,11 +135,8 @@ def head_of_encoder(self: Any, rows: Tensor) -> Any:
     pooler = getattr(base, "pooler", None)
     pooled = None if pooler is None else pooler(hidden)
     output = BaseModelOutputWithPooling(last_hidden_state=hidden, pooler_output=pooled)
-    base.forward = lambda *args, **kwargs: output
-    try:
+    with replaced(base, "forward", lambda *args, **kwargs: output):
         return type(self).forward(self, inputs_embeds=hidden)
-    finally:
-        del base.forward
 
 
 def takes_positions(base: nn.Module) -> bool:

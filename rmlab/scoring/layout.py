@@ -55,6 +55,8 @@ def why_padded(model: Any, base: Any) -> str | None:
         return "prompt tuning puts virtual tokens before every row"
     if not getattr(text, "is_causal", True) or getattr(text, "use_bidirectional_attention", False):
         return f"this {kind} is a decoder that looks both ways"
+    if any(p > 0 for name, p in dropouts(model) if "layerdrop" in name):
+        return "LayerDrop leaves layers out at random"
     try:
         layers_of(base)
     except Refused as refused:
@@ -71,19 +73,19 @@ def why_packed(model: Any, base: Any) -> str | None:
 
 
 def dropouts(model: nn.Module) -> list[tuple[str, float]]:
-    """Every dropout probability of a model: modules, and numbers in modules for functional dropout."""
+    """Every dropout probability of a model: modules, and numbers in modules for functional dropout and router noise."""
     found = []
     for name, module in model.named_modules():
         if isinstance(module, nn.modules.dropout._DropoutNd):
             found.append((name, float(module.p)))
         for key, value in vars(module).items():
-            if "drop" in key and isinstance(value, float) and not isinstance(value, bool):
+            if ("drop" in key or "jitter" in key) and isinstance(value, float) and not isinstance(value, bool):
                 found.append((f"{name}.{key}", value))
     return found
 
 
-def padded_batch(batch: Mapping[str, Any], pad_token_id: int, responses: int | None = None) -> dict[str, Any]:
-    """The same batch padded, each response's tokens gathered from the flat row; only the first `responses` if given."""
+def padded_batch(batch: Mapping[str, Any], pad_token_id: int, responses: list[int] | None = None) -> dict[str, Any]:
+    """The same batch padded, each response's tokens gathered from the flat row; only these `responses` if given."""
     index = batch["plan"].index(responses).to(batch["input_ids"].device)
     here = index >= 0
     input_ids = torch.where(here, batch["input_ids"][0][index.clamp(min=0)], pad_token_id)
@@ -118,17 +120,30 @@ def prove(model: nn.Module, batch: Mapping[str, Any], pad_token_id: int) -> tupl
 
 def largest_difference(model: nn.Module, batch: Mapping[str, Any], pad_token_id: int) -> float:
     """Of flat rewards from padded ones, as a share of the largest reward (or of 1). Raises Refused."""
-    # As many responses as fit padded into the memory of the flat row, but two in any case.
-    sizes = [n * longest for n, longest in enumerate(accumulate(batch["plan"].lengths, max), start=1)]
-    count = max(2, sum(size <= batch["plan"].tokens for size in sizes))
-    padded = score(model, padded_batch(batch, pad_token_id, count))
+    chosen = to_compare(batch)
+    padded = score(model, padded_batch(batch, pad_token_id, chosen))
     try:
-        flat = score(model, batch)[:count]
+        flat = score(model, batch)[chosen]
     except Refused:
         raise
     except Exception as error:  # whatever it is, the padded layout has just worked
         raise Refused(f"{error}".splitlines()[0] if str(error) else type(error).__name__) from error
     return (flat - padded).abs().max().item() / max(1.0, padded.abs().max().item())
+
+
+def to_compare(batch: Mapping[str, Any]) -> list[int]:
+    """As many responses as fit padded into the memory of the flat row, but two in any case.
+
+    The comparison with the longest response comes first, and in it the response that most others lie before: that is
+    where a window, a position or a branch would show.
+    """
+    lengths, prompts = batch["plan"].lengths, batch["prompt"].tolist()
+    longest: dict[int, int] = {}
+    for prompt, length in zip(prompts, lengths, strict=True):
+        longest[prompt] = max(longest.get(prompt, 0), length)
+    order = sorted(range(len(lengths)), key=lambda r: (-longest[prompts[r]], prompts[r], -r))
+    sizes = [n * width for n, width in enumerate(accumulate((lengths[r] for r in order), max), start=1)]
+    return order[: max(2, sum(size <= batch["plan"].tokens for size in sizes))]
 
 
 @contextlib.contextmanager
@@ -147,17 +162,16 @@ def full_precision(model: nn.Module, device: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def informative_head(model: nn.Module) -> Iterator[None]:
-    """Random weights for a head that starts at zero: under it any two rewards are equal."""
+    """Random weights for the head, that make rewards of about 1: under small ones any two rewards are nearly equal."""
     heads = [m.weight for m in model.modules() if isinstance(m, nn.Linear) and m.out_features == 1]
-    zero = [weight for weight in heads if weight.numel() and not bool(weight.any())]
-    for weight in zero:
-        noise = torch.randn(weight.shape, generator=torch.Generator().manual_seed(0)) / weight.shape[1] ** 0.5
-        weight.copy_(noise)
+    whole = {weight: weight.clone() for weight in heads if weight.ndim == 2 and not hasattr(weight, "device_mesh")}
+    for weight in whole:
+        weight.copy_(torch.randn(weight.shape, generator=torch.Generator().manual_seed(0)) / weight.shape[1] ** 0.5)
     try:
         yield
     finally:
-        for weight in zero:
-            weight.zero_()
+        for weight, before in whole.items():
+            weight.copy_(before)
 
 
 def tokens_saved(batch: Mapping[str, Any]) -> str:

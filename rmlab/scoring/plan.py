@@ -51,6 +51,11 @@ class Plan:
         starts = [chain.start for chain in self.chains if not chain.ancestors]
         return list(zip(starts, [*starts[1:], self.tokens], strict=True))
 
+    @cached_property
+    def shares(self) -> bool:
+        """Whether there are tokens that several responses see."""
+        return any(chain.ancestors for chain in self.chains)
+
     @property
     def tokens(self) -> int:
         return self.chains[-1].end
@@ -72,9 +77,10 @@ class Plan:
         """(R,) the place of every response's first token, where encoders are read."""
         return torch.tensor([self.chains[c].path[0][0] for c in self.responses])
 
-    def index(self, count: int | None = None) -> Tensor:
-        """(R, L) the place of every token of the first `count` responses (all), right-padded with -1."""
-        rows = [torch.cat([torch.arange(a, b) for a, b in self.chains[c].path]) for c in self.responses[:count]]
+    def index(self, responses: Sequence[int] | None = None) -> Tensor:
+        """(R, L) the place of every token of these responses (of all), right-padded with -1."""
+        ends = self.responses if responses is None else [self.responses[r] for r in responses]
+        rows = [torch.cat([torch.arange(a, b) for a, b in self.chains[c].path]) for c in ends]
         return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=-1)
 
     # ---- what attention needs; made once per batch, used by every layer ----
