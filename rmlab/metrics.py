@@ -22,7 +22,8 @@ def evaluate(items: Sequence[Item], subsets: bool = True) -> dict[str, Any]:
     lengths = np.concatenate([item["lengths"] for item in items])
     metrics: dict[str, Any] = {
         **preference_metrics(better - worse, probability),
-        **reward_metrics(better, worse, rewards, lengths),
+        **gap_metrics(better, worse, probability),
+        **reward_metrics(rewards, lengths),
         "comparisons": len(items),
         "preferences": len(probability),
         "label_ties": int((probability == 0.5).sum()),
@@ -80,23 +81,33 @@ def calibration_error(confidence: np.ndarray, outcome: np.ndarray) -> float:
     return float(np.abs(error).sum() / len(confidence))
 
 
-def reward_metrics(better: np.ndarray, worse: np.ndarray, rewards: np.ndarray, lengths: np.ndarray) -> dict[str, float]:
-    """Level and spread of the rewards, over preferences (chosen, rejected, gap) and over responses (reward).
+def gap_metrics(better: np.ndarray, worse: np.ndarray, probability: np.ndarray) -> dict[str, float]:
+    """Mean and spread over decided preferences: of a tie neither response is chosen. Likelier sides are chosen."""
+    decided = probability != 0.5
+    chosen = np.where(probability > 0.5, better, worse)[decided]
+    rejected = np.where(probability > 0.5, worse, better)[decided]
+    if not decided.any():
+        return {}
+    return {
+        "chosen_mean": float(chosen.mean()),
+        "chosen_std": float(chosen.std()),
+        "rejected_mean": float(rejected.mean()),
+        "rejected_std": float(rejected.std()),
+        "gap_mean": float((chosen - rejected).mean()),
+        "gap_std": float((chosen - rejected).std()),
+    }
+
+
+def reward_metrics(rewards: np.ndarray, lengths: np.ndarray) -> dict[str, float]:
+    """Level and spread of the rewards of all responses.
 
     length_correlation: Spearman's, of reward with the response's tokens; left out where either is constant.
     """
-    gap = better - worse
     metrics = {
         "reward_mean": float(rewards.mean()),
         "reward_std": float(rewards.std()),
         "reward_min": float(rewards.min()),
         "reward_max": float(rewards.max()),
-        "chosen_mean": float(better.mean()),
-        "chosen_std": float(better.std()),
-        "rejected_mean": float(worse.mean()),
-        "rejected_std": float(worse.std()),
-        "gap_mean": float(gap.mean()),
-        "gap_std": float(gap.std()),
     }
     if np.ptp(rewards) > 0 and np.ptp(lengths) > 0:
         from scipy.stats import spearmanr

@@ -21,7 +21,7 @@ from rmlab.data.sets import merged_by_prompt, without_overlap
 from rmlab.embedding import embedding_gradients_in_place
 from rmlab.items import as_arrays, items_with_rewards, loss_terms, set_loss, to_preferences, weights
 from rmlab.losses import build_loss
-from rmlab.messages import UserError
+from rmlab.messages import UserError, say
 from rmlab.metrics import evaluate, flatten
 from rmlab.reward_config import RewardConfig
 from rmlab.scoring import base_of, frozen, is_decoder
@@ -147,7 +147,12 @@ class RewardTrainer(Trainer):
             trees = tokenize(dataset, tokenizer, self.options, name, cache, args.dataset_num_proc)
         if args.group_by_prompt and isinstance(trees, IterableDataset):
             raise UserError(f"{name}: group_by_prompt needs all rows at once; a stream does not have them")
-        return merged_by_prompt(trees) if args.group_by_prompt else trees
+        if not args.group_by_prompt:
+            return trees
+        merged = merged_by_prompt(trees)
+        if len(merged) < len(trees):
+            say(f"{name}: {len(trees):,} comparisons share prompts and become {len(merged):,}; batches count those")
+        return merged
 
     def _tokenize_eval(self, dataset: Any, train: Any, tokenizer: Any, args: RewardConfig) -> Any:
         """Token trees of an evaluation set or of a dict of them, each without training prompts."""

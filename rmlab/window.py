@@ -22,6 +22,7 @@ class TrainingWindow:
     def add(self, preferences: Preferences, terms: list[Tensor]) -> None:
         """One micro-batch; `terms` are its shares of each loss term's mean over the step."""
         gap, rewards = preferences.gap, preferences.rewards
+        better, worse = rewards[preferences.better], rewards[preferences.worse]
         decided = preferences.probability != 0.5
         side = torch.where(preferences.probability > 0.5, gap, -gap)
         tied = decided & (side.abs() <= TIE)
@@ -29,10 +30,8 @@ class TrainingWindow:
             decided.sum(),
             (decided & (side > TIE)).sum() + 0.5 * tied.sum(),
             tied.sum(),
-            torch.ones_like(gap).sum(),
-            gap.sum(),
-            rewards[preferences.better].sum(),
-            rewards[preferences.worse].sum(),
+            (decided * torch.where(preferences.probability > 0.5, better, worse)).sum(),
+            (decided * torch.where(preferences.probability > 0.5, worse, better)).sum(),
             torch.ones_like(rewards).sum(),
             rewards.sum(),
             rewards.square().sum(),
@@ -48,16 +47,13 @@ class TrainingWindow:
             return {}
         sums, steps = accelerator.reduce(self.sums, "sum").tolist(), self.steps
         self.sums, self.steps = None, 0
-        decided, right, tied, pairs, gap, better, worse, responses, total, squares, *terms = sums
+        decided, right, tied, chosen, rejected, responses, total, squares, *terms = sums
         mean = total / responses
-        metrics = {"accuracy": right / decided, "ties": tied / decided} if decided else {}
-        metrics |= {
-            "gap_mean": gap / pairs,
-            "chosen_mean": better / pairs,
-            "rejected_mean": worse / pairs,
-            "reward_mean": mean,
-            "reward_std": math.sqrt(max(squares / responses - mean**2, 0.0)),
-        }
+        metrics = {}
+        if decided:
+            metrics = {"accuracy": right / decided, "ties": tied / decided, "gap_mean": (chosen - rejected) / decided}
+            metrics |= {"chosen_mean": chosen / decided, "rejected_mean": rejected / decided}
+        metrics |= {"reward_mean": mean, "reward_std": math.sqrt(max(squares / responses - mean**2, 0.0))}
         if len(self.terms) > 1:  # of one term it is the loss itself
             named = zip(self.terms, terms, strict=True)
             metrics |= {f"loss_{term.name}": value / steps / accelerator.num_processes for term, value in named}

@@ -513,6 +513,7 @@ def test_rows_of_one_prompt_become_one_comparison_with_the_same_loss(tokenizer, 
     options = {"train_sampling_strategy": "sequential", "per_device_train_batch_size": 4}
     apart = trainer_for(make_model(), tokenizer, tmp_path, rows, **options)
     merged = trainer_for(make_model(), tokenizer, tmp_path, rows, group_by_prompt=True, **options)
+    assert "train: 4 comparisons share prompts and become 2; batches count those" in capsys.readouterr().out
     assert [len(tree["suffixes"]) for tree in merged.train_dataset] == [4, 2]
     assert merged.train_dataset[0]["better"] == [0, 0, 3]
     assert merged.train_dataset[0]["worse"] == [1, 2, 1]
