@@ -166,7 +166,8 @@ def compute(model: Any, trees: Any, place: Path, collator: Any, autocast: Any) -
             say(f"frozen layers: computed anew every time, because {wrong}")
             return False
         with autocast():
-            write(place, model, batches_of(trees, collator.batch, 16384), device, len(trees))
+            budget = 2048 if device.type == "cpu" else 16384  # caches are small there, and fresh memory is slow
+            write(place, model, batches_of(trees, collator.batch, budget), device, len(trees))
     finally:
         model.train(training)
     what = "tokens" if per_token(model) else "responses"
