@@ -132,7 +132,7 @@ class RewardTrainer(Trainer):
         models.tag(self.model, self._tag_names)
 
     def train(self, *arguments: Any, **options: Any) -> Any:
-        """Trainer's."""
+        """Trainer's, with embedding gradients summed in place where a step has several micro-batches."""
         several = self.args.tokens_per_batch is not None or self.args.gradient_accumulation_steps > 1
         alone = self.accelerator.distributed_type == DistributedType.NO and not self.args.torch_compile
         in_place = embedding_gradients_in_place(base_of(self.model)) if several and alone else contextlib.nullcontext()

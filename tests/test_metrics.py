@@ -1,11 +1,15 @@
 """Metrics against their definitions, computed here by hand or by loops."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
+from rmlab.losses import Preferences
 from rmlab.metrics import calibration_error, evaluate, preference_metrics
+from rmlab.window import TrainingWindow
 
 
 def item(rewards, better, worse, probability=None, subset="", gold=(), lengths=None):
@@ -112,3 +116,24 @@ def test_ties_are_calibrated():
 
 def test_gold_rewards_of_ties_alone_give_no_bayes_accuracy():
     assert "bayes_accuracy" not in evaluate([item([0.0, 1.0], [0], [1], [0.5], gold=[1.0, 2.0])])
+
+
+def test_gaps_are_of_decided_preferences_and_their_likelier_side():
+    """A tie, whose order means nothing, and a preference that the votes turn; the same in training windows."""
+    rewards, better, worse, probability = [1.0, 3.0, 7.0], [0, 1, 2], [1, 2, 0], [0.5, 0.2, 0.9]
+    chosen, rejected = [7.0, 7.0], [3.0, 1.0]  # of the second and third preference
+    expected = {"chosen_mean": 7.0, "rejected_mean": 2.0, "gap_mean": 5.0, "accuracy": 1.0}
+    metrics = evaluate([item(rewards, better, worse, probability)])
+    assert {k: metrics[k] for k in expected} == pytest.approx(expected)
+    assert metrics["gap_std"] == pytest.approx(np.std(np.subtract(chosen, rejected)))
+    assert "gap_mean" not in evaluate([item([0.0, 1.0], [0], [1], [0.5])])
+
+    window = TrainingWindow([])
+    accelerator = SimpleNamespace(reduce=lambda sums, how: sums, num_processes=1)
+    for a, b in ((0, 2), (2, 3)):  # a micro-batch with the tie, one without
+        columns = [torch.tensor(x) for x in (rewards, better[a:b], worse[a:b], [1.0] * (b - a), probability[a:b])]
+        window.add(Preferences(*columns, torch.zeros(3, dtype=torch.long)), [])
+    read = window.read(accelerator)
+    assert {k: read[k] for k in expected} == pytest.approx(expected)
+    window.add(Preferences(*(torch.tensor(x) for x in ([0.0, 1.0], [0], [1], [0.0], [0.5], [0, 0]))), [])
+    assert window.read(accelerator).keys() == {"reward_mean", "reward_std"}
