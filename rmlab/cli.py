@@ -10,8 +10,10 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from rmlab.config import CONF, register, to_dict
+from rmlab.config import CONF, register
 from rmlab.messages import UserError, did_you_mean
+from rmlab.rundir import BusyError, describe, read_error, write_error
+from rmlab.sweep import settings_of, watch_launches
 
 register()
 
@@ -19,17 +21,31 @@ register()
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")
 def task(config: DictConfig) -> float | None:
     """One run. Returns the objective of sweepers: accuracy on the first evaluation set."""
+    out = Path(HydraConfig.get().runtime.output_dir)
+    sweeping = HydraConfig.get().mode == RunMode.MULTIRUN
     try:
-        settings, out = to_dict(config), Path(HydraConfig.get().runtime.output_dir)
+        settings = settings_of(config)
         from rmlab.runner import run
 
         return run(settings, out)["objective"]
-    except UserError as error:
-        logging.getLogger("rmlab").error("%s", error)
-        if HydraConfig.get().mode == RunMode.MULTIRUN:
+    except Exception as error:
+        if sweeping:
+            raise for_the_sweep(error, out) from None
+        if not isinstance(error, UserError):
             raise
+        logging.getLogger("rmlab").error("%s", error)
         print(f"rmlab: error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
+
+
+def for_the_sweep(error: Exception, out: Path) -> Exception:
+    """What a failed run of a sweep raises: a line that any launcher can carry between processes."""
+    if isinstance(error, BusyError):
+        return error
+    logging.getLogger("rmlab").error("the run failed", exc_info=error)
+    if not read_error(out):  # run() writes it, but not of a config that does not resolve
+        write_error(error, out)
+    return RuntimeError(describe(error))
 
 
 # Nodes whose keys are options of others (TrainingArguments, a loss term, a peft config, a model config): rmlab checks
@@ -45,7 +61,10 @@ def main() -> None:
     sys.argv[1:] = [
         f"++{a}" if a.partition("=")[0].startswith(tuple(f"{n}." for n in OPEN)) else a for a in sys.argv[1:]
     ]
+    failed = watch_launches()
     task()
+    if failed:
+        raise SystemExit(1)
 
 
 def check_groups(arguments: list[str]) -> None:

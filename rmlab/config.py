@@ -19,8 +19,9 @@ HERE = Path(__file__).parent
 # In a wheel conf/ lies inside the package, in a checkout (and an editable install) beside it.
 CONF = HERE / "conf" if (HERE / "conf").is_dir() else HERE.parent / "conf"
 
-# Config nodes that say where and how a run is watched, not what it computes.
-PLACES = ("study", "run", "logger", "hydra")
+# Config nodes that say where a run is kept and how it is watched and reported, not what it computes. `plugins` only
+# make names known; a changed plugin file is noticed by its hash.
+PLACES = ("study", "question", "report", "plugins", "run", "logger", "hydra")
 
 # Fields of RewardConfig that the runner sets from elsewhere in the config.
 SET_ELSEWHERE = {
@@ -57,6 +58,13 @@ class Run:
     cache_dir: str | None = MISSING
     feature_cache_gb: float = MISSING
     num_proc: int | None = MISSING
+    threads: int | None = MISSING
+
+
+@dataclass
+class Report:
+    baseline: str | None = MISSING
+    tune: list[str] = MISSING
 
 
 @dataclass
@@ -110,6 +118,7 @@ class Scoring:
 @dataclass
 class Config:
     study: str = MISSING
+    question: str | None = MISSING
     seed: int = MISSING
     plugins: list[str] = MISSING
     run: Run = MISSING
@@ -120,6 +129,7 @@ class Config:
     scoring: Scoring = MISSING
     logger: dict[str, Any] = MISSING
     trainer: dict[str, Any] = MISSING
+    report: Report = MISSING
 
 
 def register() -> None:
@@ -129,7 +139,7 @@ def register() -> None:
 
 
 def run_id(config: DictConfig) -> str:
-    """8 hex digits of sha256 over the resolved config without the places (study, run, logger, hydra).
+    """8 hex digits of sha256 over the resolved config without the `PLACES` (study, run, logger, ...).
 
     0 and 0.0 are the same value; the order of mixed sources is not, for it orders the rows.
     """
@@ -139,9 +149,18 @@ def run_id(config: DictConfig) -> str:
     whole = OmegaConf.create({**{k: v for k, v in content.items() if k != "hydra"}, "run": run})
     resolved = OmegaConf.to_container(whole, resolve=True)
     assert isinstance(resolved, dict)
-    kept = {k: canonical(v) for k, v in resolved.items() if k not in PLACES}
-    kept["sources"] = list(kept.get("data", {}).get("train", []))
+    return content_id({str(k): v for k, v in resolved.items()})
+
+
+def content_id(config: Mapping[str, Any]) -> str:
+    """The id of a resolved config."""
+    kept = {**computed(config), "sources": list(config.get("data", {}).get("train", []))}
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def computed(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a resolved config that says what is computed: without `PLACES`."""
+    return {k: canonical(v) for k, v in config.items() if k not in PLACES}
 
 
 def canonical(value: Any) -> Any:
@@ -183,6 +202,7 @@ def validate(config: Mapping[str, Any]) -> None:
     for node, key, least in (
         ("model", "train_layers", 0),
         ("run", "feature_cache_gb", 0),
+        ("run", "threads", 1),
         ("trainer", "tokens_per_batch", 1),
     ):
         value = config[node].get(key)

@@ -1,5 +1,6 @@
 """What made the numbers of a run: code, packages, hardware. Written beside them, and compared when one is skipped."""
 
+import functools
 import hashlib
 import importlib.util
 import os
@@ -44,14 +45,20 @@ def fingerprints(config: Mapping[str, Any]) -> dict[str, str]:
     places += [Path(s.origin) for s in sources if s is not None and s.origin]
     hashes = {}
     for place in places:
-        files = [f for f in sorted(place.rglob("*")) if f.is_file()] if place.is_dir() else [place]
+        files = sorted(place.rglob("*")) if place.is_dir() else [place]
         whole = hashlib.sha256()
         for file in files:
             if file.is_file():
-                with file.open("rb") as stream:
-                    whole.update(hashlib.file_digest(stream, "sha256").digest())
+                whole.update(file_hash(file, file.stat().st_size, file.stat().st_mtime_ns))
         hashes[str(place)] = whole.hexdigest()[:16]  # by path: two sources may have files of one name
     return hashes
+
+
+@functools.cache
+def file_hash(file: Path, size: int, modified: int) -> bytes:
+    """Of the content; read once per process while size and time of change stay, as many runs share their data."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").digest()
 
 
 def git_state() -> dict[str, str | None]:

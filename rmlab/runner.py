@@ -2,7 +2,6 @@
 
 import contextlib
 import gc
-import json
 import os
 import shutil
 import sys
@@ -11,28 +10,48 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from rmlab.config import check_config_keys, validate
+from rmlab.config import check_config_keys, computed, validate
 from rmlab.data.prepare import Options
-from rmlab.data.sets import build_sets, load_rows
-from rmlab.environment import describe_environment, fingerprints, software
+from rmlab.data.sets import Rows, build_sets, load_rows
+from rmlab.environment import describe_environment, fingerprints
 from rmlab.messages import UserError, say
 from rmlab.registry import import_plugins
+from rmlab.rundir import (
+    BusyError,
+    locked,
+    read_json,
+    skip,
+    with_objective,
+    write_config,
+    write_error,
+    write_json,
+)
 
 
 def run(config: Mapping[str, Any], out: Path) -> dict[str, Any]:
     """Train and evaluate the run of a resolved config in directory `out`; returns its metrics and `objective`.
 
     A finished run (metrics.json is there) is skipped; a killed one resumes from its last whole checkpoint. Raises
-    UserError before a model is loaded, for a bad config, file or row.
+    UserError before a model is loaded, for a bad config, file or row, and BusyError where another process trains
+    this run. What was raised also stands in `out`/error.txt, if there is such a directory.
     """
     out = Path(os.path.relpath(out))  # what is printed can be typed
+    try:
+        return check_and_run(config, out)
+    except BusyError:
+        raise
+    except Exception as error:
+        if out.is_dir():
+            write_error(error, out)
+        raise
+
+
+def check_and_run(config: Mapping[str, Any], out: Path) -> dict[str, Any]:
     import_plugins(config["plugins"])
     validate(config)
     inputs = fingerprints(config)
     if (out / "metrics.json").exists() and not config["run"]["redo"]:
-        return skip(out, inputs)
+        return finished(config, out, inputs)
     options = data_options(config["data"])
     # From fast to slow: files are read in less time than torch is imported for the loss, generators take more.
     generated = any(spec.get("source") != "load" for spec in config["data"]["train"].values())
@@ -43,14 +62,25 @@ def run(config: Mapping[str, Any], out: Path) -> dict[str, Any]:
     check_config_keys(config["model"]["config"])
 
     from rmlab import adapters
-    from rmlab import model as models
 
     args, peft_config = reward_config(config, out), adapters.build_peft(config["peft"])
-    out.mkdir(parents=True, exist_ok=True)
+    with locked(out), threads(config["run"].get("threads")):
+        if (out / "metrics.json").exists() and not config["run"]["redo"]:  # another process was faster
+            return finished(config, out, inputs)
+        return train_here(config, out, inputs, rows, args, peft_config)
+
+
+def train_here(
+    config: Mapping[str, Any], out: Path, inputs: dict[str, str], rows: Rows, args: Any, peft_config: Any
+) -> dict[str, Any]:
+    """The run itself, in a directory that is ours alone."""
+    from rmlab import model as models
+
     start_afresh_if_needed(out, inputs)
-    (out / "config.yaml").write_text(yaml.safe_dump(dict(config), sort_keys=False), encoding="utf-8")
+    (out / "error.txt").unlink(missing_ok=True)
+    write_config(config, out)
     data = {f"{part}/{name}": getattr(d, "_fingerprint", None) for part in rows for name, d in rows[part].items()}
-    environment = {**describe_environment(), "inputs": inputs, "data": data}
+    environment = {**describe_environment(), "inputs": inputs, "data": data, "config": computed(config)}
     write_json(out / "environment.json", environment)
     say(f"run {out}")
     started = time.time()
@@ -59,6 +89,7 @@ def run(config: Mapping[str, Any], out: Path) -> dict[str, Any]:
         raise UserError("the tokenizer has no pad token; set model.pad_token, for example model.pad_token='<|pad|>'")
     cache = config["run"]["cache_dir"]
     cache = None if cache is None else Path(cache).expanduser()
+    options = data_options(config["data"])
     train, sets = build_sets(rows, config["data"], tokenizer, options, cache, config["run"]["num_proc"])
     warn_about_margin(config["loss"], train)
     try:
@@ -72,6 +103,29 @@ def run(config: Mapping[str, Any], out: Path) -> dict[str, Any]:
     write_json(out / "metrics.json", metrics)  # last, atomically: its presence means done
     print_table(metrics, out, time.time() - started)
     return with_objective(metrics)
+
+
+def finished(config: Mapping[str, Any], out: Path, inputs: Mapping[str, str]) -> dict[str, Any]:
+    """Skip a finished run; a W&B sweep agent, which counts on a W&B run, gets one with its results."""
+    metrics = skip(out, inputs)
+    if os.environ.get("WANDB_SWEEP_ID"):
+        with logger(config, out) as tracker:
+            if tracker is not None:
+                log_table(tracker, metrics)
+    return metrics
+
+
+@contextlib.contextmanager
+def threads(number: int | None) -> Iterator[None]:
+    """CPU threads of torch for one run: rounding, and so the numbers, depend on how work is shared out."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(number or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def train_and_evaluate(
@@ -102,6 +156,7 @@ def train_and_evaluate(
     )
     train_or_resume(trainer, last_whole_checkpoint(out / "checkpoints"))
     metrics: dict[str, Any] = {"eval": {}, "train": last_train_logs(trainer)}
+    curves = history(trainer)  # as it is now: the last evaluation is not a point of the curve
     if sets:
         trainer.evaluate()
     for name in sets:
@@ -110,6 +165,7 @@ def train_and_evaluate(
         if trainer.is_world_process_zero():
             write_scores(items, out / "scores" / f"{name}.parquet")
     if trainer.is_world_process_zero():
+        write_json(out / "history.json", curves)
         adapters.export(trainer.accelerator.unwrap_model(trainer.model), tokenizer, out / "model")
     return metrics
 
@@ -177,6 +233,13 @@ def last_train_logs(trainer: Any) -> dict[str, Any]:
     return {**kept, "steps": trainer.state.global_step, "epochs": trainer.state.epoch}
 
 
+def history(trainer: Any) -> list[dict[str, Any]]:
+    """history.json: what was logged at each step of training, without timings."""
+    timings = ("runtime", "per_second", "flos")
+    entries = [{k: v for k, v in e.items() if not any(t in k for t in timings)} for e in trainer.state.log_history]
+    return [entry for entry in entries if entry.keys() - {"step", "epoch", "train_loss"}]
+
+
 def write_scores(items: list[dict[str, Any]], path: Path) -> None:
     """scores/SET.parquet: one row per response; a second file, SET.preferences.parquet, has one row per preference."""
     import pandas as pd
@@ -204,22 +267,6 @@ def write_scores(items: list[dict[str, Any]], path: Path) -> None:
     ]
     pd.DataFrame(responses).astype({"reward": "float32", "gold": "float64"}).to_parquet(path, index=False)
     pd.DataFrame(preferences).to_parquet(path.with_suffix(".preferences.parquet"), index=False)
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    scratch = path.with_suffix(".tmp")
-    scratch.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    os.replace(scratch, path)
-
-
-def with_objective(metrics: dict[str, Any]) -> dict[str, Any]:
-    """`objective`: accuracy on the first evaluation set, what a Hydra sweeper maximises; None without one."""
-    first: Mapping[str, Any] = next(iter(metrics["eval"].values()), {})
-    return {**metrics, "objective": first.get("accuracy")}
 
 
 def print_table(metrics: Mapping[str, Any], out: Path, seconds: float) -> None:
@@ -251,23 +298,13 @@ def start_afresh_if_needed(out: Path, inputs: Mapping[str, Any]) -> None:
     """Remove what a run that is redone, or was begun on other data, left behind: its checkpoints would be resumed."""
     redo = (out / "metrics.json").exists()
     before = read_json(out / "environment.json").get("inputs", inputs)
-    if before != inputs:
+    other = before != {key: inputs.get(key) for key in before}
+    if other:
         say(f"{out} was begun on other data or plugins; it starts afresh")
-    if redo or before != inputs:
+    if redo or other:
         for left in ("checkpoints", "scores", "model", "adapter"):
             shutil.rmtree(out / left, ignore_errors=True)
         (out / "metrics.json").unlink(missing_ok=True)
-
-
-def skip(out: Path, inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """The metrics of a finished run; says so, and warns when other code, packages or data made them."""
-    metrics, before = read_json(out / "metrics.json"), read_json(out / "environment.json")
-    now = {**software(), "inputs": inputs}
-    say(f"skipped {out}: it is finished (run.redo=true trains it again)")
-    changed = [key for key in now if before.get(key) != now[key]]
-    if changed:
-        say(f"warning: {out} was made by other {' and '.join(changed)} than is here now; run.redo=true to redo it")
-    return with_objective(metrics)
 
 
 # ---- logging ----

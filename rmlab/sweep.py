@@ -1,0 +1,222 @@
+"""What stands between a Hydra sweeper and its launcher, whichever they are: nothing is run twice, nothing is lost.
+
+Every sweeper (basic, Optuna) hands its jobs to a launcher (serial, joblib, submitit, Ray) in one call, `launch`. Here
+that call first looks at the run directories: finished runs are not launched again. It then shows how the sweep comes
+along, waits for runs that another process trains, and says at the end which runs failed and why.
+"""
+
+import logging
+import threading
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn, JobStatus, setup_globals
+from hydra.plugins.launcher import Launcher
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from rmlab.config import to_dict
+from rmlab.environment import fingerprints
+from rmlab.messages import UserError
+from rmlab.rundir import (
+    BusyError,
+    changed_since,
+    describe,
+    is_locked,
+    read_error,
+    read_json,
+    state,
+    with_objective,
+    write_config,
+    write_error,
+)
+
+log = logging.getLogger("rmlab")
+INTENDED = {
+    "finished": "finished (skipped)",
+    "half-done": "half-done (resumed)",
+    "failed": "failed (tried again)",
+    "running": "run by another process",
+    "new": "new",
+}
+
+
+def tell(message: str) -> None:
+    """A line on the terminal, at once: Hydra's own log goes there too, so it is not logged."""
+    print(message, flush=True)
+
+
+def settings_of(config: DictConfig) -> dict[str, Any]:
+    """The resolved config of a job, with the options that were chosen of each group, for the names of arms."""
+    settings = to_dict(config)
+    choices = HydraConfig.get().runtime.choices
+    settings["run"]["choices"] = {str(k): v for k, v in choices.items() if not str(k).startswith("hydra")}
+    return settings
+
+
+def watch_launches() -> list[str]:
+    """Put a `Watched` around every launcher that Hydra makes from now on. The list returned fills with failed runs."""
+    failed: list[str] = []
+    make = Plugins.instantiate_launcher
+
+    def instantiate_launcher(self: Plugins, hydra_context: Any, task_function: Any, config: DictConfig) -> Launcher:
+        launcher = make(self, hydra_context, task_function, config)
+        return Watched(launcher, hydra_context.config_loader, config, failed)
+
+    Plugins.instantiate_launcher = instantiate_launcher  # type: ignore[method-assign]
+    return failed
+
+
+class Watched(Launcher):
+    """A launcher that launches through another one what is left to do."""
+
+    def __init__(self, inner: Launcher, loader: Any, config: DictConfig, failed: list[str]) -> None:
+        self.inner, self.loader, self.config, self.failed = inner, loader, config, failed
+        Path(config.hydra.sweep.dir).mkdir(parents=True, exist_ok=True)  # where sweepers keep a database
+        # The basic sweeper only asks whether a job failed, to stop; others (Optuna) must be told.
+        self.swallow = "BasicSweeper" in str(config.hydra.sweeper._target_)
+
+    def setup(self, **_: Any) -> None:
+        """The inner launcher is set up already."""
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        setup_globals()
+        jobs = [self.plan(list(overrides)) for overrides in job_overrides]
+        states = [state(out) for out, _ in jobs]
+        announce(self.config.study, states)
+        results: list[Any] = [None] * len(jobs)
+        for i, (out, config) in enumerate(jobs):
+            if states[i] == "finished" and not (config and config["run"]["redo"]):
+                results[i] = completed(with_objective(read_json(out / "metrics.json"))["objective"])
+        warn_of_changes([jobs[i] for i, result in enumerate(results) if result is not None])
+        todo = [i for i, result in enumerate(results) if result is None]
+        with Progress(self.config.study, [out for out, _ in jobs], [jobs[i][0] for i in todo]):
+            while todo:
+                returned = self.launch_inner([job_overrides[i] for i in todo], initial_job_idx)
+                for i, result in zip(todo, returned, strict=True):
+                    results[i] = result
+                todo = [i for i in todo if isinstance(results[i]._return_value, BusyError)]
+                if todo:
+                    wait_for([jobs[i][0] for i in todo])
+        self.summarise(jobs, results)
+        return [completed(None) if self.swallow and r.status == JobStatus.FAILED else r for r in results]
+
+    def plan(self, overrides: list[str]) -> tuple[Path, dict[str, Any] | None]:
+        """(run directory, config) of a job. The config is written there, so that a run that never starts is seen.
+
+        None for a config that does not resolve: the job itself will say why.
+        """
+        config = self.loader.load_sweep_config(self.config, overrides)
+        with open_dict(config):
+            config.hydra.job.id, config.hydra.job.num = "0", 0
+        HydraConfig.instance().set_config(config)
+        out = Path(config.hydra.sweep.dir) / config.hydra.sweep.subdir
+        task_config = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
+        try:
+            settings = settings_of(task_config)
+        except UserError:
+            return out, None
+        if state(out) == "new":
+            write_config(settings, out)
+        return out, settings
+
+    def launch_inner(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """A launcher that dies with a worker (killed for memory, a node gone) must not take the summary with it."""
+        try:
+            return self.inner.launch(job_overrides, initial_job_idx)
+        except Exception as error:
+            log.exception("the launcher stopped")
+            return [JobReturn(status=JobStatus.FAILED, _return_value=error) for _ in job_overrides]
+
+    def summarise(self, jobs: Sequence[tuple[Path, Any]], results: Sequence[JobReturn]) -> None:
+        """Name every run that failed, with its error, which its error.txt tells in full."""
+        broken = [
+            (out, r._return_value) for (out, _), r in zip(jobs, results, strict=True) if r.status == JobStatus.FAILED
+        ]
+        for out, error in broken:
+            if state(out) != "finished" and not read_error(out):
+                write_error(error, out)  # it was killed before it could write by itself
+            tell(f"failed: {out}: {read_error(out) or describe(error)}")
+        if broken:
+            tell(f"{len(broken)} of {len(jobs)} runs failed; each has its traceback in error.txt. Run the same again.")
+        self.failed += [str(out) for out, _ in broken]
+
+
+def completed(value: Any) -> JobReturn:
+    return JobReturn(status=JobStatus.COMPLETED, _return_value=value)
+
+
+def announce(study: str, states: Sequence[str]) -> None:
+    """One line: how many runs there are, of each kind."""
+    counts = Counter(states)
+    parts = [f"{counts[key]} {INTENDED[key]}" for key in INTENDED if counts[key]]
+    tell(f"sweep {study}: {len(states)} run{'s'[: len(states) != 1]}: {', '.join(parts)}")
+
+
+def warn_of_changes(jobs: Sequence[tuple[Path, Any]]) -> None:
+    """Finished runs that other code, packages or data made, in one line."""
+    changed = [(out, changed_since(out, fingerprints(config))) for out, config in jobs if config]
+    keys = sorted({key for _, found in changed for key in found})
+    if keys:
+        number = sum(bool(found) for _, found in changed)
+        tell(
+            f"warning: {number} finished runs were made by other {' and '.join(keys)} than is here now; "
+            "run.redo=true to redo them"
+        )
+
+
+def wait_for(outs: Sequence[Path]) -> None:
+    """Until no other process works in these directories."""
+    tell(f"waiting for another process, which trains {outs[0]}" + f" and {len(outs) - 1} more" * (len(outs) > 1))
+    while all(is_locked(out) for out in outs):
+        time.sleep(1)
+
+
+class Progress:
+    """Prints a line when runs end: how many are done, failed and left, and for how long. Reads the directories alone.
+
+    So it works wherever the runs are: in this process, in others, on nodes that share the file system.
+    """
+
+    def __init__(self, study: str, all_runs: Sequence[Path], todo: Sequence[Path]) -> None:
+        self.study, self.total, self.todo = study, len(all_runs), list(dict.fromkeys(todo))
+        self.before = {out: self.stamps(out) for out in self.todo}
+        self.started, self.ended, self.stop = time.time(), 0, threading.Event()
+        self.thread = threading.Thread(target=self.watch, daemon=True)
+
+    def __enter__(self) -> None:
+        if self.total > 1 and self.todo:
+            self.thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop.set()
+        if self.thread.is_alive():
+            self.thread.join()
+            self.look()
+
+    def watch(self) -> None:
+        while not self.stop.wait(1):
+            self.look()
+
+    def look(self) -> None:
+        now = {out: self.stamps(out) for out in self.todo}
+        done = sum(now[out][0] not in (None, self.before[out][0]) for out in self.todo)
+        failed = sum(now[out][1] not in (None, self.before[out][1]) for out in self.todo)
+        if done + failed == self.ended:
+            return
+        self.ended = done + failed
+        left = len(self.todo) - self.ended
+        seconds = (time.time() - self.started) / self.ended * left
+        skipped = self.total - len(self.todo)
+        line = f"sweep {self.study}: {skipped + done} of {self.total} runs done, {failed} failed, {left} left"
+        tell(line + f", about {seconds / 60:.0f} min to go" * (left > 0))
+
+    @staticmethod
+    def stamps(out: Path) -> list[int | None]:
+        """When metrics.json and error.txt were written; None for what is not there."""
+        files = (out / "metrics.json", out / "error.txt")
+        return [file.stat().st_mtime_ns if file.exists() else None for file in files]
