@@ -48,30 +48,44 @@ def sides(items: Iterable[Item], column: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def preference_metrics(gap: np.ndarray, probability: np.ndarray) -> dict[str, float]:
-    """Accuracy and calibration of reward gaps (P,) against the preferences' probabilities (P,).
+    """Means of `per_preference` over the preferences (P,) that count, and two measures of the whole.
 
-    accuracy: share of decided preferences (probability != 0.5) with gap > 0; a tie in the rewards, |gap| <= 1e-5,
-    counts half, as a coin would. For a probability below 0.5 the sign is turned.
     ties: share of decided preferences whose rewards tie.
-    nll: mean plain Bradley-Terry cross-entropy, -p log sigma(gap) - (1 - p) log sigma(-gap), over all preferences.
-    brier: mean (sigma(gap) - p)^2 over all preferences.
     ece: expected calibration error of the more likely side, 15 equal bins on confidence in [0.5, 1]; a tie in the
     rewards claims 0.5 and is right half the time.
     """
-    decided = probability != 0.5
-    side = np.sign(probability[decided] - 0.5) * gap[decided]
-    tied = np.abs(side) <= TIE
+    each, decided = per_preference(gap, probability), probability != 0.5
     metrics: dict[str, float] = {}
     if decided.any():
-        metrics["accuracy"] = float(np.where(tied, 0.5, side > 0).mean())
-        metrics["ties"] = float(tied.mean())
-    win = sigmoid(gap)
-    metrics["nll"] = float((probability * np.logaddexp(0, -gap) + (1 - probability) * np.logaddexp(0, gap)).mean())
-    metrics["brier"] = float(((win - probability) ** 2).mean())
-    confidence = np.maximum(win, 1 - win)
-    outcome = np.where(np.abs(gap) <= TIE, 0.5, np.where(gap > 0, probability, 1 - probability))
-    metrics["ece"] = calibration_error(confidence, outcome)
+        metrics["accuracy"] = float(each["accuracy"][decided].mean())
+        metrics["ties"] = float((np.abs(gap[decided]) <= TIE).mean())
+    metrics["nll"], metrics["brier"] = float(each["nll"].mean()), float(each["brier"].mean())
+    metrics["ece"] = calibration_error(*confidence_and_outcome(gap, probability))
     return metrics
+
+
+def per_preference(gap: np.ndarray, probability: np.ndarray) -> dict[str, np.ndarray]:
+    """What each preference contributes, for reward gaps and probabilities of one shape.
+
+    accuracy: 1 for a decided preference (probability != 0.5) with gap > 0, 0.5 where the rewards tie (|gap| <= 1e-5),
+    as a coin would; NaN for an undecided one. For a probability below 0.5 the sign is turned.
+    nll: plain Bradley-Terry cross-entropy, -p log sigma(gap) - (1 - p) log sigma(-gap).
+    brier: (sigma(gap) - p)^2.
+    """
+    side = np.sign(probability - 0.5) * gap
+    right = np.where(np.abs(side) <= TIE, 0.5, side > 0)
+    return {
+        "accuracy": np.where(probability != 0.5, right, np.nan),
+        "nll": probability * np.logaddexp(0, -gap) + (1 - probability) * np.logaddexp(0, gap),
+        "brier": (sigmoid(gap) - probability) ** 2,
+    }
+
+
+def confidence_and_outcome(gap: np.ndarray, probability: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(what the model claims of the side it prefers, in [0.5, 1]; how often that side was preferred)."""
+    win = sigmoid(gap)
+    outcome = np.where(np.abs(gap) <= TIE, 0.5, np.where(gap > 0, probability, 1 - probability))
+    return np.maximum(win, 1 - win), outcome
 
 
 def calibration_error(confidence: np.ndarray, outcome: np.ndarray) -> float:

@@ -1,0 +1,1 @@
+"""From run directories to tables and figures. Reads nothing but run directories, and no torch."""

@@ -1,0 +1,122 @@
+"""The `rmlab-report` command: from the run directories of a study to report/{table.md,.tex,.csv,index.html,figures}."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from rmlab.messages import UserError
+from rmlab.report.compare import compare
+from rmlab.report.figures import Figure, draw
+from rmlab.report.items import Items, load_items, set_names
+from rmlab.report.page import write_page
+from rmlab.report.study import Study, load_study
+from rmlab.report.tables import Tables, print_tables, readable, write_tables
+from rmlab.report.tune import tuned
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        "rmlab-report", description="Tables and figures of a study, from its run directories."
+    )
+    parser.add_argument("study", type=Path, help="a folder of runs: runs/STUDY")
+    parser.add_argument("--baseline", metavar="ARM", help="the arm that the others are compared with")
+    parser.add_argument(
+        "--tune",
+        metavar="KEY",
+        action="append",
+        help="a nuisance value, such as trainer.learning_rate: each arm at its best",
+    )
+    parser.add_argument("--out", type=Path, help="where to write; default: STUDY/report")
+    parser.add_argument("--no-figures", action="store_true", help="only tables")
+    parser.add_argument("--wandb", action="store_true", help="log the tables and figures to W&B, in the study's group")
+    options = parser.parse_args(arguments)
+    try:
+        report(options)
+    except UserError as error:
+        print(f"rmlab-report: error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+def report(options: argparse.Namespace) -> None:
+    study = load_study(options.study, options.baseline, options.tune)
+    folder = options.out or study.folder / "report"
+    folder.mkdir(parents=True, exist_ok=True)
+    title = study.question or f"Study {study.folder.name}"
+    items = {name: load_items(study, name) for name in set_names(study)}
+    grid = study
+    if study.tune:
+        study, items, chosen = tuned(study, items)
+        study.notes.extend(chosen)
+    rows = pd.concat([compare(name, items[name], list(study.arms), study.baseline) for name in items])
+    tables, facts = readable(rows, study.baseline), facts_of(study, items)
+    write_tables(rows, tables, title, facts, study.notes, folder)
+    print_tables(tables, title, facts, study.notes)
+    figures = [] if options.no_figures else draw(study, items, rows, folder / "figures", grid)
+    page = write_page(study, tables, figures, folder, facts, study.notes)
+    if options.wandb:
+        log_report(study, tables, figures, folder)
+    for file in (folder / "table.md", folder / "table.tex", folder / "table.csv", folder / "figures", page):
+        if file.exists():
+            print(file)
+
+
+def facts_of(study: Study, items: dict[str, Items]) -> list[str]:
+    """What a reader of the tables must know of how they were made."""
+    return [
+        f"Baseline: {study.baseline}. Evaluated on {'; '.join(size_of(name, i) for name, i in items.items())}.",
+        "mean ± sd: over seeds. difference: to the baseline, on the same prompts and seeds. Its interval holds what "
+        "other prompts and what other seeds would have given: prompts are resampled whole, the same for all runs "
+        "(10,000 times), and the spread between seeds that items do not explain enters as Student's t.",
+        "p: two-sided, from the same distribution, corrected over the arms of a table (Holm). detectable: the smallest "
+        "true difference that this study would have found four times in five.",
+        "McNemar p: exact, per seed, then twice their mean; with the number of prompts on which the arm was right more "
+        "often, and of those for the baseline, summed over seeds. It asks whether trained models differ, not whether "
+        "other seeds would.",
+        *(["One seed per arm: no interval knows what another seed would have given."] if one_seed(items) else []),
+    ]
+
+
+def size_of(name: str, items: Items) -> str:
+    undecided = int((items.probability == 0.5).sum())
+    return (
+        f"{name}: {len(items.prompt):,} preferences on {items.prompt.max() + 1:,} prompts"
+        + f", {undecided:,} undecided ones do not count for accuracy" * bool(undecided)
+        + f", {items.left_out:,} left out that not all runs scored" * bool(items.left_out)
+    )
+
+
+def one_seed(items: dict[str, Items]) -> bool:
+    return all(len(set(i.seed)) == 1 for i in items.values())
+
+
+def log_report(study: Study, tables: Tables, figures: Sequence[Figure], folder: Path) -> None:
+    """One W&B run of the study's group, the same one at every report: tables, figures and the page."""
+    import wandb
+
+    settings = study.finished[0].config.get("logger", {})
+    name = study.finished[0].config["study"]
+    with wandb.init(
+        project=settings.get("project", "rmlab"),
+        entity=settings.get("entity"),
+        group=name,
+        name=f"{study.folder.name} report",
+        id=f"{name}-report".replace("/", "-")[-64:],
+        resume="allow",
+        job_type="report",
+        mode=settings.get("mode", "offline"),
+        dir=str(folder),
+        settings=wandb.Settings(silent=True),
+    ) as tracker:
+        logged: dict[str, Any] = {f"table/{title}": wandb.Table(dataframe=frame) for title, frame in tables}
+        for figure in figures:
+            logged[f"figure/{figure.name}"] = wandb.Image(str(folder / "figures" / f"{figure.name}.png"))
+        logged["report"] = wandb.Html(str(folder / "index.html"))
+        tracker.log(logged)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,90 @@
+"""The items of an evaluation set, the same for all runs of a study: one per preference."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from rmlab.metrics import per_preference
+from rmlab.report.study import Run, Study
+
+IDENTITY = ["prompt", "id", "better", "worse", "copy"]
+METRICS = ("accuracy", "nll", "brier")  # common to all arms, whatever they were trained on
+
+
+@dataclass
+class Items:
+    """R runs, I preferences. gap, better, worse (R, I): rewards; the others (I,). length: of better and worse, (2, I).
+
+    left_out: preferences that some run did not have, because other rows were too long for its tokenizer, say.
+    """
+
+    runs: list[Run]
+    arm: np.ndarray  # (R,) str
+    seed: np.ndarray  # (R,) int
+    better: np.ndarray
+    worse: np.ndarray
+    length: np.ndarray
+    prompt: np.ndarray  # 0 .. G - 1
+    strength: np.ndarray
+    probability: np.ndarray
+    subset: np.ndarray
+    left_out: int = 0
+
+    @property
+    def gap(self) -> np.ndarray:
+        return self.better - self.worse
+
+    def values(self) -> np.ndarray:
+        """(R, M, I) of METRICS; NaN where a preference does not count."""
+        each = per_preference(self.gap, np.broadcast_to(self.probability, self.gap.shape))
+        return np.stack([each[metric] for metric in METRICS], axis=1)
+
+
+def set_names(study: Study) -> list[str]:
+    """Evaluation sets that at least two runs, or the only one, have in common."""
+    return list(dict.fromkeys(name for run in study.finished for name in run.metrics["eval"]))
+
+
+def load_items(study: Study, name: str) -> Items:
+    """Of one evaluation set, from scores/NAME.parquet of every finished run that has it."""
+    runs = [run for run in study.finished if (run.out / "scores" / f"{name}.parquet").exists()]
+    tables = [read_preferences(run, name) for run in runs]
+    common = tables[0][IDENTITY]
+    if not all(table[IDENTITY].equals(common) for table in tables[1:]):
+        for table in tables[1:]:
+            common = common.merge(table[IDENTITY])
+        tables = [common.merge(table, how="left", on=IDENTITY) for table in tables]
+    first = tables[0]
+    return Items(
+        runs=runs,
+        arm=np.array([run.arm for run in runs]),
+        seed=np.array([run.seed for run in runs]),
+        better=np.stack([table["reward_better"].to_numpy(float) for table in tables]),
+        worse=np.stack([table["reward_worse"].to_numpy(float) for table in tables]),
+        length=np.stack([first["length_better"], first["length_worse"]]),
+        prompt=pd.factorize(first["prompt"])[0],
+        strength=first["strength"].to_numpy(float),
+        probability=first["probability"].to_numpy(float),
+        subset=first["subset"].to_numpy(),
+        left_out=max(run_items(run, name) for run in runs) - len(first),
+    )
+
+
+def run_items(run: Run, name: str) -> int:
+    return int(run.metrics["eval"][name]["preferences"])
+
+
+def read_preferences(run: Run, name: str) -> pd.DataFrame:
+    """The preferences of a run with what identifies them and the rewards and lengths of their two responses."""
+    scores = pd.read_parquet(run.out / "scores" / f"{name}.parquet")
+    pairs = pd.read_parquet(run.out / "scores" / f"{name}.preferences.parquet")
+    place = pd.MultiIndex.from_frame(scores[["comparison", "response"]])
+    for side in ("better", "worse"):
+        rows = place.get_indexer(pd.MultiIndex.from_arrays([pairs["comparison"], pairs[side]]))
+        for column in ("reward", "length"):
+            pairs[f"{column}_{side}"] = scores[column].to_numpy()[rows]
+    for column in ("prompt", "id", "subset"):  # rows: of the worse response, which is of the same comparison
+        pairs[column] = scores[column].to_numpy()[rows]
+    pairs["copy"] = pairs.groupby(IDENTITY[:-1], sort=False).cumcount()  # of a row that is there twice
+    return pairs

@@ -1,0 +1,247 @@
+"""The runs of a study and its arms: what varies between their configs, seeds apart."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rmlab.config import computed
+from rmlab.messages import UserError, did_you_mean
+from rmlab.rundir import read_error, read_json, state
+
+Values = dict[str, Any]  # the varied keys of an arm, shortest unambiguous name -> value
+
+
+@dataclass
+class Run:
+    """A run directory as it was read. metrics, history and environment are empty unless it finished."""
+
+    out: Path
+    state: str
+    config: dict[str, Any]
+    error: str = ""
+    environment: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, Any] = field(default_factory=dict)
+    history: list[dict[str, Any]] = field(default_factory=list)
+    arm: str = ""
+
+    @property
+    def seed(self) -> int:
+        return int(self.config["seed"])
+
+
+@dataclass
+class Study:
+    """Runs by arm, the baseline first. values[arm]: what makes the arm; notes: what a reader must know of the runs."""
+
+    folder: Path
+    question: str | None
+    runs: list[Run]
+    arms: dict[str, list[Run]]
+    values: dict[str, Values]
+    baseline: str
+    tune: list[str]
+    notes: list[str]
+
+    @property
+    def finished(self) -> list[Run]:
+        return [run for run in self.runs if run.state == "finished"]
+
+
+def load_study(folder: Path, baseline: str | None = None, tune: Sequence[str] | None = None) -> Study:
+    """The study in runs/STUDY. baseline and tune: as asked for, else as the runs' configs say.
+
+    UserError where there is no finished run, or no such arm.
+    """
+    runs = [load_run(file.parent) for file in sorted(folder.glob("*/config.yaml"))]
+    if not any(run.state == "finished" for run in runs):
+        raise UserError(f"{folder} holds no finished run; give a study, for example runs/losses")
+    values = name_arms(runs)
+    arms: dict[str, list[Run]] = {}
+    for run in runs:
+        arms.setdefault(run.arm, []).append(run)
+    newest = max((r for r in runs if r.state == "finished"), key=lambda r: (r.out / "metrics.json").stat().st_mtime)
+    told = newest.config.get("report") or {}
+    first = find_arm(baseline or told.get("baseline"), arms, "--baseline" if baseline else "report.baseline")
+    ordered = {first: arms[first], **{name: arms[name] for name in sorted(arms, key=natural(values))}}
+    for members in ordered.values():
+        members.sort(key=lambda run: run.seed)
+    return Study(
+        folder=folder,
+        question=newest.config.get("question"),
+        runs=runs,
+        arms=ordered,
+        values={name: values[name] for name in ordered},
+        baseline=first,
+        tune=list(tune if tune is not None else told.get("tune") or []),
+        notes=[*unfinished(runs), *uneven(ordered), *mixed(runs)],
+    )
+
+
+def load_run(out: Path) -> Run:
+    config = yaml.safe_load((out / "config.yaml").read_text(encoding="utf-8"))
+    run = Run(out, state(out), config, read_error(out))
+    if run.state == "finished":
+        run.environment, run.metrics = read_json(out / "environment.json"), read_json(out / "metrics.json")
+        history = out / "history.json"
+        run.history = json.loads(history.read_text(encoding="utf-8")) if history.exists() else []
+    return run
+
+
+# ---- arms ----
+
+
+def name_arms(runs: Sequence[Run]) -> dict[str, Values]:
+    """Set every run's `arm`, and return what makes each of them.
+
+    An arm is what differs between the configs of the runs, the seed apart. A group whose chosen options say all
+    (loss=plain, loss=margin) is named by the option alone, other values by key=value, keys as short as they can be.
+    """
+    flat = [flatten({k: v for k, v in computed(run.config).items() if k != "seed"}) for run in runs]
+    keys = sorted({key for one in flat for key in one})
+    varied = [key for key in keys if len({repr(one.get(key)) for one in flat}) > 1]
+    options = {group: chosen(runs, group) for group in {key.partition(".")[0] for key in varied}}
+    short = shorten(varied)
+    values: dict[str, Values] = {}
+    for run, one in zip(runs, flat, strict=True):
+        mine: Values = {}
+        for group in sorted(options):
+            below = [key for key in varied if key.partition(".")[0] == group]
+            if len(set(options[group])) > 1:
+                option = options[group][runs.index(run)]
+                mine[group] = option
+                same = [other for other, name in zip(flat, options[group], strict=True) if name == option]
+                below = [key for key in below if len({repr(other.get(key)) for other in same}) > 1]
+            mine.update({short[key]: one.get(key) for key in below})
+        run.arm = label(mine) or str(run.config["run"].get("name") or "run")
+        values[run.arm] = mine
+    return values
+
+
+def chosen(runs: Sequence[Run], group: str) -> list[str | None]:
+    """The option of a config group that each run chose; nothing if any of them does not say."""
+    options = [run.config["run"].get("choices", {}).get(group) for run in runs]
+    if group == "loss":
+        options = [option or run.config["run"].get("name") for option, run in zip(options, runs, strict=True)]
+    return options if all(options) else [None] * len(runs)
+
+
+def label(values: Values) -> str:
+    """`margin`, `learning_rate=0.001`, `margin learning_rate=0.001`: options by name alone, other values with key."""
+    groups = ("model", "data", "loss", "peft")
+    return " ".join(str(v) if k in groups else f"{k}={show(v)}" for k, v in values.items())
+
+
+def show(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else "none" if value is None else str(value)
+
+
+def shorten(keys: Sequence[str]) -> dict[str, str]:
+    """Each dotted key by its last part, or by as many as tell it from the others."""
+    short = {}
+    for key in keys:
+        parts = key.split(".")
+        for n in range(1, len(parts) + 1):
+            end = "." + ".".join(parts[-n:])
+            if sum(f".{other}".endswith(end) for other in keys) == 1:
+                break
+        short[key] = end[1:]
+    return short
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"a.b": value}; lists are values."""
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping) and value:
+            flat.update(flatten(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def find_arm(wanted: str | None, arms: Mapping[str, Any], where: str) -> str:
+    """The arm of that label, or the only one with these words in its label; without a wish `plain`, else the first."""
+    if wanted is None:
+        return next((arm for arm in arms if "plain" in arm.split()), next(iter(arms)))
+    words = set(wanted.split())
+    found = [wanted] if wanted in arms else [arm for arm in arms if words <= set(arm.split())]
+    if not found and where == "report.baseline":  # of a sweep that was changed on the command line
+        return find_arm(None, arms, where)
+    if not found:
+        raise UserError(f"{where}: no arm {wanted!r}{did_you_mean(wanted, arms)}")
+    return found[0]
+
+
+def natural(values: Mapping[str, Values]) -> Any:
+    """Sort key of arms: numbers by size, words by letter."""
+
+    def key(arm: str) -> list[tuple[int, float, str]]:
+        return [
+            (0, float(v), "") if isinstance(v, int | float) and not isinstance(v, bool) else (1, 0.0, str(v))
+            for v in values[arm].values()
+        ]
+
+    return key
+
+
+# ---- what a reader must know ----
+
+
+def unfinished(runs: Sequence[Run]) -> list[str]:
+    """Each run that is not finished, and why."""
+    return [
+        f"{run.out.name} ({run.arm}, seed {run.seed}) is {run.state}" + f": {run.error}" * bool(run.error)
+        for run in runs
+        if run.state != "finished"
+    ]
+
+
+def uneven(arms: Mapping[str, Sequence[Run]]) -> list[str]:
+    """Seeds that some arms have and others lack, and seeds that an arm has twice."""
+    seeds = {arm: [run.seed for run in members if run.state == "finished"] for arm, members in arms.items()}
+    everywhere = {seed for mine in seeds.values() for seed in mine}
+    notes = []
+    for arm, mine in seeds.items():
+        lacking = sorted(everywhere - set(mine))
+        if lacking:
+            notes.append(f"{arm} has no finished run of seed {', '.join(map(str, lacking))}")
+    return notes
+
+
+def mixed(runs: Sequence[Run]) -> list[str]:
+    """Finished runs that different code, packages, data or hardware made: their difference may be that of the arms."""
+    done = [run for run in runs if run.state == "finished"]
+    notes = []
+    for what, read in (
+        ("code of rmlab", lambda e: e.get("code")),
+        ("Python", lambda e: e.get("python")),
+        ("numbers of processes", lambda e: e.get("processes")),
+        ("hardware", lambda e: {k: v for k, v in e.get("hardware", {}).items() if k != "cpus"}),
+    ):
+        note = differing(what, done, read)
+        notes += [note] if note else []
+    packages = {name for run in done for name in run.environment.get("packages", {})}
+    for name in sorted(packages - {"rmlab"}):
+        note = differing(f"versions of {name}", done, lambda e, n=name: e.get("packages", {}).get(n))
+        notes += [note] if note else []
+    files = {file for run in done for file in run.environment.get("inputs", {})}
+    for file in sorted(files):
+        readers = [run for run in done if file in run.environment["inputs"]]
+        note = differing(f"contents of {file}", readers, lambda e, f=file: e["inputs"][f])
+        notes += [note] if note else []
+    return notes
+
+
+def differing(what: str, runs: Sequence[Run], read: Any) -> str | None:
+    """`made by different code of rmlab: 3 runs ..., 2 runs ...`, or None where all agree."""
+    kinds: dict[str, list[Run]] = {}
+    for run in runs:
+        kinds.setdefault(json.dumps(read(run.environment), sort_keys=True), []).append(run)
+    if len(kinds) < 2:
+        return None
+    parts = [f"{len(some)} run{'s'[: len(some) != 1]} {kind}" for kind, some in kinds.items()]
+    return f"runs were made by different {what}: {', '.join(parts)}"

@@ -1,0 +1,121 @@
+"""The long table, cut for readers: terminal, Markdown, LaTeX, CSV."""
+
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+TITLES = {"accuracy": "Accuracy", "nll": "Bradley-Terry NLL", "brier": "Brier score"}
+WISHES = {"accuracy": "higher is better", "nll": "lower is better", "brier": "lower is better"}
+Tables = list[tuple[str, pd.DataFrame]]
+
+
+def readable(rows: pd.DataFrame, baseline: str) -> Tables:
+    """(title, table of strings) of each set and metric; the first column is the arm."""
+    sets = list(dict.fromkeys(rows["set"]))
+    tables = []
+    for name in sets:
+        for metric in TITLES:
+            part = rows[(rows["set"] == name) & (rows["metric"] == metric)]
+            title = TITLES[metric] + f" on {name}" * (len(sets) > 1) + f" ({WISHES[metric]})"
+            tables.append((title, pd.DataFrame([cells(row, metric, baseline) for _, row in part.iterrows()])))
+    return tables
+
+
+def cells(row: Any, metric: str, baseline: str) -> dict[str, str]:
+    is_baseline = row["arm"] == baseline
+    shown = {
+        "arm": row["arm"] + " (baseline)" * is_baseline,
+        "seeds": str(row["seeds"]),
+        "mean ± sd": number(row["mean"]) + (f" ± {number(row['sd'])}" if known(row["sd"]) else ""),
+        "difference [95% CI]": signed(row["difference"]) + interval(row["diff_low"], row["diff_high"]),
+        "p (Holm)": p_value(row["p_holm"]),
+        "verdict": "" if is_baseline or not known(row["difference"]) else row["verdict"] or "none found",
+        "detectable": number(row["detectable"]),
+    }
+    if metric == "accuracy":
+        counts = f" ({row['only_arm']:.0f}:{row['only_baseline']:.0f})" if known(row["mcnemar"]) else ""
+        shown["McNemar p"] = p_value(row["mcnemar"]) + counts
+    return shown
+
+
+def known(value: Any) -> bool:
+    return value is not None and not math.isnan(value)
+
+
+def number(value: Any) -> str:
+    return f"{value:.4f}" if known(value) else ""
+
+
+def signed(value: Any) -> str:
+    return f"{value:+.4f}" if known(value) else ""
+
+
+def interval(low: Any, high: Any) -> str:
+    return f" [{low:+.4f}, {high:+.4f}]" if known(low) else ""
+
+
+def p_value(value: Any) -> str:
+    return "" if not known(value) else "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+# ---- formats ----
+
+
+def write_tables(
+    rows: pd.DataFrame, tables: Tables, title: str, facts: Sequence[str], notes: Sequence[str], folder: Path
+) -> None:
+    """table.csv (every number of the long table), table.md and table.tex."""
+    rows.to_csv(folder / "table.csv", index=False)
+    (folder / "table.md").write_text(markdown(tables, title, facts, notes), encoding="utf-8")
+    (folder / "table.tex").write_text(latex(tables, facts), encoding="utf-8")
+
+
+def markdown(tables: Tables, title: str, facts: Sequence[str], notes: Sequence[str]) -> str:
+    parts = [f"# {title}", *(f"**Note:** {note}" for note in notes)]
+    for heading, table in tables:
+        table = table.map(lambda text: text.replace("|", "\\|"))
+        lines = [list(table.columns), ["---"] * len(table.columns), *table.to_numpy().tolist()]
+        parts += [f"**{heading}**", "\n".join(f"| {' | '.join(line)} |" for line in lines)]
+    return "\n\n".join([*parts, *facts]) + "\n"
+
+
+def latex(tables: Tables, facts: Sequence[str]) -> str:
+    """booktabs tabulars with captions; needs \\usepackage{booktabs}."""
+    parts = ["% \\usepackage{booktabs}"]
+    for heading, table in tables:
+        style = table.style.hide(axis="index").format(escape="latex").format_index(escape="latex", axis=1)
+        text = style.to_latex(
+            hrules=True, column_format="l" + "r" * (len(table.columns) - 1), caption=tex(heading), position="t"
+        )
+        parts.append(text.replace("±", "$\\pm$").replace("\\begin{tabular}", "\\centering\n\\begin{tabular}"))
+    return "\n".join([*parts, *(f"% {fact}" for fact in facts)]) + "\n"
+
+
+def tex(text: str) -> str:
+    return text.replace("%", "\\%").replace("_", "\\_").replace("&", "\\&").replace("#", "\\#")
+
+
+def print_tables(tables: Tables, title: str, facts: Sequence[str], notes: Sequence[str]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    console = Console() if sys.stdout.isatty() else Console(width=120)  # a file has no width of its own
+    console.print(f"\n[bold]{escape(title)}[/bold]\n")
+    colours = {"better": "green", "worse": "red"}
+    for heading, frame in tables:
+        table = Table(title=heading, title_justify="left", box=box.SIMPLE_HEAD, title_style="bold")
+        for place, column in enumerate(frame.columns):
+            table.add_column(column, justify="left" if not place else "right", no_wrap=not place)
+        for line in frame.to_dict("records"):
+            table.add_row(*(escape(text) for text in line.values()), style=colours.get(line["verdict"]))
+        console.print(table)
+    for fact in facts:
+        console.print(escape(fact), highlight=False, style="dim")
+    for note in notes:
+        console.print(f"[yellow]note:[/yellow] {escape(note)}", highlight=False)

@@ -1,0 +1,327 @@
+"""The `rmlab-reproduce` command: train a finished run again from what it kept, and compare the numbers.
+
+What differs now from then is said before the training starts. torch is imported once the arguments are right.
+"""
+
+import argparse
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rmlab.cli import OPEN
+from rmlab.config import computed, validate
+from rmlab.environment import describe_environment, fingerprints
+from rmlab.messages import UserError, did_you_mean, say
+from rmlab.metrics import TIE
+from rmlab.registry import import_plugins
+from rmlab.rundir import describe, is_locked, state, write_json
+
+RECORDED = ("commit", "diff", "code", "packages", "python", "processes", "hardware", "inputs")  # of environment.json
+NO_FILE = hashlib.sha256().hexdigest()[:16]  # the fingerprint of a path without files: gone, or a name on the hub
+METRIC_TOLERANCE = 1e-4
+ROW = ["comparison", "response", "id"]  # what a row of scores is known by
+REPORT = "reproduction.json"
+
+Pairs = dict[str, list[Any]]
+"""What differs: name -> [then, now]; None where there is none."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit status: 0 for the same numbers, 1 for others or a failed rerun, 2 for wrong arguments."""
+    options = parser().parse_intermixed_args(arguments)
+    then, out = options.run_dir, options.out or options.run_dir / "reproduction"
+    try:
+        environment = read_run(then)
+        config, changes = config_now(then, environment, options.overrides)
+        make_room(out, then)
+    except UserError as error:
+        return fail(str(error), 2)
+    differences = differences_now(environment, config)
+    announce(then, out, changes, differences)
+    from rmlab.runner import run
+
+    try:
+        run(config, out)
+    except Exception as error:
+        return fail(f"the rerun failed: {describe(error)}", 1)
+    if not is_first_rank():
+        return 0
+    other_rows = differences_of_rows(environment, out)
+    say_pairs("the rows read differ from then:", other_rows)
+    return conclude(then, out, changes, {**differences, **other_rows})
+
+
+def fail(message: str, status: int) -> int:
+    print(f"rmlab-reproduce: error: {message}", file=sys.stderr)
+    return status
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="rmlab-reproduce",
+        description="Train a finished run again from its config.yaml, say what differs now from then, and compare "
+        "metrics and rewards. The last line is the verdict: identical, within tolerance or different.",
+        epilog="A run of several processes: torchrun --nproc_per_node=N -m rmlab.reproduce RUN_DIR",
+    )
+    parser.add_argument("run_dir", metavar="RUN_DIR", type=Path, help="directory of a finished run")
+    parser.add_argument("overrides", metavar="key=value", nargs="*", help="change the config, as trainer.max_steps=10")
+    place = "where to train; default RUN_DIR/reproduction; an earlier reproduction there is replaced"
+    parser.add_argument("-o", dest="out", metavar="OUT", type=Path, help=place)
+    return parser
+
+
+def is_first_rank() -> bool:
+    return os.environ.get("RANK", "0") == "0"
+
+
+# ---- what was, and what is to be run ----
+
+
+def read_run(directory: Path) -> dict[str, Any]:
+    """The environment.json of a finished run; a UserError for anything else, and where scores are missing."""
+    if not directory.is_dir():
+        raise UserError(f"there is no directory {directory}")
+    if not (directory / "config.yaml").exists():
+        raise UserError(f"{directory} is no run directory: it holds no config.yaml")
+    found = state(directory)
+    if found != "finished":
+        raise UserError(f"{directory} is not finished but {found}; there are no numbers to compare with")
+    for name in read(directory / "metrics.json")["eval"]:
+        if not (directory / "scores" / f"{name}.parquet").exists():
+            raise UserError(f"{directory} has lost scores/{name}.parquet; there are no rewards to compare with")
+    return read(directory / "environment.json")
+
+
+def read(file: Path) -> dict[str, Any]:
+    try:
+        text = file.read_text(encoding="utf-8")
+        content = yaml.safe_load(text) if file.suffix == ".yaml" else json.loads(text)
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise UserError(f"cannot read {file}: {describe(error)}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{file} holds no keys and values")
+    return content
+
+
+def config_now(then: Path, environment: Mapping[str, Any], overrides: Sequence[str]) -> tuple[dict[str, Any], Pairs]:
+    """(the config to run, what it changes): config.yaml as it is now, the overrides, threads as then, no logger."""
+    config = read(then / "config.yaml")
+    try:
+        trained = flatten(environment.get("config", computed(config)))
+        run = config["run"]
+        run["threads"] = run.get("threads") or environment.get("hardware", {}).get("threads")
+        for override in overrides:
+            set_value(config, override)
+        config.update(run={**config["run"], "redo": True}, logger={"report_to": "none"})
+        import_plugins(config["plugins"])
+        validate(config)
+    except KeyError as error:
+        raise UserError(f"{then / 'config.yaml'} has no {error}") from error
+    except (AttributeError, TypeError) as error:
+        raise UserError(f"a value of the config has the wrong type ({error})") from error
+    now = json.loads(json.dumps(computed(config)))  # as environment.json holds it
+    return config, differing(trained, flatten(now))
+
+
+def set_value(config: dict[str, Any], override: str) -> None:
+    """Apply `key=value`. The key is in the config, or below a node whose keys are options of others."""
+    key, equals, text = override.lstrip("+").partition("=")  # rmlab, which is Hydra, takes a + before new keys
+    if not equals:
+        raise UserError(f"{override!r} is no override; write key=value")
+    known = flatten(config)
+    if key not in known and not key.startswith(tuple(f"{node}." for node in OPEN)):
+        raise UserError(f"the config has no {key!r}{did_you_mean(key, known)}")
+    *nodes, last = key.split(".")
+    place = config
+    for node in nodes:
+        if place.get(node) is None:
+            place[node] = {}
+        place = place[node]
+        if not isinstance(place, dict):
+            raise UserError(f"the config has no {key!r}: {node} is {place!r}")
+    place[last] = parse(text, known.get(key))
+
+
+def parse(text: str, before: Any) -> Any:
+    """The YAML value of `text`, but as rmlab reads it: no is a text, and 1e-3 a number where no text was before."""
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"cannot read the value {text!r}: {describe(error)}") from error
+    if isinstance(value, bool) and text.lower() not in ("true", "false"):
+        return text
+    if isinstance(value, str) and not isinstance(before, str):
+        with contextlib.suppress(ValueError):
+            return float(value)
+    return value
+
+
+def make_room(out: Path, then: Path) -> None:
+    """An empty `out`, marked as a reproduction. An earlier one goes, also one that was killed and would be resumed.
+
+    Anything else in its place is a UserError.
+    """
+    if out.resolve() in (then.resolve(), *then.resolve().parents):
+        raise UserError(f"-o {out} would replace {then} itself; choose another directory")
+    if not is_first_rank():
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    if any(out.iterdir()) and not (out / REPORT).exists():
+        raise UserError(f"-o {out} is something else than an earlier reproduction; choose another directory")
+    if (out / ".lock").exists() and is_locked(out):
+        raise UserError(f"{out} is being trained by another process; wait for it, or choose another directory")
+    shutil.rmtree(out)
+    out.mkdir()
+    write_json(out / REPORT, {"run": str(then)})
+
+
+# ---- what differs now from then ----
+
+
+def differences_now(environment: Mapping[str, Any], config: Mapping[str, Any]) -> Pairs:
+    """What made the numbers and is other now, of what was recorded then."""
+    now = {**describe_environment(), "inputs": fingerprints(config)}
+    now["hardware"]["threads"] = config["run"]["threads"] or now["hardware"]["threads"]
+    then, here = recorded(environment), recorded(now)
+    return differing(then, {key: here.get(key) for key in then})
+
+
+def recorded(environment: Mapping[str, Any]) -> dict[str, Any]:
+    """{"packages.torch": ..., "hardware.threads": ...}: what of environment.json may change the numbers."""
+    kept = {key: environment[key] for key in RECORDED if environment.get(key, {}) != {}}
+    if "hardware" in kept:
+        kept["hardware"] = {"gpu": None, "gpus": None, **kept["hardware"]}  # a CPU has neither, then or now
+    return {key: "no file" if value == NO_FILE else value for key, value in flatten(kept).items()}
+
+
+def differences_of_rows(environment: Mapping[str, Any], out: Path) -> Pairs:
+    """Data fingerprints that differ: known only when the rerun has read its rows."""
+    then, now = environment.get("data", {}), read(out / "environment.json")["data"]
+    return differing(*(flatten({"data": rows}) for rows in (then, now))) if then else {}
+
+
+def differing(then: Mapping[str, Any], now: Mapping[str, Any]) -> Pairs:
+    keys = {**then, **now}
+    return {key: [then.get(key), now.get(key)] for key in keys if then.get(key) != now.get(key)}
+
+
+def flatten(node: Any, name: str = "") -> dict[str, Any]:
+    """One level: {"trainer.learning_rate": 0.001}. Lists and empty nodes are values."""
+    if not isinstance(node, dict) or not node:
+        return {name: node}
+    prefix = f"{name}." if name else ""
+    return {key: value for k, child in node.items() for key, value in flatten(child, f"{prefix}{k}").items()}
+
+
+def announce(then: Path, out: Path, changes: Pairs, differences: Pairs) -> None:
+    say(f"reproducing {then} in {out}")
+    say_pairs("the config differs from what was trained:", changes)
+    say_pairs("what differs now from then:", differences)
+    if not changes and not differences:
+        say("nothing that was recorded differs now from then")
+
+
+def say_pairs(title: str, pairs: Pairs) -> None:
+    lines = [f"  {key}: {shown(then)} -> {shown(now)}" for key, (then, now) in pairs.items()]
+    for line in [title, *lines] if lines else []:
+        say(line)
+
+
+def shown(value: Any) -> str:
+    return "none" if value is None else str(value)
+
+
+# ---- the numbers ----
+
+
+def conclude(then: Path, out: Path, changes: Pairs, differences: Pairs) -> int:
+    """Compare, print and keep the result; the exit status."""
+    result = compare(then, out)
+    write_json(out / REPORT, {"run": str(then), "config": changes, "environment": differences, **result})
+    print_sets(result["sets"])
+    say(f"{len(result['metrics'])} metrics differ; all numbers are in {out / REPORT}")
+    if result["verdict"] == "different":
+        # A commit may change nothing that runs: the hash of rmlab's code is compared too.
+        causes = [*changes, *(key for key in differences if key not in ("commit", "diff"))]
+        say(f"likely causes: {', '.join(causes)}" if causes else "nothing that was recorded explains it")
+    say(result["verdict"])
+    return int(result["verdict"] == "different")
+
+
+def compare(then: Path, now: Path) -> dict[str, Any]:
+    """{"verdict", "sets": {SET: {...}}, "metrics": those that differ} of two finished run directories."""
+    before, after = (read(place / "metrics.json") for place in (then, now))
+    sets = {}
+    for name in {**before["eval"], **after["eval"]}:
+        both = [metrics["eval"].get(name, {}) for metrics in (before, after)]
+        sets[name] = {**compare_set(then, now, name), **{k: [m.get(k) for m in both] for k in ("accuracy", "nll")}}
+    metrics = differing(*(flatten({part: m[part] for part in ("eval", "train")}) for m in (before, after)))
+    return {"verdict": verdict(sets, metrics), "sets": sets, "metrics": metrics}
+
+
+def compare_set(then: Path, now: Path, name: str) -> dict[str, Any]:
+    """rows then and now, whether they are the same, the largest reward difference, preferences that changed sides.
+
+    The last two are over the rows that both have; None without any.
+    """
+    import numpy as np
+    import pandas as pd
+
+    files = [place / "scores" / f"{name}.parquet" for place in (then, now)]
+    if not all(file.exists() for file in files):  # only one of them evaluated this set
+        rows = [len(pd.read_parquet(file)) if file.exists() else 0 for file in files]
+        return {"rows": rows, "same_rows": False, "reward_difference": None, "changed_sides": None}
+    a, b = (pd.read_parquet(file).astype({"id": str, "reward": "float64"}) for file in files)
+    preferences, others = (pd.read_parquet(file.with_suffix(".preferences.parquet")) for file in files)
+    both = a.merge(b, on=ROW).set_index(ROW[:2])[["reward_x", "reward_y"]]
+    sides = [pd.MultiIndex.from_frame(preferences[["comparison", side]]) for side in ("better", "worse")]
+    gaps = both.reindex(sides[0]).to_numpy() - both.reindex(sides[1]).to_numpy()
+    signs = np.sign(gaps[~np.isnan(gaps).any(axis=1)])
+    return {
+        "rows": [len(a), len(b)],
+        "same_rows": len(a) == len(b) == len(both) and preferences.equals(others),
+        "reward_difference": float((both.reward_x - both.reward_y).abs().max(skipna=False)) if len(both) else None,
+        "changed_sides": int((signs[:, 0] != signs[:, 1]).sum()) if len(both) else None,
+    }
+
+
+def verdict(sets: Mapping[str, Mapping[str, Any]], metrics: Pairs) -> str:
+    if not all(part["same_rows"] for part in sets.values()):
+        return "different"
+    largest = max((part["reward_difference"] for part in sets.values()), default=0.0)
+    if largest == 0 and not metrics:
+        return "identical"
+    return "within tolerance" if largest <= TIE and all(is_near(*pair) for pair in metrics.values()) else "different"
+
+
+def is_near(then: Any, now: Any) -> bool:
+    both = isinstance(then, int | float) and isinstance(now, int | float)
+    return both and abs(then - now) <= METRIC_TOLERANCE
+
+
+def print_sets(sets: Mapping[str, Mapping[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("set", "rows", "largest\nreward\ndifference", "changed\nsides", "accuracy", "nll")
+    for name, part in sets.items():
+        then, now = part["rows"]
+        rows = str(then) if part["same_rows"] else f"{then} -> {now}, not the same"
+        metrics = [" -> ".join("none" if v is None else f"{v:.4f}" for v in part[k]) for k in ("accuracy", "nll")]
+        difference = part["reward_difference"]
+        largest = "none" if difference is None else f"{difference:.3g}"
+        table.add_row(name, rows, largest, shown(part["changed_sides"]), *metrics)
+    if sets:
+        Console().print(table)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
