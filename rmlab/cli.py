@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 from rmlab.config import CONF, register
 from rmlab.messages import UserError, did_you_mean
 from rmlab.rundir import BusyError, describe, read_error, write_error
-from rmlab.sweep import settings_of, watch_launches
+from rmlab.sweep import settings_of, watched_launches
 
 register()
 
@@ -61,8 +61,8 @@ def main() -> None:
     sys.argv[1:] = [
         f"++{a}" if a.partition("=")[0].startswith(tuple(f"{n}." for n in OPEN)) else a for a in sys.argv[1:]
     ]
-    failed = watch_launches()
-    task()
+    with watched_launches() as failed:
+        task()
     if failed:
         raise SystemExit(1)
 

@@ -172,6 +172,14 @@ def canonical(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
+def flatten(node: Any, name: str = "") -> dict[str, Any]:
+    """One level: {"trainer.learning_rate": 0.001}. Lists and empty nodes are values."""
+    if not isinstance(node, dict) or not node:
+        return {name: node}
+    prefix = f"{name}." if name else ""
+    return {key: value for k, child in node.items() for key, value in flatten(child, f"{prefix}{k}").items()}
+
+
 def to_dict(config: DictConfig) -> dict[str, Any]:
     """Plain resolved Python values; below this line nobody sees OmegaConf. A `???` left over is a UserError."""
     missing = sorted(OmegaConf.missing_keys(config))

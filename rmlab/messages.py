@@ -10,9 +10,14 @@ class UserError(ValueError):
     """Bad input (a config value, a row, a file). The message stands alone; no traceback is needed."""
 
 
+def is_first_rank() -> bool:
+    """Of the processes of a run, the one that speaks and writes for all."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def say(message: str) -> None:
-    """Print a line, and log it (a run keeps it in rmlab.log). One rank speaks for all."""
-    if os.environ.get("RANK", "0") == "0":
+    """Print a line, and log it (a run keeps it in rmlab.log)."""
+    if is_first_rank():
         print(message, flush=True)
         logging.getLogger("rmlab").info(message)
 

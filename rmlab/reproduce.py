@@ -7,7 +7,6 @@ import argparse
 import contextlib
 import hashlib
 import json
-import os
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
@@ -16,22 +15,17 @@ from typing import Any
 
 import yaml
 
+from rmlab.agreement import Pairs, compare, differing, print_sets, read, shown
 from rmlab.cli import OPEN
-from rmlab.config import computed, validate
+from rmlab.config import computed, flatten, validate
 from rmlab.environment import describe_environment, fingerprints
-from rmlab.messages import UserError, did_you_mean, say
-from rmlab.metrics import TIE
+from rmlab.messages import UserError, did_you_mean, is_first_rank, say
 from rmlab.registry import import_plugins
 from rmlab.rundir import describe, is_locked, state, write_json
 
 RECORDED = ("commit", "diff", "code", "packages", "python", "processes", "hardware", "inputs")  # of environment.json
 NO_FILE = hashlib.sha256().hexdigest()[:16]  # the fingerprint of a path without files: gone, or a name on the hub
-METRIC_TOLERANCE = 1e-4
-ROW = ["comparison", "response", "id"]  # what a row of scores is known by
 REPORT = "reproduction.json"
-
-Pairs = dict[str, list[Any]]
-"""What differs: name -> [then, now]; None where there is none."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -78,10 +72,6 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
-def is_first_rank() -> bool:
-    return os.environ.get("RANK", "0") == "0"
-
-
 # ---- what was, and what is to be run ----
 
 
@@ -98,17 +88,6 @@ def read_run(directory: Path) -> dict[str, Any]:
         if not (directory / "scores" / f"{name}.parquet").exists():
             raise UserError(f"{directory} has lost scores/{name}.parquet; there are no rewards to compare with")
     return read(directory / "environment.json")
-
-
-def read(file: Path) -> dict[str, Any]:
-    try:
-        text = file.read_text(encoding="utf-8")
-        content = yaml.safe_load(text) if file.suffix == ".yaml" else json.loads(text)
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise UserError(f"cannot read {file}: {describe(error)}") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{file} holds no keys and values")
-    return content
 
 
 def config_now(then: Path, environment: Mapping[str, Any], overrides: Sequence[str]) -> tuple[dict[str, Any], Pairs]:
@@ -208,19 +187,6 @@ def differences_of_rows(environment: Mapping[str, Any], out: Path) -> Pairs:
     return differing(*(flatten({"data": rows}) for rows in (then, now))) if then else {}
 
 
-def differing(then: Mapping[str, Any], now: Mapping[str, Any]) -> Pairs:
-    keys = {**then, **now}
-    return {key: [then.get(key), now.get(key)] for key in keys if then.get(key) != now.get(key)}
-
-
-def flatten(node: Any, name: str = "") -> dict[str, Any]:
-    """One level: {"trainer.learning_rate": 0.001}. Lists and empty nodes are values."""
-    if not isinstance(node, dict) or not node:
-        return {name: node}
-    prefix = f"{name}." if name else ""
-    return {key: value for k, child in node.items() for key, value in flatten(child, f"{prefix}{k}").items()}
-
-
 def announce(then: Path, out: Path, changes: Pairs, differences: Pairs) -> None:
     say(f"reproducing {then} in {out}")
     say_pairs("the config differs from what was trained:", changes)
@@ -233,10 +199,6 @@ def say_pairs(title: str, pairs: Pairs) -> None:
     lines = [f"  {key}: {shown(then)} -> {shown(now)}" for key, (then, now) in pairs.items()]
     for line in [title, *lines] if lines else []:
         say(line)
-
-
-def shown(value: Any) -> str:
-    return "none" if value is None else str(value)
 
 
 # ---- the numbers ----
@@ -254,73 +216,6 @@ def conclude(then: Path, out: Path, changes: Pairs, differences: Pairs) -> int:
         say(f"likely causes: {', '.join(causes)}" if causes else "nothing that was recorded explains it")
     say(result["verdict"])
     return int(result["verdict"] == "different")
-
-
-def compare(then: Path, now: Path) -> dict[str, Any]:
-    """{"verdict", "sets": {SET: {...}}, "metrics": those that differ} of two finished run directories."""
-    before, after = (read(place / "metrics.json") for place in (then, now))
-    sets = {}
-    for name in {**before["eval"], **after["eval"]}:
-        both = [metrics["eval"].get(name, {}) for metrics in (before, after)]
-        sets[name] = {**compare_set(then, now, name), **{k: [m.get(k) for m in both] for k in ("accuracy", "nll")}}
-    metrics = differing(*(flatten({part: m[part] for part in ("eval", "train")}) for m in (before, after)))
-    return {"verdict": verdict(sets, metrics), "sets": sets, "metrics": metrics}
-
-
-def compare_set(then: Path, now: Path, name: str) -> dict[str, Any]:
-    """rows then and now, whether they are the same, the largest reward difference, preferences that changed sides.
-
-    The last two are over the rows that both have; None without any.
-    """
-    import numpy as np
-    import pandas as pd
-
-    files = [place / "scores" / f"{name}.parquet" for place in (then, now)]
-    if not all(file.exists() for file in files):  # only one of them evaluated this set
-        rows = [len(pd.read_parquet(file)) if file.exists() else 0 for file in files]
-        return {"rows": rows, "same_rows": False, "reward_difference": None, "changed_sides": None}
-    a, b = (pd.read_parquet(file).astype({"id": str, "reward": "float64"}) for file in files)
-    preferences, others = (pd.read_parquet(file.with_suffix(".preferences.parquet")) for file in files)
-    both = a.merge(b, on=ROW).set_index(ROW[:2])[["reward_x", "reward_y"]]
-    sides = [pd.MultiIndex.from_frame(preferences[["comparison", side]]) for side in ("better", "worse")]
-    gaps = both.reindex(sides[0]).to_numpy() - both.reindex(sides[1]).to_numpy()
-    signs = np.sign(gaps[~np.isnan(gaps).any(axis=1)])
-    return {
-        "rows": [len(a), len(b)],
-        "same_rows": len(a) == len(b) == len(both) and preferences.equals(others),
-        "reward_difference": float((both.reward_x - both.reward_y).abs().max(skipna=False)) if len(both) else None,
-        "changed_sides": int((signs[:, 0] != signs[:, 1]).sum()) if len(both) else None,
-    }
-
-
-def verdict(sets: Mapping[str, Mapping[str, Any]], metrics: Pairs) -> str:
-    if not all(part["same_rows"] for part in sets.values()):
-        return "different"
-    largest = max((part["reward_difference"] for part in sets.values()), default=0.0)
-    if largest == 0 and not metrics:
-        return "identical"
-    return "within tolerance" if largest <= TIE and all(is_near(*pair) for pair in metrics.values()) else "different"
-
-
-def is_near(then: Any, now: Any) -> bool:
-    both = isinstance(then, int | float) and isinstance(now, int | float)
-    return both and abs(then - now) <= METRIC_TOLERANCE
-
-
-def print_sets(sets: Mapping[str, Mapping[str, Any]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("set", "rows", "largest\nreward\ndifference", "changed\nsides", "accuracy", "nll")
-    for name, part in sets.items():
-        then, now = part["rows"]
-        rows = str(then) if part["same_rows"] else f"{then} -> {now}, not the same"
-        metrics = [" -> ".join("none" if v is None else f"{v:.4f}" for v in part[k]) for k in ("accuracy", "nll")]
-        difference = part["reward_difference"]
-        largest = "none" if difference is None else f"{difference:.3g}"
-        table.add_row(name, rows, largest, shown(part["changed_sides"]), *metrics)
-    if sets:
-        Console().print(table)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import yaml
 from filelock import FileLock, Timeout
 
 from rmlab.environment import software
-from rmlab.messages import UserError, say
+from rmlab.messages import UserError, is_first_rank, say
 
 STATES = ("finished", "running", "failed", "half-done", "new")
 
@@ -38,7 +38,7 @@ def locked(out: Path) -> Iterator[None]:
 
     Of several ranks the first locks for all.
     """
-    if int(os.environ.get("RANK", "0")):
+    if not is_first_rank():
         yield
         return
     out.mkdir(parents=True, exist_ok=True)
@@ -63,13 +63,13 @@ def is_locked(out: Path) -> bool:
 
 def write_config(config: Mapping[str, Any], out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
-    (out / "config.yaml").write_text(yaml.safe_dump(dict(config), sort_keys=False), encoding="utf-8")
+    write(out / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
 
 
 def write_error(error: BaseException, out: Path) -> None:
     """error.txt: the error in a line, then where it came from. The next try removes it."""
     whole = "".join(traceback.format_exception(error))
-    (out / "error.txt").write_text(f"{describe(error)}\n\n{whole}", encoding="utf-8")
+    write(out / "error.txt", f"{describe(error)}\n\n{whole}")
 
 
 def describe(error: BaseException) -> str:
@@ -90,9 +90,15 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def write_json(path: Path, content: Any) -> None:
-    scratch = path.with_suffix(".tmp")
-    scratch.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    os.replace(scratch, path)
+    write(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def write(path: Path, text: str) -> None:
+    """The whole file or none of it, from the first rank alone."""
+    if is_first_rank():
+        scratch = path.with_suffix(".tmp")
+        scratch.write_text(text, encoding="utf-8")
+        os.replace(scratch, path)
 
 
 def with_objective(metrics: dict[str, Any]) -> dict[str, Any]:

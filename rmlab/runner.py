@@ -14,7 +14,7 @@ from rmlab.config import check_config_keys, computed, validate
 from rmlab.data.prepare import Options
 from rmlab.data.sets import Rows, build_sets, load_rows
 from rmlab.environment import describe_environment, fingerprints
-from rmlab.messages import UserError, say
+from rmlab.messages import UserError, is_first_rank, say
 from rmlab.registry import import_plugins
 from rmlab.rundir import (
     BusyError,
@@ -101,7 +101,8 @@ def train_here(
         free_memory()
     write_json(out / "environment.json", {**environment, "seconds": round(time.time() - started, 1)})
     write_json(out / "metrics.json", metrics)  # last, atomically: its presence means done
-    print_table(metrics, out, time.time() - started)
+    if is_first_rank():
+        print_table(metrics, out, time.time() - started)
     return with_objective(metrics)
 
 
@@ -314,7 +315,7 @@ def start_afresh_if_needed(out: Path, inputs: Mapping[str, Any]) -> None:
 def logger(config: Mapping[str, Any], out: Path) -> Iterator[Any]:
     """The W&B run of this run, finished (as failed) also when training raises; None for the other loggers."""
     settings = config["logger"]
-    if settings["report_to"] != "wandb" or int(os.environ.get("RANK", "0")):
+    if settings["report_to"] != "wandb" or not is_first_rank():
         yield None
         return
     import wandb

@@ -5,11 +5,12 @@ that call first looks at the run directories: finished runs are not launched aga
 along, waits for runs that another process trains, and says at the end which runs failed and why.
 """
 
+import contextlib
 import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,8 +59,9 @@ def settings_of(config: DictConfig) -> dict[str, Any]:
     return settings
 
 
-def watch_launches() -> list[str]:
-    """Put a `Watched` around every launcher that Hydra makes from now on. The list returned fills with failed runs."""
+@contextlib.contextmanager
+def watched_launches() -> Iterator[list[str]]:
+    """Puts a `Watched` around every launcher that Hydra makes meanwhile. The list fills with the runs that failed."""
     failed: list[str] = []
     make = Plugins.instantiate_launcher
 
@@ -68,7 +70,10 @@ def watch_launches() -> list[str]:
         return Watched(launcher, hydra_context.config_loader, config, failed)
 
     Plugins.instantiate_launcher = instantiate_launcher  # type: ignore[method-assign]
-    return failed
+    try:
+        yield failed
+    finally:
+        Plugins.instantiate_launcher = make  # type: ignore[method-assign]
 
 
 class Watched(Launcher):

@@ -39,8 +39,8 @@ def test_every_option_composes_with_nothing_missing(group, option, monkeypatch):
     monkeypatch.setattr(module, "check_model_files", lambda *a: None)
     config = to_dict(composed(f"{group}={option}"))
     validate(config)
-    nodes = {"study", "seed", "plugins", "run", "model", "data", "scoring", "trainer", "loss", "peft", "logger"}
-    assert set(config) == nodes
+    computed_from = {"seed", "model", "data", "scoring", "trainer", "loss", "peft"}
+    assert set(config) == computed_from | {"study", "question", "report", "plugins", "run", "logger"}
 
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
@@ -71,7 +71,15 @@ def golden():
 def test_the_id_hashes_what_is_computed_and_not_where():
     base = run_id(composed())
     assert re.fullmatch(r"[0-9a-f]{8}", base)
-    for same in ("study=other", "run.redo=true", "logger=none", "run.cache_dir=null", "run.name=x"):
+    for same in (
+        "study=other",
+        "run.redo=true",
+        "logger=none",
+        "run.cache_dir=null",
+        "run.name=x",
+        "report.baseline=x",
+        "plugins=[json]",
+    ):
         assert run_id(composed(same)) == base, same
     for other in ("seed=1", "loss=margin", "+trainer.adam_beta2=0.98", "data.max_length=100", "peft=lora"):
         assert run_id(composed(other)) != base, other

@@ -88,11 +88,14 @@ def test_a_run_is_identical_on_the_same_machine(finished, capsys):
 
 def test_an_edited_config_is_named_and_gives_other_numbers(copied, capsys):
     edit(copied / "config.yaml", trainer__learning_rate=0.001)
+    edit(copied / "environment.json", data={"train/synthetic": "others"})
     before = (copied / "metrics.json").read_bytes()
     assert main([str(copied)]) == 1
     lines = capsys.readouterr().out.splitlines()
     assert "  trainer.learning_rate: 0.002 -> 0.001" in lines
-    assert any(line.startswith("likely causes: trainer.learning_rate") for line in lines)
+    assert any(line.startswith("  data.train/synthetic: others -> ") for line in lines)
+    (causes,) = (line for line in lines if line.startswith("likely causes: trainer.learning_rate, "))
+    assert "data.train/synthetic" in causes
     assert lines[-1] == "different"
     part = read(copied / "reproduction" / "reproduction.json")["sets"]["eval"]
     assert part["same_rows"]
@@ -123,6 +126,19 @@ def test_a_failed_rerun_is_one_line_after_what_differs(copied, capsys, monkeypat
     assert printed.err == "rmlab-reproduce: error: the rerun failed: RuntimeError: no memory left\n"
     assert any(line.startswith("  packages.torch: 1.0 -> 2.") for line in printed.out.splitlines())
     assert "  hardware.gpu: H100 -> none" in printed.out.splitlines()
+
+
+def test_other_numbers_without_a_cause_say_so(finished, copied, tmp_path, capsys, monkeypatch):
+    def other(config, out):
+        edit(copied / "metrics.json", train__loss=9.0)
+        shutil.copytree(copied, out, dirs_exist_ok=True)
+
+    monkeypatch.setattr("rmlab.runner.run", other)
+    monkeypatch.setattr("rmlab.reproduce.differences_now", lambda *_: {"commit": ["a", "b"]})
+    assert main([str(finished), "-o", str(tmp_path / "out")]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert "  commit: a -> b" in lines
+    assert lines[-2:] == ["nothing that was recorded explains it", "different"]
 
 
 def test_help_answers_without_torch():

@@ -1,6 +1,9 @@
 """Sweeps: what their files promise, and that nothing is run twice or lost, under every launcher."""
 
+import contextlib
+import io
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -9,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from conftest import ROOT
 from hydra import compose, initialize_config_dir
@@ -16,6 +20,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
+from rmlab.cli import main
 from rmlab.config import CONF, register, run_id, to_dict, validate
 from rmlab.rundir import BusyError, locked, read_error, state, write_error
 
@@ -40,6 +45,27 @@ def sweep(place, *overrides, status=0, **environment):
     return output
 
 
+def here(place, *overrides, status=0):
+    """The same in this process, which has torch imported already."""
+    printed, before = io.StringIO(), os.getcwd()
+    argv, threads = sys.argv, torch.get_num_threads()
+    sys.argv = ["rmlab", *overrides]
+    os.chdir(place)
+    try:
+        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+            main()
+        code = 0
+    except SystemExit as stopped:
+        code = stopped.code
+    finally:
+        sys.argv = argv
+        os.chdir(before)
+        logging.getLogger().handlers.clear()  # Hydra's, of a folder that goes
+    assert torch.get_num_threads() == threads
+    assert code == status, printed.getvalue()[-4000:]
+    return printed.getvalue()
+
+
 def metrics(place, study="s"):
     """{run directory: bytes of its metrics.json}."""
     return {file.parent.name: file.read_bytes() for file in Path(place).glob(f"runs/{study}/*/metrics.json")}
@@ -49,7 +75,7 @@ def metrics(place, study="s"):
 def serial(tmp_path_factory):
     """A finished sweep of two losses and two seeds: its folder and what it printed."""
     place = tmp_path_factory.mktemp("serial")
-    return place, sweep(place, *TINY, "loss=plain,margin", "seed=0,1")
+    return place, here(place, *TINY, "loss=plain,margin", "seed=0,1")
 
 
 # ---- the files in sweeps/ ----
@@ -125,7 +151,7 @@ def test_finished_runs_are_not_launched_and_others_are_taken_up(serial):
     (broken / "metrics.json").unlink()
     write_error(RuntimeError("no memory\nat all"), broken)
     assert (state(half), state(broken), read_error(broken)) == ("half-done", "failed", "RuntimeError: no memory")
-    printed = sweep(place, *TINY, "loss=plain,margin", "seed=0,1")
+    printed = here(place, *TINY, "loss=plain,margin", "seed=0,1")
     assert "sweep s: 4 runs: 2 finished (skipped), 1 half-done (resumed), 1 failed (tried again)" in printed
     assert printed.count("run runs/s/") == 2
     assert metrics(place) == before
@@ -135,7 +161,7 @@ def test_finished_runs_are_not_launched_and_others_are_taken_up(serial):
 def test_a_failing_run_does_not_stop_the_others(tmp_path):
     """Its error is in its directory and in the summary; the exit status is 1; its neighbours are finished."""
     arms = ["trainer.optim=adamw_bnb_8bit,adamw_torch", "loss=plain,margin"]  # bitsandbytes is not installed
-    printed = sweep(tmp_path, *TINY, *arms, status=1)
+    printed = here(tmp_path, *TINY, *arms, status=1)
     runs = {out: state(out) for out in tmp_path.glob("runs/s/*-s0-*")}
     assert sorted(runs.values()) == ["failed", "failed", "finished", "finished"]
     for out in (out for out, found in runs.items() if found == "failed"):
@@ -148,7 +174,7 @@ def test_a_failing_run_does_not_stop_the_others(tmp_path):
 
 
 def test_a_config_that_cannot_run_fails_alone(tmp_path):
-    printed = sweep(tmp_path, *TINY, "data.overlong=drop,dorp", status=1)
+    printed = here(tmp_path, *TINY, "data.overlong=drop,dorp", status=1)
     (out,) = (out for out in tmp_path.glob("runs/s/*-s0-*") if state(out) == "failed")
     assert read_error(out) == "data.overlong is 'dorp'; did you mean 'drop'?"
     assert f"failed: {out.relative_to(tmp_path)}: data.overlong is 'dorp'" in printed
@@ -166,7 +192,7 @@ def test_a_second_process_is_refused_a_run_and_a_second_sweep_waits_for_it(seria
         assert state(out) == "running"
         with pytest.raises(BusyError), locked(out):
             pass
-        refused = sweep(place, *arguments, "loss=plain", status=2)
+        refused = here(place, *arguments, "loss=plain", status=2)
         assert f"{out.relative_to(place)} is being trained by another process" in refused
         waiting = start(place, *TINY, "loss=plain,margin", "seed=0")
         lines = iter(waiting.stdout.readline, "")
@@ -178,6 +204,7 @@ def test_a_second_process_is_refused_a_run_and_a_second_sweep_waits_for_it(seria
     assert metrics(place) == before
 
 
+@pytest.mark.slow
 def test_two_sweeps_at_once_share_the_work(tmp_path):
     """Each run is trained once, by one of them; both end well."""
     arguments = [*TINY, "loss=plain,margin", "seed=0,1"]
@@ -220,7 +247,7 @@ def test_a_killed_sweep_run_again_gives_the_same_metrics(tmp_path):
     ("launcher", "options"),
     [
         ("joblib", ["hydra.launcher.n_jobs=2"]),
-        ("submitit_local", []),
+        pytest.param("submitit_local", [], marks=pytest.mark.slow),
         pytest.param("ray", ["+hydra.launcher.ray.init.num_cpus=2"], marks=pytest.mark.slow),
     ],
 )
@@ -232,6 +259,7 @@ def test_every_launcher_gives_the_numbers_of_the_serial_one(launcher, options, s
     assert metrics(tmp_path) == metrics(serial[0])
 
 
+@pytest.mark.slow
 def test_a_failure_in_a_worker_is_told_like_one_here(tmp_path):
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="the joblib extra is not installed")
     arms = ["trainer.optim=adamw_bnb_8bit,adamw_torch", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
@@ -244,10 +272,10 @@ def test_an_optuna_study_goes_on_where_it_was(tmp_path):
     """Two trials, two more: four directories, one study, the best value told."""
     pytest.importorskip("hydra_plugins.hydra_optuna_sweeper", reason="the tune extra is not installed")
     tune = ["-cd", str(ROOT / "sweeps"), "-cn", "tune", "debug=tiny", "study=tune", "hydra.sweeper.n_trials=2"]
-    sweep(tmp_path, *tune)
+    here(tmp_path, *tune)
     first = metrics(tmp_path, "tune")
     assert len(first) == 2
-    printed = sweep(tmp_path, *tune)
+    printed = here(tmp_path, *tune)
     assert "Best value: " in printed
     after = metrics(tmp_path, "tune")
     assert len(after) == 4
@@ -263,7 +291,26 @@ def test_an_optuna_study_goes_on_where_it_was(tmp_path):
 def test_values_that_belong_together_are_one_choice(tmp_path):
     """Paired sweeps without a plugin: a dict per choice, merged into its node."""
     pairs = "trainer={learning_rate: 1e-3, weight_decay: 0.1}, {learning_rate: 2e-3, weight_decay: 0.2}"
-    sweep(tmp_path, *TINY, pairs)
+    here(tmp_path, *TINY, pairs)
     trainers = [yaml.safe_load(file.read_text())["trainer"] for file in tmp_path.glob("runs/s/*/config.yaml")]
     assert sorted((t["learning_rate"], t["weight_decay"]) for t in trainers) == [(0.001, 0.1), (0.002, 0.2)]
     assert all(t["max_steps"] == 2 for t in trainers)
+
+
+def test_a_wandb_agent_can_drive_rmlab(tmp_path):
+    """The command that W&B's agent would make of sweeps/wandb.yaml. A finished run gives its results again."""
+    from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
+
+    content = yaml.safe_load((ROOT / "sweeps" / "wandb.yaml").read_text())
+    values = {"loss": {"value": "plain"}, "trainer.learning_rate": {"value": 0.001}}
+    arguments = create_sweep_command_args({"args": values})
+    command = []
+    for part in create_sweep_command(content["command"]):
+        command += arguments["args_no_hyphens"] if part == "${args_no_hyphens}" else [part]
+    assert command[0] == content["program"] == "rmlab"
+    command = [part.replace("online", "offline") for part in command[1:]]
+    for run in ("first", "second"):
+        environment = {"WANDB_SWEEP_ID": "sweep", "WANDB_RUN_ID": run}
+        sweep(tmp_path, *command, "debug=tiny", "logger=wandb", "study=s", **environment)
+        assert list(tmp_path.glob(f"runs/s/plain-s0-*/wandb/offline-run-*-{run}/run-{run}.wandb")), run
+    assert len(metrics(tmp_path)) == 1

@@ -4,18 +4,15 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from rmlab.messages import UserError
-from rmlab.report.compare import compare
-from rmlab.report.figures import Figure, draw
-from rmlab.report.items import Items, load_items, set_names
-from rmlab.report.page import write_page
 from rmlab.report.study import Study, load_study
-from rmlab.report.tables import Tables, print_tables, readable, write_tables
-from rmlab.report.tune import tuned
+
+if TYPE_CHECKING:  # imported by the task itself: --help must not wait for them
+    from rmlab.report.figures import Figure
+    from rmlab.report.items import Items
+    from rmlab.report.tables import Tables
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -42,6 +39,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def report(options: argparse.Namespace) -> None:
+    import pandas as pd
+
+    from rmlab.report.compare import compare
+    from rmlab.report.items import load_items, set_names
+    from rmlab.report.page import write_page
+    from rmlab.report.tables import print_tables, readable, write_tables
+    from rmlab.report.tune import tuned
+
     study = load_study(options.study, options.baseline, options.tune)
     folder = options.out or study.folder / "report"
     folder.mkdir(parents=True, exist_ok=True)
@@ -55,7 +60,11 @@ def report(options: argparse.Namespace) -> None:
     tables, facts = readable(rows, study.baseline), facts_of(study, items)
     write_tables(rows, tables, title, facts, study.notes, folder)
     print_tables(tables, title, facts, study.notes)
-    figures = [] if options.no_figures else draw(study, items, rows, folder / "figures", grid)
+    figures: list[Figure] = []
+    if not options.no_figures:
+        from rmlab.report.figures import draw
+
+        figures = draw(study, items, rows, folder / "figures", grid)
     page = write_page(study, tables, figures, folder, facts, study.notes)
     if options.wandb:
         log_report(study, tables, figures, folder)
@@ -64,7 +73,7 @@ def report(options: argparse.Namespace) -> None:
             print(file)
 
 
-def facts_of(study: Study, items: dict[str, Items]) -> list[str]:
+def facts_of(study: Study, items: dict[str, "Items"]) -> list[str]:
     """What a reader of the tables must know of how they were made."""
     return [
         f"Baseline: {study.baseline}. Evaluated on {'; '.join(size_of(name, i) for name, i in items.items())}.",
@@ -72,7 +81,7 @@ def facts_of(study: Study, items: dict[str, Items]) -> list[str]:
         "other prompts and what other seeds would have given: prompts are resampled whole, the same for all runs "
         "(10,000 times), and the spread between seeds that items do not explain enters as Student's t.",
         "p: two-sided, from the same distribution, corrected over the arms of a table (Holm). detectable: the smallest "
-        "true difference that this study would have found four times in five.",
+        "true difference that this study would have found about four times in five.",
         "McNemar p: exact, per seed, then twice their mean; with the number of prompts on which the arm was right more "
         "often, and of those for the baseline, summed over seeds. It asks whether trained models differ, not whether "
         "other seeds would.",
@@ -80,7 +89,7 @@ def facts_of(study: Study, items: dict[str, Items]) -> list[str]:
     ]
 
 
-def size_of(name: str, items: Items) -> str:
+def size_of(name: str, items: "Items") -> str:
     undecided = int((items.probability == 0.5).sum())
     return (
         f"{name}: {len(items.prompt):,} preferences on {items.prompt.max() + 1:,} prompts"
@@ -89,11 +98,11 @@ def size_of(name: str, items: Items) -> str:
     )
 
 
-def one_seed(items: dict[str, Items]) -> bool:
+def one_seed(items: dict[str, "Items"]) -> bool:
     return all(len(set(i.seed)) == 1 for i in items.values())
 
 
-def log_report(study: Study, tables: Tables, figures: Sequence[Figure], folder: Path) -> None:
+def log_report(study: Study, tables: "Tables", figures: Sequence["Figure"], folder: Path) -> None:
     """One W&B run of the study's group, the same one at every report: tables, figures and the page."""
     import wandb
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from rmlab.config import computed
+from rmlab.config import computed, flatten
 from rmlab.messages import UserError, did_you_mean
 from rmlab.rundir import read_error, read_json, state
 
@@ -115,7 +115,7 @@ def name_arms(runs: Sequence[Run]) -> dict[str, Values]:
                 mine[group] = option
                 same = [other for other, name in zip(flat, options[group], strict=True) if name == option]
                 below = [key for key in below if len({repr(other.get(key)) for other in same}) > 1]
-            mine.update({short[key]: one.get(key) for key in below})
+            mine.update({short[key]: one[key] for key in below if key in one})
         run.arm = label(mine) or str(run.config["run"].get("name") or "run")
         values[run.arm] = mine
     return values
@@ -139,28 +139,20 @@ def show(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else "none" if value is None else str(value)
 
 
+SAYS_NOTHING = ("weight", "path", "name", "source")  # without what it is of
+
+
 def shorten(keys: Sequence[str]) -> dict[str, str]:
-    """Each dotted key by its last part, or by as many as tell it from the others."""
+    """Each dotted key by its last part, or by as many as say what it is and tell it from the others."""
     short = {}
     for key in keys:
         parts = key.split(".")
-        for n in range(1, len(parts) + 1):
+        for n in range(1 + (parts[-1] in SAYS_NOTHING and len(parts) > 1), len(parts) + 1):
             end = "." + ".".join(parts[-n:])
             if sum(f".{other}".endswith(end) for other in keys) == 1:
                 break
         short[key] = end[1:]
     return short
-
-
-def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"a.b": value}; lists are values."""
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping) and value:
-            flat.update(flatten(value, f"{prefix}{key}."))
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
 
 
 def find_arm(wanted: str | None, arms: Mapping[str, Any], where: str) -> str:

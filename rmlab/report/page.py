@@ -1,0 +1,109 @@
+"""The report as one HTML file that needs nothing else: no script, no request, figures inside."""
+
+import base64
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pandas as pd
+from jinja2 import Environment, StrictUndefined
+
+from rmlab.report.figures import Figure
+from rmlab.report.study import Run, Study
+
+TEMPLATE = Path(__file__).with_name("page.html.j2")
+ICON = (
+    '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 16 16"><path fill="#0072b2" d="M1 9h4v6H1z"/>'
+    '<path fill="#d55e00" d="M6 1h4v14H6z"/><path fill="#009e73" d="M11 5h4v10h-4z"/></svg>'
+)
+
+
+def write_page(
+    study: Study,
+    tables: Sequence[tuple[str, pd.DataFrame]],
+    figures: Sequence[Figure],
+    folder: Path,
+    facts: Sequence[str],
+    notes: Sequence[str],
+) -> Path:
+    """folder/index.html. tables: of strings, the arm first. figures: saved in folder/figures.
+
+    facts: how the numbers were made. notes: what a reader must know before believing them.
+    """
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    page = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+        title=study.question or f"Study {study.folder.name}",
+        icon=data_uri(ICON.encode()),
+        summary=summary(study),
+        notes=notes,
+        tables=[(title, list(table.columns), table_rows(table, study.baseline)) for title, table in tables],
+        figures=[embedded(figure, folder / "figures") for figure in figures],
+        runs=[run_row(run) for run in study.runs],
+        first_set=first_set(study),
+        facts=facts,
+    )
+    path = folder / "index.html"
+    path.write_text(page, encoding="utf-8")
+    return path
+
+
+def summary(study: Study) -> dict[str, str]:
+    """What was done, in short."""
+    done, seeds = study.finished, sorted({run.seed for run in study.finished})
+    minutes = sum(run.environment.get("seconds", 0) for run in done) / 60
+    return {
+        "Study": study.folder.name,
+        "Baseline": study.baseline,
+        "Arms": f"{len(study.arms)}: {', '.join(study.arms)}" if len(study.arms) <= 6 else str(len(study.arms)),
+        "Seeds": f"{len(seeds)}: {', '.join(map(str, seeds))}" if len(seeds) <= 10 else str(len(seeds)),
+        "Runs": f"{len(done)} finished of {len(study.runs)}, {minutes:,.0f} minutes of training and evaluation in all",
+    }
+
+
+def table_rows(table: pd.DataFrame, baseline: str) -> list[dict[str, Any]]:
+    """Cells and the class of each, and whether the row is the baseline's."""
+    rows = []
+    for cells in table.astype(str).to_numpy().tolist():
+        classes = [cell if column == "verdict" else "" for column, cell in zip(table.columns, cells, strict=True)]
+        is_baseline = cells[0] in (baseline, f"{baseline} (baseline)")
+        rows.append({"cells": list(zip(cells, classes, strict=True)), "baseline": is_baseline})
+    return rows
+
+
+def embedded(figure: Figure, folder: Path) -> dict[str, Any]:
+    """A figure with its SVG as a data URI, its width in CSS pixels, and links to its files."""
+    svg = (folder / f"{figure.name}.svg").read_bytes()
+    points = re.search(rb'<svg [^>]*width="([\d.]+)pt"', svg)
+    return {
+        "title": figure.title,
+        "caption": figure.caption,
+        "source": data_uri(svg),
+        "width": round(float(points[1]) * 4 / 3 * 1.2) if points else 800,  # a little larger than in print
+        "files": [(kind.upper(), f"figures/{quote(figure.name)}.{kind}") for kind in ("pdf", "png", "svg")],
+    }
+
+
+def data_uri(svg: bytes) -> str:
+    return f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}"
+
+
+def first_set(study: Study) -> str:
+    return next((name for run in study.finished for name in run.metrics["eval"]), "")
+
+
+def run_row(run: Run) -> dict[str, Any]:
+    """A line of the table of runs. Empty where the run did not get that far."""
+    sets: list[dict[str, Any]] = list(run.metrics.get("eval", {}).values())
+    accuracy = sets[0].get("accuracy") if sets else None
+    seconds = run.environment.get("seconds")
+    return {
+        "arm": run.arm,
+        "seed": run.seed,
+        "state": run.state,
+        "accuracy": "" if accuracy is None else f"{accuracy:.4f}",
+        "minutes": "" if seconds is None else f"{seconds / 60:.1f}",
+        "error": run.error,
+        "directory": run.out.name,
+    }

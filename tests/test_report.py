@@ -1,0 +1,436 @@
+"""rmlab-report: arms, pairing, statistics against reference maths, what is told of runs that are missing or differ."""
+
+import json
+import math
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from scipy import stats
+from statsmodels.stats.contingency_tables import mcnemar
+
+from rmlab.messages import UserError
+from rmlab.metrics import preference_metrics
+from rmlab.report.command import main
+from rmlab.report.compare import compare
+from rmlab.report.items import load_items
+from rmlab.report.statistics import estimate, holm, resample, sign_tests
+from rmlab.report.study import load_study, shorten
+from rmlab.report.tables import latex, markdown, readable
+from rmlab.report.tune import tuned
+from rmlab.rundir import write_error
+
+CONFIG = {
+    "study": "fake",
+    "question": "Which is best?",
+    "seed": 0,
+    "plugins": [],
+    "run": {"name": "plain", "choices": {"loss": "plain", "model": "tiny"}},
+    "model": {"config": {"hidden_size": 64}},
+    "data": {"train": {"a": {"source": "load", "path": "a.jsonl"}}, "max_rows": None},
+    "loss": {"bradley_terry": {"margin": 0.0}},
+    "trainer": {"learning_rate": 0.001, "num_train_epochs": 1},
+    "report": {"baseline": None, "tune": []},
+    "logger": {"report_to": "none"},
+}
+ENVIRONMENT = {
+    "code": "abc", "python": "3.12", "processes": 1, "packages": {"torch": "2.13.0"}, "inputs": {"a.jsonl": "11"},
+    "hardware": {"machine": "x86_64", "cpus": 2, "threads": 1}, "seconds": 60.0,
+}  # fmt: skip
+
+
+def write_run(folder, seed, gaps=None, loss="plain", environment=None, name="eval", prompts=None, **changes):
+    """A run directory as rmlab leaves it. gaps (I,): rewards of better minus worse; None: not finished.
+
+    changes: `node__key=value` of the config.
+    """
+    config = json.loads(json.dumps({**CONFIG, "seed": seed}))
+    config["run"].update(name=loss, choices={"loss": loss, "model": "tiny"})
+    if loss == "margin":
+        config["loss"]["bradley_terry"]["margin"] = 1.0
+    for key, value in changes.items():
+        *nodes, last = key.split("__")
+        place = config
+        for node in nodes:
+            place = place.setdefault(node, {})
+        place[last] = value
+    out = folder / f"{loss}-s{seed}-{abs(hash(json.dumps(config))) % 10**8:08d}"
+    out.mkdir(parents=True)
+    (out / "config.yaml").write_text(yaml.safe_dump(config))
+    if gaps is None:
+        return out
+    gaps = np.asarray(gaps, dtype=float)
+    count = len(gaps)
+    prompts = [f"p{i}" for i in range(count)] if prompts is None else prompts
+    scores = pd.DataFrame(
+        {
+            "comparison": np.repeat(np.arange(count), 2),
+            "id": np.repeat([str(i) for i in range(count)], 2),
+            "prompt": np.repeat(prompts, 2),
+            "subset": "",
+            "response": np.tile([0, 1], count),
+            "reward": np.stack([gaps, np.zeros(count)], axis=1).ravel().astype("float32"),
+            "length": np.tile([10, 12], count),
+            "gold": np.nan,
+        }
+    )
+    pairs = pd.DataFrame({"comparison": range(count), "better": 0, "worse": 1, "strength": 1.0, "probability": 1.0})
+    (out / "scores").mkdir()
+    scores.to_parquet(out / "scores" / f"{name}.parquet", index=False)
+    pairs.to_parquet(out / "scores" / f"{name}.preferences.parquet", index=False)
+    metrics = {**preference_metrics(gaps, np.ones(count)), "comparisons": count, "preferences": count}
+    (out / "environment.json").write_text(json.dumps({**ENVIRONMENT, **(environment or {})}))
+    (out / "metrics.json").write_text(json.dumps({"eval": {name: metrics}, "train": {"loss": 0.5}}))
+    return out
+
+
+@pytest.fixture
+def study(tmp_path):
+    """Two losses, three seeds, 60 prompts: margin is right 8 times more of them, for every seed."""
+    generator = np.random.default_rng(0)
+    base = generator.normal(0.5, 1, 60)
+    for seed in range(3):
+        gaps = base + generator.normal(0, 0.1, 60)
+        write_run(tmp_path, seed, gaps)
+        wrong = np.flatnonzero(gaps < 0)[:8]
+        gaps[wrong] = 0.5
+        write_run(tmp_path, seed, gaps, loss="margin")
+    return tmp_path
+
+
+# ---- arms ----
+
+
+def test_arms_are_what_varies_and_seeds_are_replicates(study):
+    loaded = load_study(study)
+    assert list(loaded.arms) == ["plain", "margin"]
+    assert loaded.baseline == "plain"
+    assert loaded.question == "Which is best?"
+    assert [run.seed for run in loaded.arms["margin"]] == [0, 1, 2]
+    assert loaded.notes == []
+
+
+def test_arms_are_named_by_options_and_by_the_shortest_keys(tmp_path):
+    for rate in (0.001, 0.01):
+        write_run(tmp_path, 0, [1.0, -1.0], trainer__learning_rate=rate)
+        write_run(tmp_path, 0, [1.0, -1.0], loss="margin", trainer__learning_rate=rate)
+    write_run(tmp_path, 0, [1.0, 2.0], loss="margin", loss__center={"weight": 0.01}, trainer__learning_rate=0.01)
+    assert set(load_study(tmp_path).arms) == {
+        "plain learning_rate=0.001",
+        "plain learning_rate=0.01",
+        "margin learning_rate=0.001",
+        "margin learning_rate=0.01",
+        "margin center.weight=0.01 learning_rate=0.01",
+    }
+
+
+def test_numbers_are_in_their_order_and_the_baseline_first(tmp_path):
+    for rows in (1000, 250, None, 500):
+        write_run(tmp_path, 0, [1.0, -1.0], data__max_rows=rows, report__baseline="max_rows=500")
+    assert list(load_study(tmp_path).arms) == ["max_rows=500", "max_rows=250", "max_rows=1000", "max_rows=none"]
+    assert load_study(tmp_path, baseline="max_rows=250").baseline == "max_rows=250"
+    with pytest.raises(UserError, match="--baseline: no arm 'max_rows=25'; did you mean 'max_rows=250'"):
+        load_study(tmp_path, baseline="max_rows=25")
+
+
+def test_keys_are_short_but_tell_apart():
+    short = shorten(["loss.a.margin", "loss.center.weight", "trainer.lr", "model.lr"])
+    assert list(short.values()) == ["margin", "center.weight", "trainer.lr", "model.lr"]
+
+
+def test_a_folder_without_finished_runs_is_an_error(tmp_path, capsys):
+    write_run(tmp_path, 0)
+    with pytest.raises(SystemExit) as stopped:
+        main([str(tmp_path)])
+    assert stopped.value.code == 2
+    assert "holds no finished run" in capsys.readouterr().err
+
+
+# ---- what is told of the runs ----
+
+
+def test_missing_and_failed_runs_are_shown(study, capsys):
+    write_run(study, 3, [1.0] * 60)
+    write_error(RuntimeError("out of memory"), write_run(study, 3, loss="margin"))
+    write_run(study, 4)
+    notes = load_study(study).notes
+    assert any("(margin, seed 3) is failed: RuntimeError: out of memory" in note for note in notes)
+    assert any("(plain, seed 4) is new" in note for note in notes)
+    assert "margin has no finished run of seed 3" in notes
+    main([str(study), "--no-figures"])
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "is failed: RuntimeError: out of memory" in printed
+    assert "out of memory" in (study / "report" / "table.md").read_text()
+    assert "out of memory" in (study / "report" / "index.html").read_text()
+    rows = pd.read_csv(study / "report" / "table.csv")
+    margin = rows[(rows.arm == "margin") & (rows.metric == "accuracy")].iloc[0]
+    assert (margin.seeds, margin.pairs) == (3, 3)
+
+
+@pytest.mark.parametrize(
+    ("environment", "note"),
+    [
+        ({"code": "other"}, "different code of rmlab"),
+        ({"packages": {"torch": "2.12.0"}}, 'different versions of torch: 6 runs "2.13.0", 1 run "2.12.0"'),
+        ({"inputs": {"a.jsonl": "22"}}, "different contents of a.jsonl"),
+        ({"python": "3.11"}, "different Python"),
+        ({"hardware": {"machine": "x86_64", "cpus": 2, "threads": 4}}, "different hardware"),
+    ],
+)
+def test_runs_of_other_code_versions_or_data_are_flagged(study, environment, note):
+    write_run(study, 3, [1.0] * 60, environment=environment)
+    notes = [n for n in load_study(study).notes if "different" in n]
+    assert len(notes) == 1
+    assert note in notes[0]
+
+
+def test_more_cores_are_no_difference(study):
+    write_run(study, 3, [1.0] * 60, environment={"hardware": {"machine": "x86_64", "cpus": 64, "threads": 1}})
+    assert not any("different" in note for note in load_study(study).notes)
+
+
+# ---- items and pairs ----
+
+
+def test_items_are_matched_by_what_they_are_not_by_their_order(tmp_path):
+    """A run that dropped a row (too long for its tokenizer, say) is compared on the others."""
+    gaps = np.array([1.0, -2.0, 3.0, -4.0])
+    write_run(tmp_path, 0, gaps)
+    other = write_run(tmp_path, 0, gaps * 10, loss="margin")
+    for file in ("eval.parquet", "eval.preferences.parquet"):
+        table = pd.read_parquet(other / "scores" / file)
+        table[table.comparison != 1].iloc[::-1].to_parquet(other / "scores" / file, index=False)
+    items = load_items(load_study(tmp_path), "eval")
+    assert items.left_out == 1
+    gaps = {str(arm): sorted(gap) for arm, gap in zip(items.arm, items.gap, strict=True)}
+    assert gaps == {"plain": [-4.0, 1.0, 3.0], "margin": [-40.0, 10.0, 30.0]}
+    assert np.allclose(items.gap[0] / items.gap[1], 10) or np.allclose(items.gap[1] / items.gap[0], 10)
+
+
+def test_values_are_the_metrics_of_the_runs(study):
+    loaded = load_study(study)
+    items = load_items(loaded, "eval")
+    values = np.nanmean(items.values(), axis=2)
+    for run, of_run in zip(items.runs, values, strict=True):
+        told = run.metrics["eval"]["eval"]
+        assert of_run == pytest.approx([told["accuracy"], told["nll"], told["brier"]], abs=1e-6)
+
+
+def test_the_difference_is_of_common_seeds(study):
+    """mean: over all seeds of the arm; difference: over those that the baseline has too."""
+    write_run(study, 7, [1.0] * 60, loss="margin")
+    loaded = load_study(study)
+    rows = compare("eval", load_items(loaded, "eval"), list(loaded.arms), "plain", draws=200)
+    margin = rows[(rows.arm == "margin") & (rows.metric == "accuracy")].iloc[0]
+    accuracy = {(r.arm, r.seed): r.metrics["eval"]["eval"]["accuracy"] for r in loaded.finished}
+    means = [accuracy["margin", seed] for seed in (0, 1, 2, 7)]
+    assert margin["mean"] == pytest.approx(np.mean(means))
+    assert margin["sd"] == pytest.approx(np.std(means, ddof=1))
+    gained = [accuracy["margin", seed] - accuracy["plain", seed] for seed in (0, 1, 2)]
+    assert margin["difference"] == pytest.approx(np.mean(gained))
+    assert (margin["seeds"], margin["pairs"]) == (4, 3)
+
+
+# ---- statistics, against reference maths ----
+
+
+def two_way(values):
+    """Reference: variance of the mean of (S, I) crossed seeds and items, from the mean squares of a two-way table."""
+    seeds, items = values.shape
+    mean = values.mean()
+    of_seed, of_item = values.mean(axis=1) - mean, values.mean(axis=0) - mean
+    rest = values - mean - of_seed[:, None] - of_item[None, :]
+    ms_seed, ms_item = items * (of_seed**2).sum() / (seeds - 1), seeds * (of_item**2).sum() / (items - 1)
+    ms_rest = (rest**2).sum() / (seeds - 1) / (items - 1)
+    variance = (ms_seed + ms_item - ms_rest) / seeds / items
+    freedom = (ms_seed + ms_item - ms_rest) ** 2 / (
+        ms_seed**2 / (seeds - 1) + ms_item**2 / (items - 1) + ms_rest**2 / (seeds - 1) / (items - 1)
+    )
+    return variance, freedom
+
+
+@pytest.mark.parametrize("seed_sd", [0.02, 0.1, 0.4])
+def test_the_interval_is_that_of_crossed_seeds_and_items(seed_sd):
+    """Against t with the classical variance of a two-way random effects table (Satterthwaite's degrees of freedom)."""
+    generator = np.random.default_rng(1)
+    values = 0.3 + generator.normal(0, 1, 400) + generator.normal(0, seed_sd, 6)[:, None]
+    values = values + generator.normal(0, 0.5, (6, 400))
+    means = resample(values[:, None, :], np.arange(400))
+    found = estimate(means.value[:, 0], means.draws[:, :, 0], means.prompts)
+    variance, freedom = two_way(values)
+    half = stats.t.ppf(0.975, freedom) * math.sqrt(variance)
+    assert found.value == pytest.approx(values.mean())
+    assert (found.high - found.low) / 2 == pytest.approx(half, rel=0.12)
+    assert found.p == pytest.approx(2 * stats.t.sf(abs(values.mean()) / math.sqrt(variance), freedom), abs=0.02)
+
+
+def test_prompts_are_resampled_whole():
+    """20 prompts of 10 equal items are 20 observations, not 200."""
+    generator = np.random.default_rng(2)
+    of_prompt = generator.normal(0, 1, 20)
+    values = np.repeat(of_prompt, 10)[None, None, :]
+    means = resample(values, np.repeat(np.arange(20), 10))
+    found = estimate(means.value[:, 0], means.draws[:, :, 0], means.prompts)
+    half = stats.t.ppf(0.975, 19) * of_prompt.std(ddof=1) / math.sqrt(20)
+    assert (found.high - found.low) / 2 == pytest.approx(half, rel=0.06)
+
+
+def test_undecided_items_do_not_count():
+    values = np.array([[[1.0, np.nan, 0.0, 1.0]]])
+    assert resample(values, np.arange(4), draws=10).value[0, 0] == pytest.approx(2 / 3)
+
+
+def test_detectable_is_what_is_found_four_times_in_five():
+    """Simulated: differences of that size are significant in about 80% of studies (estimated from five seeds)."""
+    generator = np.random.default_rng(3)
+    found, sizes = 0, []
+    for n in range(400):
+        noise = generator.normal(0, 1, 200) + generator.normal(0, 0.1, 5)[:, None]
+        means = resample(noise[:, None, :], np.arange(200), draws=500, seed=n)
+        sizes.append(estimate(means.value[:, 0], means.draws[:, :, 0], 200, seed=n).detectable)
+    shift = float(np.mean(sizes))
+    for n in range(400):
+        noise = shift + generator.normal(0, 1, 200) + generator.normal(0, 0.1, 5)[:, None]
+        means = resample(noise[:, None, :], np.arange(200), draws=500, seed=n)
+        found += estimate(means.value[:, 0], means.draws[:, :, 0], 200, seed=n).p < 0.05
+    assert found / 400 == pytest.approx(0.8, abs=0.12)
+
+
+def test_mcnemar_is_exact_and_pooled_over_seeds():
+    """One preference per prompt: statsmodels' exact McNemar per seed, then twice the mean."""
+    generator = np.random.default_rng(4)
+    arm, base = (generator.integers(0, 2, (3, 50)).astype(float) for _ in range(2))
+    arm[:, :20] = 1
+    found = sign_tests(arm, base, np.arange(50))
+    each = []
+    for a, b in zip(arm, base, strict=True):
+        table = [[((a == 1) & (b == 1)).sum(), ((a == 1) & (b == 0)).sum()], [((a == 0) & (b == 1)).sum(), 0]]
+        each.append(mcnemar(table, exact=True).pvalue)
+    assert found.p == pytest.approx(min(1, 2 * np.mean(each)))
+    assert (found.wins, found.losses) == (((arm > base).sum()), ((arm < base).sum()))
+
+
+def test_holm():
+    """By hand: sorted p times 3, 2, 1, never falling."""
+    assert holm([0.04, 0.01, 0.03]) == pytest.approx([0.06, 0.03, 0.06])
+    assert holm([]) == []
+
+
+def test_a_clear_difference_is_called_and_noise_is_not(study):
+    loaded = load_study(study)
+    rows = compare("eval", load_items(loaded, "eval"), list(loaded.arms), "plain")
+    margin = rows[(rows.arm == "margin") & (rows.metric == "accuracy")].iloc[0]
+    assert margin["verdict"] == "better"
+    assert margin["diff_low"] > 0
+    assert margin["p_holm"] < 0.01
+    assert (margin["only_arm"], margin["only_baseline"]) == (24, 0)
+
+
+def test_twenty_runs_of_ten_thousand_items_take_seconds(tmp_path):
+    """Not a timing of a machine: a loop over draws in Python would take many minutes, not this."""
+    generator = np.random.default_rng(5)
+    for seed in range(5):
+        for loss in range(4):
+            write_run(tmp_path, seed, generator.normal(0.5, 1, 10_000), trainer__num_train_epochs=loss)
+    started = time.process_time()
+    loaded = load_study(tmp_path)
+    rows = compare("eval", load_items(loaded, "eval"), list(loaded.arms), loaded.baseline)
+    assert len(rows) == 12
+    assert time.process_time() - started < 120
+
+
+# ---- nuisance values ----
+
+
+def test_tuning_scores_no_item_by_a_value_that_it_chose(tmp_path):
+    """Each arm is compared at its best learning rate, chosen on one half of the prompts and scored on the other."""
+    generator = np.random.default_rng(6)
+    for seed in range(2):
+        for rate, level in ((0.001, 0.2), (0.01, 1.0)):
+            write_run(tmp_path, seed, generator.normal(level, 1, 200), trainer__learning_rate=rate)
+            gaps = generator.normal(level, 1, 200)
+            write_run(tmp_path, seed, gaps, loss="margin", trainer__learning_rate=rate)
+    loaded = load_study(tmp_path, tune=["trainer.learning_rate"])
+    assert len(loaded.arms) == 4
+    fitted, items, notes = tuned(loaded, {"eval": load_items(loaded, "eval")})
+    assert list(fitted.arms) == ["plain", "margin"]
+    assert fitted.baseline == "plain"
+    assert "plain is compared at learning_rate=0.01, of 2 tried" in notes
+    grid = load_items(loaded, "eval")
+    best = next(r for r in range(8) if grid.arm[r] == "margin learning_rate=0.01" and grid.seed[r] == 1)
+    mine = next(r for r in range(4) if items["eval"].arm[r] == "margin" and items["eval"].seed[r] == 1)
+    assert np.array_equal(items["eval"].gap[mine], grid.gap[best])
+    with pytest.raises(UserError, match="weight_decay does not vary"):
+        tuned(load_study(tmp_path, tune=["trainer.weight_decay"]), {})
+
+
+def test_tuning_does_not_reward_trying_more_values(tmp_path):
+    """Pure noise: the best of ten values looks better than chance on its own items, and not when cross-fitted."""
+    generator = np.random.default_rng(7)
+    for rate in range(10):
+        write_run(tmp_path, 0, generator.normal(0, 1, 500), trainer__learning_rate=rate)
+    loaded = load_study(tmp_path, tune=["trainer.learning_rate"])
+    grid = load_items(loaded, "eval")
+    naive = max(np.nanmean(grid.values()[:, 0], axis=1))
+    _, items, _ = tuned(loaded, {"eval": grid})
+    honest = float(np.nanmean(items["eval"].values()[:, 0]))
+    assert naive > 0.52
+    assert honest < naive - 0.015
+
+
+# ---- what is written ----
+
+
+def test_the_report_is_written_in_every_format(study, capsys):
+    main([str(study)])
+    printed = capsys.readouterr().out
+    assert "Which is best?" in printed
+    assert "plain (baseline)" in printed
+    report = study / "report"
+    assert {p.name for p in report.iterdir()} >= {"table.md", "table.tex", "table.csv", "index.html", "figures"}
+    assert "| margin | 3 | " in (report / "table.md").read_text()
+    tex = (report / "table.tex").read_text()
+    assert tex.count("\\toprule") == tex.count("\\bottomrule") == 3
+    assert "$\\pm$" in tex
+    rows = pd.read_csv(report / "table.csv")
+    assert len(rows) == 6
+    assert {"difference", "diff_low", "diff_high", "p_holm", "mcnemar", "detectable"} <= set(rows.columns)
+
+
+def test_names_that_would_break_a_format_are_escaped(tmp_path):
+    for seed in range(2):
+        write_run(tmp_path, seed, [1.0, -1.0, 2.0])
+        write_run(tmp_path, seed, [1.0, 1.0, 2.0], loss="a_b|c & 50%")
+    loaded = load_study(tmp_path)
+    rows = compare("eval", load_items(loaded, "eval"), list(loaded.arms), "plain", draws=100)
+    tables = readable(rows, "plain")
+    assert "a_b\\|c & 50%" in markdown(tables, "t", [], [])
+    assert "a\\_b|c \\& 50\\%" in latex(tables, [])
+
+
+def test_a_baseline_without_finished_runs_leaves_differences_out(tmp_path):
+    write_run(tmp_path, 0)
+    write_run(tmp_path, 0, [1.0, -1.0, 1.0], loss="margin")
+    loaded = load_study(tmp_path)
+    rows = compare("eval", load_items(loaded, "eval"), list(loaded.arms), loaded.baseline, draws=100)
+    assert rows[rows.arm == "margin"]["difference"].isna().all()
+    assert rows[rows.arm == "plain"]["mean"].isna().all()
+    readable(rows, loaded.baseline)
+
+
+def test_one_seed_says_what_the_interval_lacks(tmp_path, capsys):
+    write_run(tmp_path, 0, [1.0, -1.0, 1.0])
+    write_run(tmp_path, 0, [1.0, 1.0, 1.0], loss="margin")
+    main([str(tmp_path), "--no-figures"])
+    assert "One seed per arm" in capsys.readouterr().out
+
+
+def test_the_report_can_be_logged_to_wandb(study, monkeypatch, capsys):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    main([str(study), "--wandb"])
+    (file,) = (study / "report").glob("wandb/offline-run-*-fake-report/run-fake-report.wandb")
+    content = file.read_bytes()
+    assert b"table/Accuracy" in content
+    assert b"figure/accuracy" in content
