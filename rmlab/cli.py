@@ -62,7 +62,11 @@ def main() -> None:
         f"++{a}" if a.partition("=")[0].startswith(tuple(f"{n}." for n in OPEN)) else a for a in sys.argv[1:]
     ]
     with watched_launches() as failed:
-        task()
+        try:
+            task()
+        except KeyboardInterrupt:
+            print("\nrmlab: interrupted; the same command goes on where this one stopped", file=sys.stderr)
+            raise SystemExit(130) from None
     if failed:
         raise SystemExit(1)
 

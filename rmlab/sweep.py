@@ -22,7 +22,6 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from rmlab.config import to_dict
 from rmlab.environment import fingerprints
-from rmlab.messages import UserError
 from rmlab.rundir import (
     BusyError,
     changed_since,
@@ -66,7 +65,7 @@ def watched_launches() -> Iterator[list[str]]:
     make = Plugins.instantiate_launcher
 
     def instantiate_launcher(self: Plugins, hydra_context: Any, task_function: Any, config: DictConfig) -> Launcher:
-        launcher = make(self, hydra_context, task_function, config)
+        launcher = make(self, hydra_context=hydra_context, task_function=task_function, config=config)
         return Watched(launcher, hydra_context.config_loader, config, failed)
 
     Plugins.instantiate_launcher = instantiate_launcher  # type: ignore[method-assign]
@@ -96,14 +95,15 @@ class Watched(Launcher):
         results: list[Any] = [None] * len(jobs)
         for i, (out, config) in enumerate(jobs):
             if states[i] == "finished" and not (config and config["run"]["redo"]):
-                results[i] = completed(with_objective(read_json(out / "metrics.json"))["objective"])
+                results[i] = finished(out)
         warn_of_changes([jobs[i] for i, result in enumerate(results) if result is not None])
         todo = [i for i, result in enumerate(results) if result is None]
         with Progress(self.config.study, [out for out, _ in jobs], [jobs[i][0] for i in todo]):
             while todo:
                 returned = self.launch_inner([job_overrides[i] for i in todo], initial_job_idx)
                 for i, result in zip(todo, returned, strict=True):
-                    results[i] = result
+                    lost = result.status == JobStatus.FAILED and state(jobs[i][0]) == "finished"
+                    results[i] = finished(jobs[i][0]) if lost else result  # its launcher died after it
                 todo = [i for i in todo if isinstance(results[i]._return_value, BusyError)]
                 if todo:
                     wait_for([jobs[i][0] for i in todo])
@@ -123,7 +123,7 @@ class Watched(Launcher):
         task_config = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
         try:
             settings = settings_of(task_config)
-        except UserError:
+        except Exception:
             return out, None
         if state(out) == "new":
             write_config(settings, out)
@@ -139,16 +139,21 @@ class Watched(Launcher):
 
     def summarise(self, jobs: Sequence[tuple[Path, Any]], results: Sequence[JobReturn]) -> None:
         """Name every run that failed, with its error, which its error.txt tells in full."""
-        broken = [
-            (out, r._return_value) for (out, _), r in zip(jobs, results, strict=True) if r.status == JobStatus.FAILED
-        ]
+        outcomes = [(out, result) for (out, _), result in zip(jobs, results, strict=True)]
+        broken = [(out, result._return_value) for out, result in outcomes if result.status == JobStatus.FAILED]
         for out, error in broken:
             if state(out) != "finished" and not read_error(out):
                 write_error(error, out)  # it was killed before it could write by itself
             tell(f"failed: {out}: {read_error(out) or describe(error)}")
         if broken:
-            tell(f"{len(broken)} of {len(jobs)} runs failed; each has its traceback in error.txt. Run the same again.")
+            tell(f"{len(broken)} of {len(jobs)} runs failed; error.txt in each says all. Run the same command again.")
+        elif len(jobs) > 1:
+            tell(f"rmlab-report {self.config.hydra.sweep.dir} compares the arms")
         self.failed += [str(out) for out, _ in broken]
+
+
+def finished(out: Path) -> JobReturn:
+    return completed(with_objective(read_json(out / "metrics.json"))["objective"])
 
 
 def completed(value: Any) -> JobReturn:

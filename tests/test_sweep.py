@@ -18,6 +18,7 @@ from conftest import ROOT
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
 from omegaconf import OmegaConf
 
 from rmlab.cli import main
@@ -257,6 +258,39 @@ def test_every_launcher_gives_the_numbers_of_the_serial_one(launcher, options, s
     printed = sweep(tmp_path, *TINY, "loss=plain,margin", "seed=0,1", f"hydra/launcher={launcher}", *options)
     assert "sweep s: 4 of 4 runs done, 0 failed, 0 left" in printed
     assert metrics(tmp_path) == metrics(serial[0])
+
+
+def test_a_launcher_that_dies_leaves_a_summary_and_what_was_finished(tmp_path, monkeypatch):
+    """As when a worker is killed for memory: the first run is done, the second has an error, the exit status is 1."""
+    make = Plugins.instantiate_launcher
+
+    def instantiate_launcher(self, **arguments):
+        launcher = make(self, **arguments)
+        launch = launcher.launch
+
+        def dies(job_overrides, initial_job_idx):
+            launch(job_overrides[:1], initial_job_idx)
+            raise MemoryError("a worker was killed")
+
+        launcher.launch = dies
+        return launcher
+
+    monkeypatch.setattr(Plugins, "instantiate_launcher", instantiate_launcher)
+    printed = here(tmp_path, *TINY, "seed=0,1", status=1)
+    states = {out.name.split("-")[1]: state(out) for out in tmp_path.glob("runs/s/plain-*")}
+    assert states == {"s0": "finished", "s1": "failed"}
+    assert "MemoryError: a worker was killed" in printed
+    assert "1 of 2 runs failed" in printed
+
+
+def test_ctrl_c_says_how_to_go_on(tmp_path, monkeypatch):
+    import rmlab.runner
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(rmlab.runner, "run", interrupted)
+    assert "interrupted; the same command goes on" in here(tmp_path, *TINY, "seed=0,1", status=130)
 
 
 @pytest.mark.slow

@@ -40,7 +40,7 @@ def write_page(
         notes=notes,
         tables=[(title, list(table.columns), table_rows(table, study.baseline)) for title, table in tables],
         figures=[embedded(figure, folder / "figures") for figure in figures],
-        runs=[run_row(run) for run in study.runs],
+        runs=[run_row(run) for run in by_arm(study.runs)],
         first_set=first_set(study),
         facts=facts,
     )
@@ -75,12 +75,14 @@ def table_rows(table: pd.DataFrame, baseline: str) -> list[dict[str, Any]]:
 def embedded(figure: Figure, folder: Path) -> dict[str, Any]:
     """A figure with its SVG as a data URI, its width in CSS pixels, and links to its files."""
     svg = (folder / f"{figure.name}.svg").read_bytes()
-    points = re.search(rb'<svg [^>]*width="([\d.]+)pt"', svg)
+    size = re.search(rb'<svg [^>]*width="([\d.]+)pt"', svg)
+    points = float(size[1]) if size else 500
     return {
         "title": figure.title,
         "caption": figure.caption,
         "source": data_uri(svg),
-        "width": round(float(points[1]) * 4 / 3 * 1.2) if points else 800,  # a little larger than in print
+        "width": round(points * 4 / 3 * 1.45),  # larger than in print, for screens are farther away
+        "wide": points > 300,
         "files": [(kind.upper(), f"figures/{quote(figure.name)}.{kind}") for kind in ("pdf", "png", "svg")],
     }
 
@@ -91,6 +93,11 @@ def data_uri(svg: bytes) -> str:
 
 def first_set(study: Study) -> str:
     return next((name for run in study.finished for name in run.metrics["eval"]), "")
+
+
+def by_arm(runs: Sequence[Run]) -> list[Run]:
+    arms = list(dict.fromkeys(run.arm for run in runs))
+    return sorted(runs, key=lambda run: (arms.index(run.arm), run.seed))
 
 
 def run_row(run: Run) -> dict[str, Any]:

@@ -105,7 +105,7 @@ def print_tables(tables: Tables, title: str, facts: Sequence[str], notes: Sequen
     from rich.markup import escape
     from rich.table import Table
 
-    console = Console() if sys.stdout.isatty() else Console(width=120)  # a file has no width of its own
+    console = Console() if sys.stdout.isatty() else Console(width=132)  # a file has no width of its own
     console.print(f"\n[bold]{escape(title)}[/bold]\n")
     colours = {"better": "green", "worse": "red"}
     for heading, frame in tables:
