@@ -21,10 +21,10 @@ train: .venv/installed  # install, then train the default run (a tiny model on s
 	$(BIN)/rmlab
 
 test: .venv/installed-dev lint  # lint, types and the tests, but not the slow ones
-	$(BIN)/python -m pytest -q -m "not slow"
+	$(BIN)/python -m pytest -q -n auto --dist loadfile -m "not slow"
 
 test-all: .venv/installed-dev lint  # the slow tests too
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n auto --dist loadfile
 
 lint: .venv/installed-dev  # ruff and mypy
 	$(BIN)/ruff check .

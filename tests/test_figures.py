@@ -12,6 +12,9 @@ import pytest
 
 from rmlab.metrics import evaluate
 from rmlab.report import figures
+from rmlab.report.figures import arms
+from rmlab.report.figures import items as of_items
+from rmlab.report.figures.look import STYLE, Look, look_of
 from rmlab.report.items import METRICS, Items, load_items, set_names
 from rmlab.report.page import write_page
 from rmlab.report.study import load_study
@@ -142,24 +145,27 @@ def test_figures_without_data_are_left_out_and_those_of_several_sets_are_named_a
 
 def test_heat_map_cells_are_means_over_seeds(grid):
     study, items = grid
-    cells = figures.heat_cells(study, "eval")
+    cells = arms.heat_cells(study, "eval")
     assert (cells.index.name, cells.columns.name) == ("loss", "learning_rate")
     assert cells.loc["plain", 0.001] == pytest.approx((24 / 40 + 26 / 40) / 2)
     assert cells.loc["plain", 0.002] == pytest.approx((30 / 40 + 32 / 40) / 2)
     assert cells.loc["margin", 0.001] == pytest.approx((36 / 40 + 38 / 40) / 2)
     assert np.isnan(cells.loc["margin", 0.002])
-    drawing = figures.heatmap(study, "eval", items["eval"])
+    drawing = arms.heatmap(study, "eval", items["eval"])
     written = {text.get_text() for text in drawing.canvas.axes[0].texts}
     assert written == {"0.625", "0.775", "0.925", "missing"}
     assert "missing" in drawing.caption
 
 
-def test_no_heat_map_of_one_varied_key(single):
-    assert figures.heat_cells(single[0], "a") is None
+def test_no_heat_map_unless_two_keys_vary_in_every_arm(single, grid):
+    assert arms.heat_cells(single[0], "a") is None
+    study = load_study(grid[0].folder)
+    study.values = {arm: {"loss": "l", f"{arm} rate": 1} for arm in study.arms}
+    assert arms.heat_cells(study, "eval") is None
 
 
 def test_curves_are_means_and_sds_over_seeds(grid):
-    points = figures.curve(grid[0].arms["plain learning_rate=0.001"], ["eval_accuracy"])
+    points = arms.curve(grid[0].arms["plain learning_rate=0.001"], ["eval_accuracy"])
     assert points["x"].tolist() == [0.5, 1.0]
     assert points["mean"].tolist() == pytest.approx([0.525, 0.625])
     assert points["sd"].tolist() == pytest.approx([0.05 / np.sqrt(2)] * 2)
@@ -167,15 +173,15 @@ def test_curves_are_means_and_sds_over_seeds(grid):
 
 def test_standard_error_of_prompts_and_seeds():
     correct = np.array([[1.0, 1.0, 0.0, 0.0], [1.0, 1.0, 1.0, 1.0]])  # two seeds; two prompts with two items each
-    mean, error = figures.mean_and_error(correct, np.array([0, 0, 1, 1]))
+    mean, error = of_items.mean_and_error(correct, np.array([0, 0, 1, 1]))
     assert mean == 0.75
     assert error**2 == pytest.approx((0.5**2 + 0.5**2) / 4**2 + 0.5**2 / 2 / 2)  # of prompts, of seeds
 
 
 def test_strength_bins_are_the_values_or_quartiles():
-    bins, names = figures.strength_bins(np.array([2.0, 1.0, 2.0]))
+    bins, names = of_items.strength_bins(np.array([2.0, 1.0, 2.0]))
     assert (bins.tolist(), names) == ([1, 0, 1], ["1", "2"])
-    bins, names = figures.strength_bins(np.arange(101.0))
+    bins, names = of_items.strength_bins(np.arange(101.0))
     assert np.bincount(bins).tolist() == [25, 25, 25, 26]
     assert names == ["0–25", "25–50", "50–75", "75–100"]  # noqa: RUF001
 
@@ -185,13 +191,13 @@ def test_a_response_of_several_preferences_counts_once():
     length = np.array([[30, 30, 20], [20, 10, 10]])
     one = np.ones(3)
     items = Items([], np.array(["a"]), np.array([0]), better, worse, length, np.zeros(3, int), one, one, one)
-    rewards, tokens = figures.responses(items)
+    rewards, tokens = of_items.responses(items)
     assert sorted(zip(rewards[0], tokens, strict=True)) == [(1, 10), (2, 20), (3, 30)]
 
 
 def test_reliability_bins_leave_out_what_is_too_small():
     confidence = np.concatenate([np.full(20, 0.62), np.full(5, 0.9)])
-    points, shares = figures.reliability_bins(confidence, np.concatenate([np.ones(5), np.zeros(20)]))
+    points, shares = of_items.reliability_bins(confidence, np.concatenate([np.ones(5), np.zeros(20)]))
     assert points == pytest.approx(np.array([[0.62, 0.25]]))
     assert shares[[2, 8]].tolist() == [0.8, 0.2]
 
@@ -200,8 +206,8 @@ def test_chosen_and_rejected_swap_sides_below_one_half():
     better, worse = np.full((1, 20), 1.0), np.full((1, 20), 5.0)
     one, arm = np.ones(20), np.array(["a"])
     items = Items([], arm, np.array([0]), better, worse, np.ones((2, 20)), np.arange(20), one, one * 0.2, one)
-    look = figures.Look(["a"], "a", {"a": "#404040"}, {"a": "o"}, "", {"a": "a"}, False)
-    fills = [patch for patch in figures.rewards(items, look).canvas.axes[0].patches if patch.get_fill()]
+    look = Look(["a"], "a", {"a": "#404040"}, {"a": "o"}, "", {"a": "a"}, False)
+    fills = [patch for patch in of_items.rewards(items, look).canvas.axes[0].patches if patch.get_fill()]
     chosen, rejected = (np.mean(patch.get_xy()[patch.get_xy()[:, 1] > 0, 0]) for patch in fills)
     assert (chosen, rejected) == pytest.approx((5, 1), abs=0.2)
 
@@ -219,7 +225,7 @@ def test_how_many_arms_are_told_apart(grid, values, apart, legend):
     run = study.finished[0]
     study.arms, study.baseline = {f"arm {n}": [run] for n in range(len(values))}, "arm 0"
     study.values = dict(zip(study.arms, values, strict=True))
-    look = figures.look_of(study)
+    look = look_of(study)
     assert look.apart == apart
     assert look.names["arm 1"] == legend
     if not apart:
@@ -228,11 +234,12 @@ def test_how_many_arms_are_told_apart(grid, values, apart, legend):
 
 def test_the_same_data_give_the_same_bytes(grid, tmp_path):
     study, items = grid
-    with mpl.rc_context(figures.STYLE):
+    with mpl.rc_context(STYLE):
         for name in ("one", "two"):
-            figures.save(figures.heatmap(study, "eval", items["eval"]).canvas, tmp_path, name)
+            figures.save(arms.heatmap(study, "eval", items["eval"]).canvas, tmp_path, name)
     for kind in ("pdf", "png", "svg"):
         assert (tmp_path / f"one.{kind}").read_bytes() == (tmp_path / f"two.{kind}").read_bytes()
+    assert b"/CreationDate" not in (tmp_path / "one.pdf").read_bytes()
 
 
 # ---- the page ----

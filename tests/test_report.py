@@ -156,12 +156,12 @@ def test_missing_and_failed_runs_are_shown(study, capsys):
     write_error(RuntimeError("out of memory"), write_run(study, 3, loss="margin"))
     write_run(study, 4)
     notes = load_study(study).notes
-    assert any("(margin, seed 3) is failed: RuntimeError: out of memory" in note for note in notes)
-    assert any("(plain, seed 4) is new" in note for note in notes)
+    assert any("(margin, seed 3) failed: RuntimeError: out of memory" in note for note in notes)
+    assert any("(plain, seed 4) was not started" in note for note in notes)
     assert "margin has no finished run of seed 3" in notes
     main([str(study), "--no-figures"])
     printed = " ".join(capsys.readouterr().out.split())
-    assert "is failed: RuntimeError: out of memory" in printed
+    assert "failed: RuntimeError: out of memory" in printed
     assert "out of memory" in (study / "report" / "table.md").read_text()
     assert "out of memory" in (study / "report" / "index.html").read_text()
     rows = pd.read_csv(study / "report" / "table.csv")

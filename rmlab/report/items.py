@@ -14,8 +14,9 @@ METRICS = ("accuracy", "nll", "brier")  # common to all arms, whatever they were
 
 @dataclass
 class Items:
-    """R runs, I preferences. gap, better, worse (R, I): rewards; the others (I,). length: of better and worse, (2, I).
+    """R runs, I preferences. gap, better, worse (R, I): rewards; the others (I,).
 
+    length (2, I): of better and worse, in tokens of the first run.
     left_out: preferences that some run did not have, because other rows were too long for its tokenizer, say.
     """
 
@@ -42,7 +43,7 @@ class Items:
 
 
 def set_names(study: Study) -> list[str]:
-    """Evaluation sets that at least two runs, or the only one, have in common."""
+    """Evaluation sets that any run was scored on."""
     return list(dict.fromkeys(name for run in study.finished for name in run.metrics["eval"]))
 
 

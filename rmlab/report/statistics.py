@@ -137,7 +137,7 @@ def detectable(item_variance: float, seed_variance: float, prompts: int, seeds: 
     Degrees of freedom by Satterthwaite (1946).
     """
     variance = item_variance + seed_variance
-    if not variance:
+    if not variance > 0:  # also where nothing counts: NaN
         return float("nan")
     parts = item_variance**2 / max(prompts - 1, 1) + (seed_variance**2 / (seeds - 1) if seeds > 1 else 0.0)
     freedom = variance**2 / parts

@@ -183,10 +183,18 @@ def natural(values: Mapping[str, Values]) -> Any:
 # ---- what a reader must know ----
 
 
+HAPPENED = {
+    "running": "is still running",
+    "failed": "failed",
+    "half-done": "was stopped half-way",
+    "new": "was not started",
+}
+
+
 def unfinished(runs: Sequence[Run]) -> list[str]:
     """Each run that is not finished, and why."""
     return [
-        f"{run.out.name} ({run.arm}, seed {run.seed}) is {run.state}" + f": {run.error}" * bool(run.error)
+        f"{run.out.name} ({run.arm}, seed {run.seed}) {HAPPENED[run.state]}" + f": {run.error}" * bool(run.error)
         for run in runs
         if run.state != "finished"
     ]
@@ -201,6 +209,9 @@ def uneven(arms: Mapping[str, Sequence[Run]]) -> list[str]:
         lacking = sorted(everywhere - set(mine))
         if lacking:
             notes.append(f"{arm} has no finished run of seed {', '.join(map(str, lacking))}")
+        twice = sorted({seed for seed in mine if mine.count(seed) > 1})
+        if twice:
+            notes.append(f"{arm} has more than one run of seed {', '.join(map(str, twice))}; the last one counts")
     return notes
 
 

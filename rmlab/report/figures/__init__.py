@@ -1,0 +1,70 @@
+"""Figures of a study, each as PDF for print, PNG and SVG. A figure whose data is not there is left out.
+
+Up to six arms share a panel. More are told apart by a sequential colour where they are values of one number, and else
+get a panel each, with the baseline in dark grey for comparison.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib as mpl
+import pandas as pd
+from matplotlib.figure import Figure as Canvas
+
+from rmlab.report.figures.arms import accuracy, bayes_accuracy, heatmap, learning_curves
+from rmlab.report.figures.items import length, reliability, rewards, strength
+from rmlab.report.figures.look import STYLE, UNDATED, Drawing, look_of
+from rmlab.report.items import Items
+from rmlab.report.study import Study
+
+
+@dataclass
+class Figure:
+    """Saved as NAME.pdf, NAME.png and NAME.svg."""
+
+    name: str
+    title: str
+    caption: str
+
+
+def draw(
+    study: Study, items: Mapping[str, Items], rows: pd.DataFrame, folder: Path, grid: Study | None = None
+) -> list[Figure]:
+    """Every figure that the study has data for, saved in folder.
+
+    rows: of `compare`. grid: the study before `tuned` chose from it, for the heat map. Figures of one evaluation set
+    among several are called NAME_SET.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    figures, several = [], len(items) > 1
+    with mpl.rc_context(STYLE):
+        for name, of_set in items.items():
+            for kind, drawing in of_one_set(study, name, of_set, rows, grid or study, only=not several).items():
+                if drawing:
+                    title = f"{drawing.title} on {name}" if several else drawing.title
+                    figures.append(Figure(f"{kind}_{name}" if several else kind, title, drawing.caption))
+                    save(drawing.canvas, folder, figures[-1].name)
+    return figures
+
+
+def of_one_set(
+    study: Study, name: str, items: Items, rows: pd.DataFrame, grid: Study, only: bool
+) -> dict[str, Drawing | None]:
+    look = look_of(study)
+    return {
+        "accuracy": accuracy(items, rows[rows["set"] == name], look, bayes_accuracy(items.runs, name)),
+        "heatmap": heatmap(grid, name, items),
+        "learning_curves": learning_curves(study, name, items, look, only),
+        "strength": strength(items, look),
+        "reliability": reliability(items, look),
+        "length": length(items, look),
+        "rewards": rewards(items, look),
+    }
+
+
+def save(canvas: Canvas, folder: Path, name: str) -> None:
+    canvas.draw_without_rendering()
+    canvas.set_layout_engine("none")  # laid out once for all formats: that takes a third of the time
+    for kind, metadata in UNDATED.items():
+        canvas.savefig(folder / f"{name}.{kind}", metadata=metadata)
