@@ -50,8 +50,10 @@ SETTINGS = [
     Setting("seeds matter little"),
     Setting("seeds matter as much as items", seed_sd=0.1),
     Setting("seeds matter most", seed_sd=0.3),
+    Setting("two seeds", seeds=2, seed_sd=0.1),
     Setting("three seeds", seeds=3, seed_sd=0.1),
     Setting("ten seeds", seeds=10, seed_sd=0.1),
+    Setting("each run on each item is mostly noise", arm_sd=0.1, noise=1.0),
     Setting("30 prompts", prompts=30),
     Setting("1000 prompts", prompts=1000),
     Setting("a true difference", shift=0.2),
@@ -112,7 +114,7 @@ def unpaired_p(items: Items, arm: str) -> float:
         rows = items.arm == name
         value, moved = means.value[rows, 0], means.draws[:, rows, 0] - means.value[rows, 0]
         of_seeds = max(0.0, value.var(ddof=1) - moved.var(axis=1, ddof=1).mean()) / len(value)
-        parts += [(moved.mean(axis=1).var(), means.prompts - 1), (of_seeds, len(value) - 1)]
+        parts += [(moved.mean(axis=1).var(), means.prompts[0] - 1), (of_seeds, len(value) - 1)]
         difference += sign * value.mean()
     variance = sum(v for v, _ in parts)
     freedom = variance**2 / sum(v**2 / df for v, df in parts)

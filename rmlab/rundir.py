@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import traceback
+import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,8 @@ def is_locked(out: Path) -> bool:
             return False
     except Timeout:
         return True
+    except OSError:  # somebody else's directory, to be read only: nobody knows
+        return False
 
 
 def write_config(config: Mapping[str, Any], out: Path) -> None:
@@ -96,7 +99,7 @@ def write_json(path: Path, content: Any) -> None:
 def write(path: Path, text: str) -> None:
     """The whole file or none of it, from the first rank alone."""
     if is_first_rank():
-        scratch = path.with_suffix(".tmp")
+        scratch = path.with_suffix(f".{uuid.uuid4().hex[:8]}.tmp")  # two processes may write, and either be killed
         scratch.write_text(text, encoding="utf-8")
         os.replace(scratch, path)
 

@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ from rmlab.rundir import (
 log = logging.getLogger("rmlab")
 INTENDED = {
     "finished": "finished (skipped)",
+    "redone": "finished (trained again)",
     "half-done": "half-done (resumed)",
     "failed": "failed (tried again)",
     "running": "run by another process",
@@ -90,25 +91,36 @@ class Watched(Launcher):
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         setup_globals()
         jobs = [self.plan(list(overrides)) for overrides in job_overrides]
-        states = [state(out) for out, _ in jobs]
+        states = [intended(out, config) for out, config in jobs]
         announce(self.config.study, states)
-        results: list[Any] = [None] * len(jobs)
-        for i, (out, config) in enumerate(jobs):
-            if states[i] == "finished" and not (config and config["run"]["redo"]):
-                results[i] = finished(out)
-        warn_of_changes([jobs[i] for i, result in enumerate(results) if result is not None])
+        warn_of_changes([job for job, found in zip(jobs, states, strict=True) if found == "finished"])
+        results: list[Any] = [finished(out) if states[i] == "finished" else None for i, (out, _) in enumerate(jobs)]
         todo = [i for i, result in enumerate(results) if result is None]
-        with Progress(self.config.study, [out for out, _ in jobs], [jobs[i][0] for i in todo]):
+        for i in todo:
+            if states[i] == "failed":
+                (jobs[i][0] / "error.txt").unlink(missing_ok=True)
+        with Progress(self.config.study, [out for out, _ in jobs], [jobs[i][0] for i in todo]) as progress:
             while todo:
+                ended = progress.ended
                 returned = self.launch_inner([job_overrides[i] for i in todo], initial_job_idx)
+                progress.look()
                 for i, result in zip(todo, returned, strict=True):
-                    lost = result.status == JobStatus.FAILED and state(jobs[i][0]) == "finished"
-                    results[i] = finished(jobs[i][0]) if lost else result  # its launcher died after it
-                todo = [i for i in todo if isinstance(results[i]._return_value, BusyError)]
-                if todo:
-                    wait_for([jobs[i][0] for i in todo])
+                    results[i] = finished(jobs[i][0]) if progress.has_finished(jobs[i][0]) else result
+                todo = [i for i in todo if self.is_open(jobs[i][0], results[i], progress.ended > ended)]
+                wait_for([jobs[i][0] for i in todo])
         self.summarise(jobs, results)
         return [completed(None) if self.swallow and r.status == JobStatus.FAILED else r for r in results]
+
+    def is_open(self, out: Path, result: JobReturn, others_ended: bool) -> bool:
+        """Whether a job is to be launched again: another process has the run, or the launcher died before its end.
+
+        A launcher dies with one worker (killed for memory, a node gone) and takes the others along. So what has no
+        error of its own is tried again, as long as each try brings some run to its end.
+        """
+        if isinstance(result._return_value, BusyError):
+            return True
+        died = result.status == JobStatus.FAILED and not read_error(out)
+        return died and (others_ended or state(out) == "running")
 
     def plan(self, overrides: list[str]) -> tuple[Path, dict[str, Any] | None]:
         """(run directory, config) of a job. The config is written there, so that a run that never starts is seen.
@@ -130,10 +142,10 @@ class Watched(Launcher):
         return out, settings
 
     def launch_inner(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """A launcher that dies with a worker (killed for memory, a node gone) must not take the summary with it."""
         try:
             return self.inner.launch(job_overrides, initial_job_idx)
         except Exception as error:
+            tell(f"the launcher stopped: {describe(error)}")
             log.exception("the launcher stopped")
             return [JobReturn(status=JobStatus.FAILED, _return_value=error) for _ in job_overrides]
 
@@ -142,7 +154,7 @@ class Watched(Launcher):
         outcomes = [(out, result) for (out, _), result in zip(jobs, results, strict=True)]
         broken = [(out, result._return_value) for out, result in outcomes if result.status == JobStatus.FAILED]
         for out, error in broken:
-            if state(out) != "finished" and not read_error(out):
+            if not read_error(out):
                 write_error(error, out)  # it was killed before it could write by itself
             tell(f"failed: {out}: {read_error(out) or describe(error)}")
         if broken:
@@ -150,6 +162,12 @@ class Watched(Launcher):
         elif len(jobs) > 1:
             tell(f"rmlab-report {self.config.hydra.sweep.dir} compares the arms")
         self.failed += [str(out) for out, _ in broken]
+
+
+def intended(out: Path, config: Mapping[str, Any] | None) -> str:
+    """One of INTENDED: the state of a run, and what it means for this sweep."""
+    found = state(out)
+    return "redone" if found == "finished" and config and config["run"]["redo"] else found
 
 
 def finished(out: Path) -> JobReturn:
@@ -180,10 +198,11 @@ def warn_of_changes(jobs: Sequence[tuple[Path, Any]]) -> None:
 
 
 def wait_for(outs: Sequence[Path]) -> None:
-    """Until no other process works in these directories."""
-    tell(f"waiting for another process, which trains {outs[0]}" + f" and {len(outs) - 1} more" * (len(outs) > 1))
-    while all(is_locked(out) for out in outs):
-        time.sleep(1)
+    """Until another process has left one of these directories, if any has them all."""
+    if outs and all(is_locked(out) for out in outs):
+        tell(f"waiting for another process, which trains {outs[0]}" + f" and {len(outs) - 1} more" * (len(outs) > 1))
+        while all(is_locked(out) for out in outs):
+            time.sleep(1)
 
 
 class Progress:
@@ -196,23 +215,28 @@ class Progress:
         self.study, self.total, self.todo = study, len(all_runs), list(dict.fromkeys(todo))
         self.before = {out: self.stamps(out) for out in self.todo}
         self.started, self.ended, self.stop = time.time(), 0, threading.Event()
-        self.thread = threading.Thread(target=self.watch, daemon=True)
+        self.lock, self.thread = threading.Lock(), threading.Thread(target=self.watch, daemon=True)
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> "Progress":
         if self.total > 1 and self.todo:
             self.thread.start()
+        return self
 
     def __exit__(self, *_: object) -> None:
         self.stop.set()
         if self.thread.is_alive():
             self.thread.join()
-            self.look()
+        self.look()
 
     def watch(self) -> None:
         while not self.stop.wait(1):
             self.look()
 
     def look(self) -> None:
+        with self.lock:
+            self.tell_if_changed()
+
+    def tell_if_changed(self) -> None:
         now = {out: self.stamps(out) for out in self.todo}
         done = sum(now[out][0] not in (None, self.before[out][0]) for out in self.todo)
         failed = sum(now[out][1] not in (None, self.before[out][1]) for out in self.todo)
@@ -223,10 +247,20 @@ class Progress:
         seconds = (time.time() - self.started) / self.ended * left
         skipped = self.total - len(self.todo)
         line = f"sweep {self.study}: {skipped + done} of {self.total} runs done, {failed} failed, {left} left"
-        tell(line + f", about {seconds / 60:.0f} min to go" * (left > 0))
+        if self.total > 1:
+            tell(line + f", about {seconds / 60:.0f} min to go" * (left > 0))
+
+    def has_finished(self, out: Path) -> bool:
+        """Since the beginning: metrics.json is new."""
+        return self.stamps(out)[0] not in (None, self.before[out][0])
 
     @staticmethod
     def stamps(out: Path) -> list[int | None]:
         """When metrics.json and error.txt were written; None for what is not there."""
-        files = (out / "metrics.json", out / "error.txt")
-        return [file.stat().st_mtime_ns if file.exists() else None for file in files]
+        stamps: list[int | None] = []
+        for name in ("metrics.json", "error.txt"):
+            try:
+                stamps.append((out / name).stat().st_mtime_ns)
+            except FileNotFoundError:
+                stamps.append(None)
+        return stamps

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from conftest import ROOT
+from conftest import ROOT, make_pairs
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -260,27 +260,56 @@ def test_every_launcher_gives_the_numbers_of_the_serial_one(launcher, options, s
     assert metrics(tmp_path) == metrics(serial[0])
 
 
-def test_a_launcher_that_dies_leaves_a_summary_and_what_was_finished(tmp_path, monkeypatch):
-    """As when a worker is killed for memory: the first run is done, the second has an error, the exit status is 1."""
-    make = Plugins.instantiate_launcher
+def dying_launcher(monkeypatch, *deaths):
+    """Launchers die at the job that is `deaths[n]`-th of the n-th launch, as when a worker is killed for memory."""
+    make, left = Plugins.instantiate_launcher, list(deaths)
 
     def instantiate_launcher(self, **arguments):
         launcher = make(self, **arguments)
         launch = launcher.launch
 
         def dies(job_overrides, initial_job_idx):
-            launch(job_overrides[:1], initial_job_idx)
+            if not left:
+                return launch(job_overrides, initial_job_idx)
+            launch(job_overrides[: left.pop(0)], initial_job_idx)
             raise MemoryError("a worker was killed")
 
         launcher.launch = dies
         return launcher
 
     monkeypatch.setattr(Plugins, "instantiate_launcher", instantiate_launcher)
+
+
+def test_a_launcher_that_dies_does_not_take_the_other_runs_along(tmp_path, monkeypatch):
+    """It dies after one run of three: the other two are launched again."""
+    dying_launcher(monkeypatch, 1)
+    printed = here(tmp_path, *TINY, "seed=0,1,2")
+    assert len(metrics(tmp_path)) == 3
+    assert "the launcher stopped: MemoryError: a worker was killed" in printed
+    assert printed.count("\nrun runs/s/") == 3
+
+
+def test_a_run_that_kills_every_launcher_fails(tmp_path, monkeypatch):
+    """No end of trying: a launch that brings no run to its end is the last one."""
+    dying_launcher(monkeypatch, 1, 0)
     printed = here(tmp_path, *TINY, "seed=0,1", status=1)
     states = {out.name.split("-")[1]: state(out) for out in tmp_path.glob("runs/s/plain-*")}
     assert states == {"s0": "finished", "s1": "failed"}
-    assert "MemoryError: a worker was killed" in printed
     assert "1 of 2 runs failed" in printed
+    assert "failed: runs/s/plain-s1-" in printed
+
+
+def test_a_run_that_cannot_be_redone_is_not_called_finished(serial, tmp_path):
+    """run.redo=true of finished runs whose data went away: their old metrics stay, and the sweep fails."""
+    make_pairs(40).to_json(str(tmp_path / "my.jsonl"))
+    arguments = [*TINY, "data=files", "data.path=my.jsonl", "seed=0,1"]
+    here(tmp_path, *arguments)
+    before = metrics(tmp_path)
+    (tmp_path / "my.jsonl").write_text("{}\n")
+    printed = here(tmp_path, *arguments, "run.redo=true", status=1)
+    assert "sweep s: 2 runs: 2 finished (trained again)" in printed
+    assert "2 of 2 runs failed" in printed
+    assert metrics(tmp_path) == before
 
 
 def test_ctrl_c_says_how_to_go_on(tmp_path, monkeypatch):

@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--tune",
         metavar="KEY",
         action="append",
-        help="a nuisance value, such as trainer.learning_rate: each arm at its best",
+        help="a nuisance value, such as trainer.learning_rate: each arm at its best; none: as many arms as values",
     )
     parser.add_argument("--out", type=Path, help="where to write; default: STUDY/report")
     parser.add_argument("--no-figures", action="store_true", help="only tables")
@@ -47,16 +47,20 @@ def report(options: argparse.Namespace) -> None:
     from rmlab.report.tables import print_tables, readable, write_tables
     from rmlab.report.tune import tuned
 
-    study = load_study(options.study, options.baseline, options.tune)
+    study = load_study(options.study, options.baseline, [] if options.tune == ["none"] else options.tune)
     folder = options.out or study.folder / "report"
     folder.mkdir(parents=True, exist_ok=True)
     title = study.question or f"Study {study.folder.name}"
+    if not set_names(study):
+        raise UserError(f"{study.folder}: no run was evaluated; set data.eval or data.eval_fraction")
     items = {name: load_items(study, name) for name in set_names(study)}
     grid = study
     if study.tune:
         study, items, chosen = tuned(study, items)
         study.notes.extend(chosen)
     rows = pd.concat([compare(name, items[name], list(study.arms), study.baseline) for name in items])
+    if (rows["pairs"] == 1).any():
+        study.notes.append("a difference from one pair of seeds does not know what other seeds would give: no verdict")
     tables, facts = readable(rows, study.baseline), facts_of(study, items)
     write_tables(rows, tables, title, facts, study.notes, folder)
     print_tables(tables, title, facts, study.notes)
@@ -79,13 +83,12 @@ def facts_of(study: Study, items: dict[str, "Items"]) -> list[str]:
         f"Baseline: {study.baseline}. Evaluated on {'; '.join(size_of(name, i) for name, i in items.items())}.",
         "mean ± sd: over seeds. difference: to the baseline, on the same prompts and seeds. Its interval holds what "
         "other prompts and what other seeds would have given: prompts are resampled whole, the same for all runs "
-        "(10,000 times), and the spread between seeds that items do not explain enters as Student's t.",
+        "(10,000 times), and the spread between seeds enters as Student's t.",
         "p: two-sided, from the same distribution, corrected over the arms of a table (Holm). detectable: the smallest "
         "true difference that this study would have found about four times in five.",
-        "McNemar p: exact, per seed, then twice their mean; with the number of prompts on which the arm was right more "
-        "often, and of those for the baseline, summed over seeds. It asks whether trained models differ, not whether "
-        "other seeds would.",
-        *(["One seed per arm: no interval knows what another seed would have given."] if one_seed(items) else []),
+        "McNemar p: exact, per seed, then twice their mean, corrected (Holm); with the number of prompts on which the "
+        "arm was right more often, and of those for the baseline, summed over seeds. It asks whether trained models "
+        "differ, not whether other seeds would.",
     ]
 
 
@@ -96,10 +99,6 @@ def size_of(name: str, items: "Items") -> str:
         + f", {undecided:,} undecided ones do not count for accuracy" * bool(undecided)
         + f", {items.left_out:,} left out that not all runs scored" * bool(items.left_out)
     )
-
-
-def one_seed(items: dict[str, "Items"]) -> bool:
-    return all(len(set(i.seed)) == 1 for i in items.values())
 
 
 def log_report(study: Study, tables: "Tables", figures: Sequence["Figure"], folder: Path) -> None:

@@ -18,19 +18,23 @@ def compare(name: str, items: Items, arms: Sequence[str], baseline: str, draws: 
 
     seeds: finished runs of the arm. mean, sd: over seeds. low, high: 95% interval of the mean. difference, diff_low,
     diff_high, p, detectable: of the arm minus the baseline over the seeds that both have, whose number is `pairs`.
-    p_holm: p after Holm's correction over the arms. mcnemar, only_arm, only_baseline: of accuracy, see `sign_tests`.
-    verdict: better or worse, where p_holm < 0.05; empty otherwise.
+    p_holm, mcnemar_holm: after Holm's correction over the arms that share a seed with the baseline. mcnemar, only_arm,
+    only_baseline: of accuracy, see `sign_tests`. verdict: better or worse, where p_holm < 0.05 and pairs > 1, for one
+    seed cannot tell what another would have given; empty otherwise.
     """
     values = items.values()
     means = resample(values, items.prompt, draws)
+    theirs = runs_by_seed(items, baseline).keys()
+    tests = max(1, sum(bool(runs_by_seed(items, arm).keys() & theirs) for arm in arms if arm != baseline))
     rows = []
     for m, metric in enumerate(METRICS):
-        of_metric = [row_of(arm, m, items, values, means, baseline, len(arms) - 1) for arm in arms]
+        of_metric = [row_of(arm, m, items, values, means, baseline, tests) for arm in arms]
         tested = [row for row in of_metric if "p" in row]
         for row, corrected in zip(tested, holm([row["p"] for row in tested]), strict=True):
             row["p_holm"] = corrected
             better = (row["difference"] > 0) == HIGHER_IS_BETTER[metric]
-            row["verdict"] = ("better" if better else "worse") if corrected < LEVEL else ""
+            called = corrected < LEVEL and row["pairs"] > 1
+            row["verdict"] = ("better" if better else "worse") if called else ""
         if metric == "accuracy":
             for row, corrected in zip(tested, holm([row["mcnemar"] for row in tested]), strict=True):
                 row["mcnemar_holm"] = corrected
@@ -61,7 +65,7 @@ def row_of(
         return row
     a, b = [mine[s] for s in common], [theirs[s] for s in common]
     gained, drawn = means.value[a, m] - means.value[b, m], means.draws[:, a, m] - means.draws[:, b, m]
-    paired = estimate(gained, drawn, means.prompts, tests)
+    paired = estimate(gained, drawn, int(means.prompts[m]), tests)
     row.update(pairs=len(common), difference=paired.value, diff_low=paired.low, diff_high=paired.high)
     row.update(p=paired.p, detectable=paired.detectable)
     if METRICS[m] == "accuracy":
@@ -71,7 +75,7 @@ def row_of(
 
 
 def of_runs(means: Means, m: int, runs: list[int]) -> Estimate:
-    return estimate(means.value[runs, m], means.draws[:, runs, m], means.prompts)
+    return estimate(means.value[runs, m], means.draws[:, runs, m], int(means.prompts[m]))
 
 
 def runs_by_seed(items: Items, arm: str) -> dict[int, int]:

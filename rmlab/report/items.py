@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from rmlab.messages import UserError
 from rmlab.metrics import per_preference
 from rmlab.report.study import Run, Study
 
@@ -50,11 +51,20 @@ def set_names(study: Study) -> list[str]:
 def load_items(study: Study, name: str) -> Items:
     """Of one evaluation set, from scores/NAME.parquet of every finished run that has it."""
     runs = [run for run in study.finished if (run.out / "scores" / f"{name}.parquet").exists()]
+    if not runs:
+        raise UserError(f"{study.folder}: no run has kept scores/{name}.parquet")
     tables = [read_preferences(run, name) for run in runs]
     common = tables[0][IDENTITY]
     if not all(table[IDENTITY].equals(common) for table in tables[1:]):
+        if any(run.config["data"].get("group_by_prompt") for run in runs):
+            raise UserError(
+                f"the rows of {name} differ between runs, and data.group_by_prompt merged them, so that nobody can "
+                "tell which responses are the same; train without it to compare these arms"
+            )
         for table in tables[1:]:
             common = common.merge(table[IDENTITY])
+        if common["prompt"].nunique() < 2:
+            raise UserError(f"the runs of {study.folder} have no items of {name} in common; were they split alike?")
         tables = [common.merge(table, how="left", on=IDENTITY) for table in tables]
     first = tables[0]
     return Items(

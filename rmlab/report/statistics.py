@@ -2,9 +2,9 @@
 
 Two things make a difference of arms uncertain: which prompts were drawn to evaluate on, and which seeds were drawn to
 train with. Both count, and they are crossed: every seed meets the same prompts. So one resampled set of prompts (whole,
-with all their items) serves all runs, and what spread between seeds is left beyond that of items enters as Student's t
-with S - 1 degrees of freedom, since five seeds are too few to resample. `benchmarks/statistics.py` shows that the
-intervals cover.
+with all their items) serves all runs. Five seeds are too few to resample: the variance between them enters as Student's
+t with S - 1 degrees of freedom, and what it already holds of the sampling of items is taken off the other part.
+`benchmarks/statistics.py` shows that the intervals cover.
 """
 
 from collections.abc import Sequence
@@ -24,20 +24,21 @@ POWER = 0.8
 class Means:
     """Mean of each run, and what it would have been on other prompts.
 
-    value (R, M), draws (B, R, M): R runs, M metrics, B resampled sets of prompts.
+    value (R, M), draws (B, R, M): R runs, M metrics, B resampled sets of prompts. prompts (M,): how many count.
     """
 
     value: np.ndarray
     draws: np.ndarray
-    prompts: int
+    prompts: np.ndarray
 
 
 @dataclass(frozen=True)
 class Estimate:
     """A mean over seeds and items (or the difference of two), with its 95% interval and two-sided p-value for zero.
 
-    seeds: how many there were; with one, the interval knows nothing of training noise. detectable: the smallest true
-    difference that a study like this would find (p < 0.05 / tests) four times in five.
+    NaN where fewer than two prompts count. seeds: how many there were; with one, the interval knows nothing of training
+    noise. detectable: the smallest true difference that a study like this would find (p < 0.05 / tests) about four
+    times in five.
     """
 
     value: float
@@ -72,31 +73,32 @@ def resample(values: np.ndarray, prompts: np.ndarray, draws: int = DRAWS, seed: 
             weights = np.bincount(picked.ravel(), minlength=size * groups).reshape(size, groups).astype(float)
             drawn.append((weights @ sums) / (weights @ counts))
         value = sums.sum(0) / counts.sum(0)
-    shape = (draws, runs, metrics)
-    return Means(value.reshape(runs, metrics), np.concatenate(drawn).reshape(shape), groups)
+    counting = (counts.reshape(groups, runs, metrics)[:, 0] > 0).sum(0)
+    return Means(value.reshape(runs, metrics), np.concatenate(drawn).reshape(draws, runs, metrics), counting)
 
 
 def estimate(value: np.ndarray, draws: np.ndarray, prompts: int, tests: int = 1, seed: int = 1) -> Estimate:
     """Of values per seed (S,) and their draws over prompts (B, S): both sources of uncertainty together."""
-    seeds = len(value)
-    mean = float(value.mean())
+    seeds, mean = len(value), float(value.mean())
+    moved = draws[~np.isnan(draws).any(axis=1)] - value  # a draw may hold no item that counts
+    if prompts < 2 or len(moved) < len(draws) / 2:
+        nothing = float("nan")
+        return Estimate(mean, nothing, nothing, nothing, seeds, nothing)
     generator = np.random.default_rng(seed)
-    moved = draws - value
-    # Prompts: as drawn, with tails as heavy as their number asks for.
-    heavy = np.sqrt((prompts - 1) / generator.chisquare(max(prompts - 1, 1), size=len(draws)))
-    deviation = (moved.mean(axis=1) - moved.mean()) * heavy
-    item_variance = float(moved.mean(axis=1).var())
-    seed_variance = 0.0
+    of_prompts = moved.mean(axis=1) - moved.mean()
+    prompt_variance, seed_variance = float(of_prompts.var()), 0.0
     if seeds > 1:
-        # Between seeds, less what the sampling of items alone puts there.
-        seed_variance = max(0.0, float(value.var(ddof=1) - moved.var(axis=1, ddof=1).mean())) / seeds
-        deviation = deviation + np.sqrt(seed_variance) * generator.standard_t(seeds - 1, size=len(draws))
-    tail = (1 - LEVEL) / 2
-    low, high = np.quantile(mean + deviation, [tail, 1 - tail])
-    beyond = (deviation <= -abs(mean)).sum() + (deviation >= abs(mean)).sum()
-    p = float((beyond + 1) / (len(draws) + 1))
-    smallest = detectable(item_variance, seed_variance, prompts, seeds, tests)
-    return Estimate(mean, float(low), float(high), p, seeds, smallest)
+        seed_variance = float(value.var(ddof=1)) / seeds
+        shared = max(0.0, prompt_variance - float(moved.var(axis=1, ddof=1).mean()) / seeds)
+        of_prompts = of_prompts * np.sqrt(shared / prompt_variance if prompt_variance else 0.0)
+        prompt_variance = shared
+    # Tails as heavy as the number of prompts, and of seeds, asks for.
+    likely = mean + of_prompts * np.sqrt((prompts - 1) / generator.chisquare(prompts - 1, size=len(moved)))
+    likely = likely + np.sqrt(seed_variance) * generator.standard_t(max(seeds - 1, 1), size=len(moved))
+    low, high = np.quantile(likely, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    p = 2 * (min((likely <= 0).sum(), (likely >= 0).sum()) + 1) / (len(moved) + 1)
+    smallest = detectable(prompt_variance, seed_variance, prompts, seeds, tests)
+    return Estimate(mean, float(low), float(high), min(1.0, float(p)), seeds, smallest)
 
 
 @dataclass(frozen=True)
@@ -127,19 +129,23 @@ def sign_tests(arm: np.ndarray, baseline: np.ndarray, prompts: np.ndarray) -> Si
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """p-values corrected for their number, Holm (1979)."""
-    return [float(v) for v in multipletests(p, method="holm")[1]] if len(p) else []
+    """p-values corrected for their number, Holm (1979); NaN is no test."""
+    corrected = np.array(p, dtype=float)
+    tested = ~np.isnan(corrected)
+    if tested.any():
+        corrected[tested] = multipletests(corrected[tested], method="holm")[1]
+    return [float(value) for value in corrected]
 
 
-def detectable(item_variance: float, seed_variance: float, prompts: int, seeds: int, tests: int) -> float:
+def detectable(prompt_variance: float, seed_variance: float, prompts: int, seeds: int, tests: int) -> float:
     """The difference that a t test with this standard error finds with power 0.8 at level 0.05 / tests.
 
     Degrees of freedom by Satterthwaite (1946).
     """
-    variance = item_variance + seed_variance
-    if not variance > 0:  # also where nothing counts: NaN
+    variance = prompt_variance + seed_variance
+    if not variance:
         return float("nan")
-    parts = item_variance**2 / max(prompts - 1, 1) + (seed_variance**2 / (seeds - 1) if seeds > 1 else 0.0)
+    parts = prompt_variance**2 / max(prompts - 1, 1) + (seed_variance**2 / (seeds - 1) if seeds > 1 else 0.0)
     freedom = variance**2 / parts
     critical = stats.t.isf((1 - LEVEL) / tests / 2, freedom)
     shift = optimize.brentq(lambda d: stats.nct.sf(critical, freedom, d) - POWER, 0, 10 * critical + 10)

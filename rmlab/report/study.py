@@ -56,7 +56,7 @@ def load_study(folder: Path, baseline: str | None = None, tune: Sequence[str] | 
 
     UserError where there is no finished run, or no such arm.
     """
-    runs = [load_run(file.parent) for file in sorted(folder.glob("*/config.yaml"))]
+    runs = [load_run(out) for out in run_directories(folder)]
     if not any(run.state == "finished" for run in runs):
         raise UserError(f"{folder} holds no finished run; give a study, for example runs/losses")
     values = name_arms(runs)
@@ -65,7 +65,12 @@ def load_study(folder: Path, baseline: str | None = None, tune: Sequence[str] | 
         arms.setdefault(run.arm, []).append(run)
     newest = max((r for r in runs if r.state == "finished"), key=lambda r: (r.out / "metrics.json").stat().st_mtime)
     told = newest.config.get("report") or {}
-    first = find_arm(baseline or told.get("baseline"), arms, "--baseline" if baseline else "report.baseline")
+    asked = list(tune if tune is not None else told.get("tune") or [])
+    varied = {key.rpartition(".")[2] for mine in values.values() for key in mine}
+    kept = [key for key in asked if key.rpartition(".")[2] in varied]
+    if tune is not None and kept != asked:
+        raise UserError(f"--tune: {sorted(set(asked) - set(kept))[0]!r} does not vary here; {sorted(varied)} do")
+    first = find_arm(baseline or told.get("baseline"), values, kept, "--baseline" if baseline else "report.baseline")
     ordered = {first: arms[first], **{name: arms[name] for name in sorted(arms, key=natural(values))}}
     for members in ordered.values():
         members.sort(key=lambda run: run.seed)
@@ -76,14 +81,27 @@ def load_study(folder: Path, baseline: str | None = None, tune: Sequence[str] | 
         arms=ordered,
         values={name: values[name] for name in ordered},
         baseline=first,
-        tune=list(tune if tune is not None else told.get("tune") or []),
+        tune=kept,
         notes=[*unfinished(runs), *uneven(ordered), *mixed(runs)],
     )
 
 
+def run_directories(folder: Path) -> list[Path]:
+    """Directories with a run's config.yaml; a reproduction is no run of its study."""
+    outs = []
+    for file in sorted(folder.glob("*/config.yaml")):
+        config = yaml.safe_load(file.read_text(encoding="utf-8"))
+        is_run = isinstance(config, dict) and {"seed", "run", "loss"} <= config.keys()
+        if is_run and not (file.parent / "reproduction.json").exists():
+            outs.append(file.parent)
+    return outs
+
+
 def load_run(out: Path) -> Run:
     config = yaml.safe_load((out / "config.yaml").read_text(encoding="utf-8"))
-    run = Run(out, state(out), config, read_error(out))
+    run = Run(out, state(out), config)
+    if run.state == "failed":
+        run.error = read_error(out)
     if run.state == "finished":
         run.environment, run.metrics = read_json(out / "environment.json"), read_json(out / "metrics.json")
         history = out / "history.json"
@@ -155,16 +173,24 @@ def shorten(keys: Sequence[str]) -> dict[str, str]:
     return short
 
 
-def find_arm(wanted: str | None, arms: Mapping[str, Any], where: str) -> str:
-    """The arm of that label, or the only one with these words in its label; without a wish `plain`, else the first."""
+def find_arm(wanted: str | None, values: Mapping[str, Values], tune: Sequence[str], where: str) -> str:
+    """The arm of that label, or the only one with these words in its label; without a wish `plain`, else the first.
+
+    Arms that differ in nuisance values alone are one. A UserError for none and for several.
+    """
+    arms = list(values)
     if wanted is None:
-        return next((arm for arm in arms if "plain" in arm.split()), next(iter(arms)))
+        return next((arm for arm in arms if "plain" in arm.split()), arms[0])
     words = set(wanted.split())
     found = [wanted] if wanted in arms else [arm for arm in arms if words <= set(arm.split())]
     if not found and where == "report.baseline":  # of a sweep that was changed on the command line
-        return find_arm(None, arms, where)
+        return find_arm(None, values, tune, where)
     if not found:
         raise UserError(f"{where}: no arm {wanted!r}{did_you_mean(wanted, arms)}")
+    names = {key.rpartition(".")[2] for key in tune}
+    rest = {label({k: v for k, v in values[arm].items() if k.rpartition(".")[2] not in names}) for arm in found}
+    if len(rest) > 1 and where != "report.baseline":
+        raise UserError(f"{where}: {wanted!r} may be {' or '.join(repr(arm) for arm in found)}; say which")
     return found[0]
 
 

@@ -29,17 +29,24 @@ def cells(row: Any, metric: str, baseline: str) -> dict[str, str]:
     is_baseline = row["arm"] == baseline
     shown = {
         "arm": row["arm"] + " (baseline)" * is_baseline,
-        "seeds": str(row["seeds"]),
+        "seeds": str(row["seeds"])
+        + f", {row['pairs']:.0f} paired" * (known(row["pairs"]) and row["pairs"] < row["seeds"]),
         "mean ± sd": number(row["mean"]) + (f" ± {number(row['sd'])}" if known(row["sd"]) else ""),
         "difference [95% CI]": signed(row["difference"]) + interval(row["diff_low"], row["diff_high"]),
         "p (Holm)": p_value(row["p_holm"]),
-        "verdict": "" if is_baseline or not known(row["difference"]) else row["verdict"] or "none found",
+        "verdict": verdict(row),
         "detectable": number(row["detectable"]),
     }
     if metric == "accuracy":
         counts = f" ({row['only_arm']:.0f}:{row['only_baseline']:.0f})" if known(row["mcnemar"]) else ""
-        shown["McNemar p"] = p_value(row["mcnemar"]) + counts
+        shown["McNemar p (Holm)"] = p_value(row["mcnemar_holm"]) + counts
     return shown
+
+
+def verdict(row: Any) -> str:
+    if not known(row["p_holm"]):
+        return ""
+    return "one seed" if row["pairs"] == 1 else row["verdict"] or "none found"
 
 
 def known(value: Any) -> bool:
@@ -105,7 +112,7 @@ def print_tables(tables: Tables, title: str, facts: Sequence[str], notes: Sequen
     from rich.markup import escape
     from rich.table import Table
 
-    console = Console() if sys.stdout.isatty() else Console(width=132)  # a file has no width of its own
+    console = Console() if sys.stdout.isatty() else Console(width=144)  # a file has no width of its own
     console.print(f"\n[bold]{escape(title)}[/bold]\n")
     colours = {"better": "green", "worse": "red"}
     for heading, frame in tables:
