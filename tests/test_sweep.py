@@ -88,6 +88,7 @@ def test_a_sweep_file_asks_a_question_and_its_jobs_compose(name):
     assert text.startswith("question: ")
     assert text.splitlines()[0].endswith("?")
     content = yaml.safe_load(text)
+    assert f"| `{name}` | {content['question']} |" in (ROOT / "README.md").read_text()
     assert content["hydra"]["mode"] == "MULTIRUN"
     assert content["study"] == name
     params = content["hydra"]["sweeper"]["params"]
