@@ -1,6 +1,8 @@
 # make train: install into .venv and train the default run.   make test: what .ci/run runs.   make help
 PYTHON ?= python3
 BIN := .venv/bin
+# A process per core, so one thread each.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile
 
 .PHONY: help train test test-all lint format clean
 
@@ -21,10 +23,10 @@ train: .venv/installed  # install, then train the default run (a tiny model on s
 	$(BIN)/rmlab
 
 test: .venv/installed-dev lint  # lint, types and the tests, but not the slow ones
-	$(BIN)/python -m pytest -q -n auto --dist loadfile -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-all: .venv/installed-dev lint  # the slow tests too
-	$(BIN)/python -m pytest -q -n auto --dist loadfile
+	$(PYTEST)
 
 lint: .venv/installed-dev  # ruff and mypy
 	$(BIN)/ruff check .

@@ -2,6 +2,9 @@
 
 import json
 import math
+import os
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -522,9 +525,10 @@ def test_one_seed_says_what_the_interval_lacks(tmp_path, capsys):
     assert "a difference from one pair of seeds does not know what other seeds would give" in printed
 
 
-def test_the_report_can_be_logged_to_wandb(study, monkeypatch, capsys):
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    main([str(study), "--wandb"])
+def test_the_report_can_be_logged_to_wandb(study):
+    """In a process of its own: W&B keeps a service for the rest of this one."""
+    command = [sys.executable, "-m", "rmlab.report.command", str(study), "--wandb"]
+    subprocess.run(command, env={**os.environ, "WANDB_MODE": "offline"}, check=True, capture_output=True)
     (file,) = (study / "report").glob("wandb/offline-run-*-fake-report/run-fake-report.wandb")
     content = file.read_bytes()
     assert b"table/Accuracy" in content

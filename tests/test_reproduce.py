@@ -67,7 +67,7 @@ def refused(capsys, *arguments):
 def test_a_run_is_identical_on_the_same_machine(finished, capsys):
     """Also where torch would now choose another number of threads."""
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+    torch.set_num_threads(2)  # the run had one: `rmlab` of test_runner
     try:
         assert main([str(finished)]) == 0
     finally:
@@ -82,7 +82,7 @@ def test_a_run_is_identical_on_the_same_machine(finished, capsys):
     rows = len(pd.read_parquet(finished / "scores" / "eval.parquet"))
     assert report["sets"]["eval"]["rows"] == [rows, rows]
     assert report["sets"]["eval"]["nll"] == [read(finished / "metrics.json")["eval"]["eval"]["nll"]] * 2
-    assert read(out / "environment.json")["hardware"]["threads"] == 2
+    assert read(out / "environment.json")["hardware"]["threads"] == 1
     assert (out / "metrics.json").read_bytes() == (finished / "metrics.json").read_bytes()
 
 

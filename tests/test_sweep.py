@@ -31,7 +31,7 @@ TINY = ["-m", "debug=tiny", "study=s", "run.threads=1"]
 
 
 def start(place, *overrides, **environment):
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "2", "RAY_USAGE_STATS_ENABLED": "0", **environment}
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0", **environment}
     return subprocess.Popen(
         [sys.executable, "-m", "rmlab.cli", *overrides], cwd=place, env=env, stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT, text=True,
