@@ -2,6 +2,7 @@
 
 import itertools
 import logging
+import os
 import sys
 from pathlib import Path
 
@@ -41,7 +42,9 @@ def task(config: DictConfig) -> float | None:
 def for_the_sweep(error: Exception, out: Path) -> Exception:
     """What a failed run of a sweep raises: a line that any launcher can carry between processes."""
     if isinstance(error, BusyError):
+        print(f"passed over for now: {error}", flush=True)
         return error
+    print(f"failed: {os.path.relpath(out)}: {describe(error)}", flush=True)
     logging.getLogger("rmlab").error("the run failed", exc_info=error)
     if not read_error(out):  # run() writes it, but not of a config that does not resolve
         write_error(error, out)

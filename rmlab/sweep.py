@@ -7,6 +7,7 @@ along, waits for runs that another process trains, and says at the end which run
 
 import contextlib
 import logging
+import sys
 import threading
 import time
 from collections import Counter
@@ -20,8 +21,9 @@ from hydra.core.utils import JobReturn, JobStatus, setup_globals
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from rmlab.config import to_dict
+from rmlab.config import to_dict, validate
 from rmlab.environment import fingerprints
+from rmlab.messages import UserError
 from rmlab.rundir import (
     BusyError,
     changed_since,
@@ -92,6 +94,10 @@ class Watched(Launcher):
         setup_globals()
         jobs = [self.plan(list(overrides)) for overrides in job_overrides]
         states = [intended(out, config) for out, config in jobs]
+        refuse_if_none_can_run([config for (_, config), found in zip(jobs, states, strict=True) if found != "finished"])
+        for (out, config), found in zip(jobs, states, strict=True):
+            if config and found == "new":
+                write_config(config, out)  # so that a run that never starts is seen
         announce(self.config.study, states)
         warn_of_changes([job for job, found in zip(jobs, states, strict=True) if found == "finished"])
         results: list[Any] = [finished(out) if states[i] == "finished" else None for i, (out, _) in enumerate(jobs)]
@@ -123,10 +129,7 @@ class Watched(Launcher):
         return died and (others_ended or state(out) == "running")
 
     def plan(self, overrides: list[str]) -> tuple[Path, dict[str, Any] | None]:
-        """(run directory, config) of a job. The config is written there, so that a run that never starts is seen.
-
-        None for a config that does not resolve: the job itself will say why.
-        """
+        """(run directory, config) of a job; None for a config that does not resolve: the job itself will say why."""
         config = self.loader.load_sweep_config(self.config, overrides)
         with open_dict(config):
             config.hydra.job.id, config.hydra.job.num = "0", 0
@@ -134,12 +137,9 @@ class Watched(Launcher):
         out = Path(config.hydra.sweep.dir) / config.hydra.sweep.subdir
         task_config = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
         try:
-            settings = settings_of(task_config)
+            return out, settings_of(task_config)
         except Exception:
             return out, None
-        if state(out) == "new":
-            write_config(settings, out)
-        return out, settings
 
     def launch_inner(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         try:
@@ -162,6 +162,22 @@ class Watched(Launcher):
         elif len(jobs) > 1:
             tell(f"rmlab-report {self.config.hydra.sweep.dir} compares the arms")
         self.failed += [str(out) for out, _ in broken]
+
+
+def refuse_if_none_can_run(configs: Sequence[Mapping[str, Any] | None]) -> None:
+    """A mistake that all jobs share is said once, and nothing is launched: exit status 2."""
+    errors = []
+    for config in configs:
+        try:
+            if config is None:
+                return
+            validate(config)
+            return  # this one can
+        except UserError as error:
+            errors.append(error)
+    if errors:
+        print(f"rmlab: error: {errors[0]}", file=sys.stderr)
+        raise SystemExit(2)  # which Hydra lets pass
 
 
 def intended(out: Path, config: Mapping[str, Any] | None) -> str:
@@ -195,6 +211,10 @@ def warn_of_changes(jobs: Sequence[tuple[Path, Any]]) -> None:
             f"warning: {number} finished runs were made by other {' and '.join(keys)} than is here now; "
             "run.redo=true to redo them"
         )
+
+
+def in_words(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
 
 
 def wait_for(outs: Sequence[Path]) -> None:
@@ -248,7 +268,7 @@ class Progress:
         skipped = self.total - len(self.todo)
         line = f"sweep {self.study}: {skipped + done} of {self.total} runs done, {failed} failed, {left} left"
         if self.total > 1:
-            tell(line + f", about {seconds / 60:.0f} min to go" * (left > 0))
+            tell(line + f", about {in_words(seconds)} to go" * (left > 0))
 
     def has_finished(self, out: Path) -> bool:
         """Since the beginning: metrics.json is new."""

@@ -14,6 +14,7 @@ import yaml
 from scipy import stats
 from statsmodels.stats.contingency_tables import mcnemar
 
+from rmlab.config import computed
 from rmlab.messages import UserError
 from rmlab.metrics import preference_metrics
 from rmlab.report.command import main
@@ -101,6 +102,12 @@ def study(tmp_path):
         gaps[wrong] = 0.5
         write_run(tmp_path, seed, gaps, loss="margin")
     return tmp_path
+
+
+@pytest.fixture(autouse=True)
+def wide(monkeypatch):
+    """Whoever runs the tests may have a narrow terminal."""
+    monkeypatch.setenv("COLUMNS", "160")
 
 
 # ---- arms ----
@@ -321,6 +328,18 @@ def test_intervals_cover_the_truth(seeds, seed_sd, noise):
     assert agreed / 200 >= 0.98
 
 
+def test_seeds_that_agree_do_not_make_prompts_certain():
+    """Two seeds with the same difference by chance, from other items: the interval is that of the prompts at least."""
+    values = np.zeros((2, 32))
+    values[0, :3], values[0, 3] = 1.0, -1.0
+    values[1, 10:13], values[1, 13] = 1.0, -1.0
+    means = resample(values[:, None, :], np.arange(32))
+    found = estimate(means.value[:, 0], means.draws[:, :, 0], 32)
+    alone = values.mean(axis=0).std(ddof=1) / math.sqrt(32) * stats.t.ppf(0.975, 31)
+    assert found.value == pytest.approx(2 / 32)
+    assert (found.high - found.low) / 2 == pytest.approx(alone, rel=0.1)
+
+
 def test_too_few_items_give_no_interval_and_no_verdict(tmp_path):
     """One prompt, however many preferences: nobody knows what another would give. Identical arms: p is 1."""
     for seed in range(3):
@@ -347,7 +366,7 @@ def test_one_common_seed_gets_no_verdict(tmp_path, capsys):
     rows = pd.read_csv(tmp_path / "report" / "table.csv")
     margin = rows[(rows.arm == "margin") & (rows.metric == "accuracy")].iloc[0]
     assert margin.p_holm < 0.001
-    assert pd.isna(margin.verdict)
+    assert margin.verdict == "one seed"
 
 
 def test_prompts_are_resampled_whole():
@@ -507,14 +526,36 @@ def test_names_that_would_break_a_format_are_escaped(tmp_path):
     assert "a\\_b|c \\& 50\\%" in latex(tables, [])
 
 
-def test_a_baseline_without_finished_runs_leaves_differences_out(tmp_path):
-    write_run(tmp_path, 0)
-    write_run(tmp_path, 0, [1.0, -1.0, 1.0], loss="margin")
+def test_the_baseline_is_an_arm_that_has_finished(tmp_path, capsys):
+    write_run(tmp_path, 0, report__baseline="plain")
+    run = write_run(tmp_path, 0, [1.0, -1.0, 1.0], loss="margin", report__baseline="plain")
     loaded = load_study(tmp_path)
-    rows = compare("eval", load_items(loaded, "eval"), list(loaded.arms), loaded.baseline, draws=100)
-    assert rows[rows.arm == "margin"]["difference"].isna().all()
+    assert loaded.baseline == "margin"
+    rows = compare("eval", load_items(loaded, "eval"), list(loaded.arms), "margin", draws=100)
     assert rows[rows.arm == "plain"]["mean"].isna().all()
-    readable(rows, loaded.baseline)
+    readable(rows, "margin")
+    with pytest.raises(UserError, match="is a run; give its study"):
+        load_study(run)
+
+
+def test_a_config_that_was_edited_after_its_run_is_flagged(study):
+    run = next(study.glob("plain-s0-*"))
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    environment = json.loads((run / "environment.json").read_text())
+    (run / "environment.json").write_text(json.dumps({**environment, "config": computed(config)}))
+    assert load_study(study).notes == []
+    config["trainer"]["learning_rate"] = 0.5
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    assert f"config.yaml of {run.name} was changed after it ran" in load_study(study).notes
+
+
+def test_a_narrow_terminal_shows_whole_numbers(study, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "90")
+    main([str(study), "--no-figures"])
+    printed = capsys.readouterr().out
+    difference = pd.read_csv(study / "report" / "table.csv").query("arm == 'margin' and metric == 'accuracy'").iloc[0]
+    assert f"{difference.diff_low:+.4f}, {difference.diff_high:+.4f}]" in printed
+    assert "\u2026" not in printed
 
 
 def test_one_seed_says_what_the_interval_lacks(tmp_path, capsys):

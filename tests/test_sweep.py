@@ -183,6 +183,12 @@ def test_a_config_that_cannot_run_fails_alone(tmp_path):
     assert len(metrics(tmp_path)) == 1
 
 
+def test_a_mistake_in_all_jobs_is_said_once_and_nothing_is_launched(tmp_path):
+    printed = here(tmp_path, *TINY, "trainer.learning_rte=1e-3,2e-3", status=2)
+    assert "rmlab: error: trainer has no option 'learning_rte'; did you mean 'learning_rate'?" in printed
+    assert not list(tmp_path.glob("runs/s/*-s0-*"))
+
+
 def test_a_second_process_is_refused_a_run_and_a_second_sweep_waits_for_it(serial, tmp_path):
     place, _ = serial
     (out,) = place.glob("runs/s/plain-s0-*")

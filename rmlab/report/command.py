@@ -1,6 +1,7 @@
 """The `rmlab-report` command: from the run directories of a study to report/{table.md,.tex,.csv,index.html,figures}."""
 
 import argparse
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -58,6 +59,13 @@ def report(options: argparse.Namespace) -> None:
     if study.tune:
         study, items, chosen = tuned(study, items)
         study.notes.extend(chosen)
+    study.notes.extend(
+        f"{i.left_out:,} preferences of {name} were not scored by all runs and are left out: is there a run that does "
+        "not belong here?"
+        for name, i in items.items()
+        if i.left_out
+    )
+    shutil.rmtree(folder / "figures", ignore_errors=True)  # of an earlier report, perhaps with another baseline
     rows = pd.concat([compare(name, items[name], list(study.arms), study.baseline) for name in items])
     if (rows["pairs"] == 1).any():
         study.notes.append("a difference from one pair of seeds does not know what other seeds would give: no verdict")

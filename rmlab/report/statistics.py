@@ -17,6 +17,7 @@ from statsmodels.stats.multitest import multipletests
 
 DRAWS = 10_000
 LEVEL = 0.95
+TAILS = ((1 - LEVEL) / 2, (1 + LEVEL) / 2)
 POWER = 0.8
 
 
@@ -85,20 +86,27 @@ def estimate(value: np.ndarray, draws: np.ndarray, prompts: int, tests: int = 1,
         nothing = float("nan")
         return Estimate(mean, nothing, nothing, nothing, seeds, nothing)
     generator = np.random.default_rng(seed)
-    of_prompts = moved.mean(axis=1) - moved.mean()
-    prompt_variance, seed_variance = float(of_prompts.var()), 0.0
-    if seeds > 1:
-        seed_variance = float(value.var(ddof=1)) / seeds
-        shared = max(0.0, prompt_variance - float(moved.var(axis=1, ddof=1).mean()) / seeds)
-        of_prompts = of_prompts * np.sqrt(shared / prompt_variance if prompt_variance else 0.0)
-        prompt_variance = shared
     # Tails as heavy as the number of prompts, and of seeds, asks for.
-    likely = mean + of_prompts * np.sqrt((prompts - 1) / generator.chisquare(prompts - 1, size=len(moved)))
-    likely = likely + np.sqrt(seed_variance) * generator.standard_t(max(seeds - 1, 1), size=len(moved))
-    low, high = np.quantile(likely, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    of_prompts = (moved.mean(axis=1) - moved.mean()) * np.sqrt(
+        (prompts - 1) / generator.chisquare(prompts - 1, len(moved))
+    )
+    parts = (float(moved.mean(axis=1).var()), 0.0)  # variance that prompts alone, and that seeds put into the mean
+    likely = mean + of_prompts
+    if seeds > 1:
+        of_seeds = float(value.var(ddof=1)) / seeds
+        shared = max(0.0, parts[0] - float(moved.var(axis=1, ddof=1).mean()) / seeds)
+        scale = np.sqrt(shared / parts[0]) if parts[0] else 0.0
+        both = mean + of_prompts * scale + np.sqrt(of_seeds) * generator.standard_t(seeds - 1, len(moved))
+        # Seeds may agree by chance, but never make a mean surer than its prompts do.
+        if width(both) > width(likely):
+            likely, parts = both, (shared, of_seeds)
+    low, high = np.quantile(likely, TAILS)
     p = 2 * (min((likely <= 0).sum(), (likely >= 0).sum()) + 1) / (len(moved) + 1)
-    smallest = detectable(prompt_variance, seed_variance, prompts, seeds, tests)
-    return Estimate(mean, float(low), float(high), min(1.0, float(p)), seeds, smallest)
+    return Estimate(mean, float(low), float(high), min(1.0, float(p)), seeds, detectable(*parts, prompts, seeds, tests))
+
+
+def width(draws: np.ndarray) -> float:
+    return float(np.subtract(*np.quantile(draws, TAILS[::-1])))
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,10 @@ def load_study(folder: Path, baseline: str | None = None, tune: Sequence[str] | 
     """
     runs = [load_run(out) for out in run_directories(folder)]
     if not any(run.state == "finished" for run in runs):
-        raise UserError(f"{folder} holds no finished run; give a study, for example runs/losses")
+        what = (
+            "is a run; give its study" if (folder / "config.yaml").exists() else "holds no finished run; give a study"
+        )
+        raise UserError(f"{folder} {what}, for example runs/losses")
     values = name_arms(runs)
     arms: dict[str, list[Run]] = {}
     for run in runs:
@@ -69,8 +72,10 @@ def load_study(folder: Path, baseline: str | None = None, tune: Sequence[str] | 
     varied = {key.rpartition(".")[2] for mine in values.values() for key in mine}
     kept = [key for key in asked if key.rpartition(".")[2] in varied]
     if tune is not None and kept != asked:
-        raise UserError(f"--tune: {sorted(set(asked) - set(kept))[0]!r} does not vary here; {sorted(varied)} do")
-    first = find_arm(baseline or told.get("baseline"), values, kept, "--baseline" if baseline else "report.baseline")
+        wrong = sorted(set(asked) - set(kept))[0]
+        raise UserError(f"--tune: {wrong!r} does not vary here; what varies: {', '.join(sorted(varied)) or 'nothing'}")
+    done = {run.arm: values[run.arm] for run in runs if run.state == "finished"}
+    first = find_arm(baseline or told.get("baseline"), done, kept, "--baseline" if baseline else "report.baseline")
     ordered = {first: arms[first], **{name: arms[name] for name in sorted(arms, key=natural(values))}}
     for members in ordered.values():
         members.sort(key=lambda run: run.seed)
@@ -244,7 +249,7 @@ def uneven(arms: Mapping[str, Sequence[Run]]) -> list[str]:
 def mixed(runs: Sequence[Run]) -> list[str]:
     """Finished runs that different code, packages, data or hardware made: their difference may be that of the arms."""
     done = [run for run in runs if run.state == "finished"]
-    notes = []
+    notes = [f"config.yaml of {run.out.name} was changed after it ran" for run in done if was_edited(run)]
     for what, read in (
         ("code of rmlab", lambda e: e.get("code")),
         ("Python", lambda e: e.get("python")),
@@ -263,6 +268,11 @@ def mixed(runs: Sequence[Run]) -> list[str]:
         note = differing(f"contents of {file}", readers, lambda e, f=file: e["inputs"][f])
         notes += [note] if note else []
     return notes
+
+
+def was_edited(run: Run) -> bool:
+    recorded = run.environment.get("config")
+    return recorded is not None and json.loads(json.dumps(computed(run.config))) != recorded
 
 
 def differing(what: str, runs: Sequence[Run], read: Any) -> str | None:
