@@ -10,6 +10,7 @@ from rmlab.metrics import per_preference
 from rmlab.report.study import Run, Study
 
 IDENTITY = ["prompt", "id", "better", "worse", "copy"]
+LABELS = ["strength", "probability"]
 METRICS = ("accuracy", "nll", "brier")  # common to all arms, whatever they were trained on
 
 
@@ -67,6 +68,12 @@ def load_items(study: Study, name: str) -> Items:
             raise UserError(f"the runs of {study.folder} have no items of {name} in common; were they split alike?")
         tables = [common.merge(table, how="left", on=IDENTITY) for table in tables]
     first = tables[0]
+    for run, table in zip(runs, tables, strict=True):
+        if not table[LABELS].equals(first[LABELS]):
+            raise UserError(
+                f"{run.out.name} and {runs[0].out.name} were scored on {name} with different labels (strength or "
+                "probability of a preference); arms can be compared on the same labels only"
+            )
     return Items(
         runs=runs,
         arm=np.array([run.arm for run in runs]),

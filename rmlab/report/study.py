@@ -69,12 +69,13 @@ def load_study(folder: Path, baseline: str | None = None, tune: Sequence[str] | 
     newest = max((r for r in runs if r.state == "finished"), key=lambda r: (r.out / "metrics.json").stat().st_mtime)
     told = newest.config.get("report") or {}
     asked = list(tune if tune is not None else told.get("tune") or [])
-    varied = {key.rpartition(".")[2] for mine in values.values() for key in mine}
-    kept = [key for key in asked if key.rpartition(".")[2] in varied]
+    varied = {key for mine in values.values() for key in mine}
+    kept = [key for key in asked if any(is_one_of(name, [key]) for name in varied)]
     if tune is not None and kept != asked:
         wrong = sorted(set(asked) - set(kept))[0]
         raise UserError(f"--tune: {wrong!r} does not vary here; what varies: {', '.join(sorted(varied)) or 'nothing'}")
     done = {run.arm: values[run.arm] for run in runs if run.state == "finished"}
+    done = {arm: done[arm] for arm in sorted(done, key=natural(values))}
     first = find_arm(baseline or told.get("baseline"), done, kept, "--baseline" if baseline else "report.baseline")
     ordered = {first: arms[first], **{name: arms[name] for name in sorted(arms, key=natural(values))}}
     for members in ordered.values():
@@ -129,12 +130,12 @@ def name_arms(runs: Sequence[Run]) -> dict[str, Values]:
     options = {group: chosen(runs, group) for group in {key.partition(".")[0] for key in varied}}
     short = shorten(varied)
     values: dict[str, Values] = {}
-    for run, one in zip(runs, flat, strict=True):
+    for place, (run, one) in enumerate(zip(runs, flat, strict=True)):
         mine: Values = {}
         for group in sorted(options):
             below = [key for key in varied if key.partition(".")[0] == group]
             if len(set(options[group])) > 1:
-                option = options[group][runs.index(run)]
+                option = options[group][place]
                 mine[group] = option
                 same = [other for other, name in zip(flat, options[group], strict=True) if name == option]
                 below = [key for key in below if len({repr(other.get(key)) for other in same}) > 1]
@@ -159,7 +160,20 @@ def label(values: Values) -> str:
 
 
 def show(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else "none" if value is None else str(value)
+    """Short, but never so short that two values look alike."""
+    if isinstance(value, float):
+        return f"{value:g}" if float(f"{value:g}") == value else repr(value)
+    return "none" if value is None else str(value)
+
+
+def is_one_of(name: str, keys: Sequence[str]) -> bool:
+    """Whether the short name of a varied key stands for one of these dotted keys."""
+    return any(f".{key}".endswith(f".{name}") for key in keys)
+
+
+def without(values: Values, keys: Sequence[str]) -> Values:
+    """What makes an arm, nuisance keys apart."""
+    return {name: value for name, value in values.items() if not is_one_of(name, keys)}
 
 
 SAYS_NOTHING = ("weight", "path", "name", "source")  # without what it is of
@@ -192,9 +206,7 @@ def find_arm(wanted: str | None, values: Mapping[str, Values], tune: Sequence[st
         return find_arm(None, values, tune, where)
     if not found:
         raise UserError(f"{where}: no arm {wanted!r}{did_you_mean(wanted, arms)}")
-    names = {key.rpartition(".")[2] for key in tune}
-    rest = {label({k: v for k, v in values[arm].items() if k.rpartition(".")[2] not in names}) for arm in found}
-    if len(rest) > 1 and where != "report.baseline":
+    if len({label(without(values[arm], tune)) for arm in found}) > 1 and where != "report.baseline":
         raise UserError(f"{where}: {wanted!r} may be {' or '.join(repr(arm) for arm in found)}; say which")
     return found[0]
 

@@ -8,17 +8,7 @@ import numpy as np
 
 from rmlab.messages import UserError
 from rmlab.report.items import Items
-from rmlab.report.study import Run, Study, Values, label
-
-
-def split_values(study: Study) -> tuple[dict[str, Values], dict[str, Values]]:
-    """(what is asked about, nuisance) of every arm's values."""
-    names = {key.rpartition(".")[2] for key in study.tune}
-    kept, nuisance = {}, {}
-    for arm, values in study.values.items():
-        kept[arm] = {k: v for k, v in values.items() if k.rpartition(".")[2] not in names}
-        nuisance[arm] = {k: v for k, v in values.items() if k.rpartition(".")[2] in names}
-    return kept, nuisance
+from rmlab.report.study import Run, Study, label, without
 
 
 def tuned(study: Study, items: Mapping[str, Items]) -> tuple[Study, dict[str, Items], list[str]]:
@@ -29,7 +19,11 @@ def tuned(study: Study, items: Mapping[str, Items]) -> tuple[Study, dict[str, It
     trying many values, and all items and seeds are used. With one seed its luck is in. Curves are drawn from the runs
     of the value that was chosen most often.
     """
-    kept, nuisance = split_values(study)
+    kept = {arm: without(values, study.tune) for arm, values in study.values.items()}
+    nuisance = {
+        arm: {name: value for name, value in values.items() if name not in kept[arm]}
+        for arm, values in study.values.items()
+    }
     groups: dict[str, list[str]] = {}
     for arm in study.arms:
         groups.setdefault(label(kept[arm]) or "all", []).append(arm)
