@@ -155,7 +155,7 @@ def make_room(out: Path, then: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     if any(out.iterdir()) and not (out / REPORT).exists():
         raise UserError(f"-o {out} is something else than an earlier reproduction; choose another directory")
-    if (out / ".lock").exists() and is_locked(out):
+    if is_locked(out):
         raise UserError(f"{out} is being trained by another process; wait for it, or choose another directory")
     shutil.rmtree(out)
     out.mkdir()

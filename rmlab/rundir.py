@@ -15,18 +15,16 @@ from filelock import FileLock, Timeout
 from rmlab.environment import software
 from rmlab.messages import UserError, is_first_rank, say
 
-STATES = ("finished", "running", "failed", "half-done", "new")
-
 
 class BusyError(UserError):
     """Another process works in this run directory."""
 
 
 def state(out: Path) -> str:
-    """One of STATES. Finished: metrics.json is there. Half-done: begun and killed, resumes from its checkpoint."""
+    """finished (metrics.json is there), running, failed, half-done (begun and killed, it resumes) or new."""
     if (out / "metrics.json").exists():
         return "finished"
-    if (out / ".lock").exists() and is_locked(out):
+    if is_locked(out):
         return "running"
     if (out / "error.txt").exists():
         return "failed"
@@ -55,6 +53,9 @@ def locked(out: Path) -> Iterator[None]:
 
 
 def is_locked(out: Path) -> bool:
+    """Whether a process, here or elsewhere, works in a run directory."""
+    if not (out / ".lock").exists():
+        return False
     try:
         with FileLock(out / ".lock", timeout=0):
             return False

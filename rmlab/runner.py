@@ -237,7 +237,7 @@ def last_train_logs(trainer: Any) -> dict[str, Any]:
 def history(trainer: Any) -> list[dict[str, Any]]:
     """history.json: what was logged at each step of training, without timings."""
     timings = ("runtime", "per_second", "flos")
-    entries = [{k: v for k, v in e.items() if not any(t in k for t in timings)} for e in trainer.state.log_history]
+    entries = [{k: v for k, v in e.items() if not k.endswith(timings)} for e in trainer.state.log_history]
     return [entry for entry in entries if entry.keys() - {"step", "epoch", "train_loss"}]
 
 

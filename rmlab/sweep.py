@@ -94,7 +94,8 @@ class Watched(Launcher):
         setup_globals()
         jobs = [self.plan(list(overrides)) for overrides in job_overrides]
         states = [intended(out, config) for out, config in jobs]
-        refuse_if_none_can_run([config for (_, config), found in zip(jobs, states, strict=True) if found != "finished"])
+        if self.swallow:  # a trial of Optuna is not the whole sweep: others may run
+            refuse_if_none_can_run([job[1] for job, found in zip(jobs, states, strict=True) if found != "finished"])
         for (out, config), found in zip(jobs, states, strict=True):
             if config and found == "new":
                 write_config(config, out)  # so that a run that never starts is seen
@@ -107,13 +108,14 @@ class Watched(Launcher):
                 (jobs[i][0] / "error.txt").unlink(missing_ok=True)
         with Progress(self.config.study, [out for out, _ in jobs], [jobs[i][0] for i in todo]) as progress:
             while todo:
-                ended = progress.ended
-                returned = self.launch_inner([job_overrides[i] for i in todo], initial_job_idx)
-                progress.look()
-                for i, result in zip(todo, returned, strict=True):
-                    results[i] = finished(jobs[i][0]) if progress.has_finished(jobs[i][0]) else result
-                todo = [i for i in todo if self.is_open(jobs[i][0], results[i], progress.ended > ended)]
                 wait_for([jobs[i][0] for i in todo])
+                ended, ready = progress.ended, [i for i in todo if not is_locked(jobs[i][0])]
+                returned = self.launch_inner([job_overrides[i] for i in ready], initial_job_idx) if ready else []
+                progress.look()
+                for i, result in zip(ready, returned, strict=True):
+                    results[i] = finished(jobs[i][0]) if progress.has_finished(jobs[i][0]) else result
+                still_open = [i for i in ready if self.is_open(jobs[i][0], results[i], progress.ended > ended)]
+                todo = [i for i in todo if i not in ready or i in still_open]
         self.summarise(jobs, results)
         return [completed(None) if self.swallow and r.status == JobStatus.FAILED else r for r in results]
 

@@ -203,12 +203,13 @@ def test_a_second_process_is_refused_a_run_and_a_second_sweep_waits_for_it(seria
         refused = here(place, *arguments, "loss=plain", status=2)
         assert f"{out.relative_to(place)} is being trained by another process" in refused
         waiting = start(place, *TINY, "loss=plain,margin", "seed=0")
-        lines = iter(waiting.stdout.readline, "")
+        lines = iter(waiting.stdout.readline, "")  # and it is not launched only to be passed over
         assert any("waiting for another process, which trains runs/s/plain-s0-" in line for line in lines)
         (out / "aside.json").rename(out / "metrics.json")  # the other process has finished
     rest, _ = waiting.communicate(timeout=300)
     assert waiting.returncode == 0, rest
     assert f"skipped {out.relative_to(place)}" in rest
+    assert "passed over" not in rest
     assert metrics(place) == before
 
 
@@ -356,6 +357,15 @@ def test_an_optuna_study_goes_on_where_it_was(tmp_path):
     assert (name.study_name, name.n_trials) == ("tune", 4)
     accuracies = [json.loads(content)["eval"]["eval"]["accuracy"] for content in after.values()]
     assert f"Best value: {max(accuracies)}" in printed
+
+
+def test_a_trial_that_cannot_run_does_not_stop_the_study(tmp_path):
+    """Every trial of this one has a wrong value; each is told to Optuna as failed, and none is the whole sweep."""
+    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper", reason="the tune extra is not installed")
+    tune = ["-cd", str(ROOT / "sweeps"), "-cn", "tune", "debug=tiny", "study=tune", "hydra.sweeper.n_trials=2"]
+    here(tmp_path, *tune, "data.overlong=dorp", status=1)
+    errors = [read_error(out) for out in tmp_path.glob("runs/tune/*-s0-*")]
+    assert errors == ["data.overlong is 'dorp'; did you mean 'drop'?"] * 2
 
 
 def test_values_that_belong_together_are_one_choice(tmp_path):
