@@ -25,10 +25,10 @@ from rich.console import Console
 from rich.table import Table
 from transformers import set_seed
 
-from rmlab import model as models
+from rmlab.model import load as models
 from rmlab.data.sets import build_sets, load_rows
-from rmlab.metrics import evaluate
-from rmlab.runner import data_options
+from rmlab.metrics.evaluate import evaluate
+from rmlab.runner.run import data_options
 from rmlab.scoring import pad
 
 

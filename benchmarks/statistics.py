@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
-from rmlab.metrics import per_preference
+from rmlab.metrics.evaluate import per_preference
 from rmlab.report.compare import compare
 from rmlab.report.items import METRICS, Items
 from rmlab.report.statistics import resample

@@ -78,7 +78,7 @@ def quiet() -> None:
 
 # Processes start from one that has imported everything and computed nothing.
 CONTEXT = multiprocessing.get_context("forkserver")
-IMPORTS = ["trl.trainer.reward_trainer", "rmlab.trainer", "rmlab.runner", "peft", "hydra", "rich.table"]
+IMPORTS = ["trl.trainer.reward_trainer", "rmlab.training.trainer", "rmlab.runner.run", "peft", "hydra", "rich.table"]
 CONTEXT.set_forkserver_preload([*IMPORTS, "transformers.models.qwen3.modeling_qwen3"])
 
 

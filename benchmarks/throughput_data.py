@@ -13,12 +13,12 @@ from datasets import Dataset
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from rmlab import config as configs
+from rmlab.runner import config as configs
 from rmlab.data.prepare import read_row
 from rmlab.data.rows import to_comparison
 from rmlab.data.sets import load_rows
 from rmlab.data.tokenizer import CHAT_TEMPLATE
-from rmlab.runner import data_options
+from rmlab.runner.run import data_options
 
 SETS = {  # as rmlab's command line loads them
     "hh_harmless": ["data=hh", "data.path={folder}/hh_harmless.jsonl.gz"],

@@ -7,15 +7,15 @@ __version__ = "0.1.0"
 
 # Public names and their homes, imported on first use: `rmlab --help` must not wait for torch.
 _HOMES = {
-    "RewardTrainer": "rmlab.trainer",
-    "RewardConfig": "rmlab.reward_config",
+    "RewardTrainer": "rmlab.training.trainer",
+    "RewardConfig": "rmlab.training.config",
     "Preferences": "rmlab.losses",
     "LOSSES": "rmlab.losses",
     "DATASETS": "rmlab.data",
     "Comparison": "rmlab.data",
     "Preference": "rmlab.data",
     "UserError": "rmlab.messages",
-    "run": "rmlab.runner",
+    "run": "rmlab.runner.run",
 }
 __all__ = list(_HOMES)
 

@@ -10,15 +10,25 @@ os.environ.update(
     TOKENIZERS_PARALLELISM="0",
 )
 
+import itertools
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from datasets import Dataset
+from peft import LoraConfig
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
+from rmlab import RewardConfig, RewardTrainer
 from rmlab.data.tokenizer import build_tokenizer
+from rmlab.data.trees import TokenTree
+from rmlab.model import adapters
+from rmlab.model.dropout import disable_dropout
+from rmlab.scoring.heads import prepare_for_scoring, score
 
 ROOT = Path(__file__).parent.parent
 DATA = Path(os.environ.get("RMLAB_DATA", ROOT.parent / "shared" / "data"))
@@ -156,3 +166,149 @@ def shared(name: str) -> str:
     if not path.exists():
         pytest.skip(f"real data {name} is absent; set RMLAB_DATA to its folder")
     return str(path)
+
+
+# ---- what several test files need ----
+
+
+def trainer_for(model, tokenizer, tmp_path, train=None, evaluation=None, **options):
+    config = {
+        "output_dir": str(tmp_path),
+        "report_to": "none",
+        "per_device_train_batch_size": 4,
+        "per_device_eval_batch_size": 4,
+        "save_strategy": "no",
+        "disable_tqdm": True,
+        "use_cpu": True,
+        "max_length": None,
+    }
+    rest = {k: options.pop(k) for k in ("peft_config", "loss", "compute_metrics", "callbacks") if k in options}
+    return RewardTrainer(
+        model=model,
+        args=RewardConfig(**{**config, **options}),
+        train_dataset=train,
+        eval_dataset=evaluation,
+        processing_class=tokenizer,
+        **rest,
+    )
+
+
+def rewards_of(trainer, dataset):
+    return torch.tensor(trainer.predict(dataset).predictions)
+
+
+def gradients(trainer):
+    """Gradients of one optimizer step, as Trainer's own loop makes them: samples, then training_step each."""
+    batches = list(trainer.get_train_dataloader())
+    samples, items = trainer.get_batch_samples(iter(batches), len(batches), trainer.args.device)
+    trainer.current_gradient_accumulation_steps = len(samples)
+    trainer.create_optimizer()
+    trainer.model.zero_grad()
+    loss = sum(trainer.training_step(trainer.model, batch, items) for batch in samples)
+    return loss, {n: p.grad.clone() for n, p in trainer.model.named_parameters() if p.grad is not None}
+
+
+def kwise_rows(count=9, seed=0):
+    """Comparisons of K = 2..5 responses with distinct scores and a tie."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for n in range(count):
+        k = 2 + n % 4
+        scores = rng.permutation(k).astype(float)
+        if k > 2:
+            scores[0] = scores[1]
+        rows.append(
+            {
+                "prompt": f"question {n} ",
+                "responses": [f"answer {n} {' more' * int(rng.integers(0, 9))} {i}" for i in range(k)],
+                "scores": scores.tolist(),
+            }
+        )
+    return Dataset.from_list(rows)
+
+
+def forest(seed=0, longest=128):
+    """Token trees with K from 2 to 9, lengths from 1 to `longest`, a response inside another, and an equal one."""
+    draw = torch.Generator().manual_seed(seed)
+
+    def ids(low, high):
+        count = int(torch.randint(low, high, (), generator=draw))
+        return torch.randint(3, 768, (count,), generator=draw).tolist()
+
+    comparisons = [[ids(1, 2), ids(1, 2)], [ids(longest, longest + 1), ids(1, 9)]]
+    for k in range(2, 10):
+        prompt, answers = ids(0, 30), [ids(1, 20) for _ in range(k - 1)]
+        answers.append([answers[0][:1], answers[0] + [5], answers[0]][k % 3])  # a prefix, a continuation, a duplicate
+        comparisons.append([prompt + answer for answer in answers])
+    return [tree_of(responses) for responses in comparisons]
+
+
+def tree_of(responses):
+    shared = len(torch_prefix(responses))
+    pairs = list(itertools.combinations(range(len(responses)), 2))
+    return TokenTree(
+        prefix=responses[0][:shared],
+        suffixes=[r[shared:] for r in responses],
+        better=[a for a, _ in pairs],
+        worse=[b for _, b in pairs],
+        strength=[1.0] * len(pairs),
+        probability=[1.0] * len(pairs),
+    )
+
+
+def torch_prefix(sequences):
+    together = itertools.takewhile(lambda column: len(set(column)) == 1, zip(*sequences, strict=False))
+    return [column[0] for column in together]
+
+
+def model_for(kind, lora=False, checkpointing=False):
+    model = make_model(kind)
+    disable_dropout(model)
+    prepare_for_scoring(model)
+    if lora:
+        torch.manual_seed(1)
+        config = LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False, task_type="SEQ_CLS")
+        model = adapters.apply_peft(model, config)
+    if checkpointing:
+        model.gradient_checkpointing_enable()
+        model.enable_input_require_grads()
+    return model.train()
+
+
+def rewards_and_gradients(model, tokens):
+    model.zero_grad()
+    rewards = score(model, tokens)
+    weights = torch.linspace(-1, 1, len(rewards)) + 0.3
+    (rewards * weights).sum().backward()
+    return rewards.detach(), {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+
+
+def assert_equal(got, expected):
+    (rewards, grads), (right, right_grads) = got, expected
+    scale = max(1.0, right.abs().max().item())
+    assert torch.allclose(rewards, right, atol=1e-5 * scale, rtol=0)
+    assert grads.keys() == right_grads.keys()
+    largest = max(g.abs().max().item() for g in right_grads.values())
+    for name, gradient in right_grads.items():
+        assert torch.allclose(grads[name], gradient, atol=1e-5 * largest, rtol=0), name
+
+
+def rmlab(place, *overrides, check=True, **environment):
+    """Run the command in a folder; returns its completed process."""
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **environment}
+    done = subprocess.run(
+        [sys.executable, "-m", "rmlab.commands.train", *overrides],
+        cwd=place,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    if check:
+        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    return done
+
+
+def run_directory(place):
+    (found,) = (p.parent for p in Path(place).glob("runs/*/*/config.yaml"))
+    return found

@@ -1,12 +1,17 @@
-"""Preference data: rows in any accepted format -> Comparison -> token trees -> batches.
+"""Preference data: rows in any accepted format -> Comparison -> token trees.
 
-sources.py    where rows come from: files, hub, the synthetic generator (DATASETS registry)
+config.py     what the room is told
+sources.py    where rows come from: files, hub (synthetic.py: the generator); DATASETS registry
 rows.py       one row of any accepted format -> Comparison
 render.py     prompt + response -> token ids; the one function that training and scoring share
-prepare.py    a dataset of rows -> a dataset of token trees, with counts and a disk cache
+trees.py      Comparison -> TokenTree, what all responses share once
+prepare.py    a data set of rows -> a data set of token trees, with counts
+cache.py      ... kept on disk
+merge.py      comparisons on one prompt -> one comparison
 sets.py       the sets of a run: mixtures, evaluation sets, splits by prompt
+tokenizer.py  the embedded tokenizer
 
-No module here imports torch, so that bad rows are named before it loads. Batches are made in rmlab/collator.py.
+No module here imports torch, so that bad rows are named before it loads. Batches are made in rmlab/scoring/collator.py.
 """
 
 from dataclasses import dataclass, field

@@ -1,8 +1,6 @@
 """Prompt and response to token ids. Training, evaluation and scoring all come through `encode`."""
 
-import datetime
 from typing import Any
-from unittest import mock
 
 from rmlab.data import Text
 from rmlab.messages import UserError
@@ -56,21 +54,20 @@ def special_tokens(tokenizer: Any) -> tuple[list[int], list[int]]:
     return [], []
 
 
+# Two macros that hide the clock of a template.
+CLOCKS = [f"{{% macro strftime_now(format) %}}{day}{{% endmacro %}}" for day in ("one day", "another day")]
+
+
 def refuse_dated_template(tokenizer: Any, template: dict[str, Any]) -> None:
     """UserError when the chat template prints today's date: rewards would change from day to day."""
     source = str(getattr(tokenizer, "chat_template", None) or "")
     if "strftime_now" not in source:
         return
 
-    class Fixed(datetime.datetime):
-        @classmethod
-        def now(cls, tz: Any = None) -> "Fixed":
-            return cls(1971, 2, 3)
-
     probe: list[dict[str, Any]] = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
-    today = render(tokenizer, probe[:1], probe[1:], template)
-    with mock.patch("transformers.utils.chat_template_utils.datetime", Fixed):
-        other_day = render(tokenizer, probe[:1], probe[1:], template)
+    today, other_day = (
+        render(tokenizer, probe[:1], probe[1:], {**template, "chat_template": clock + source}) for clock in CLOCKS
+    )
     if today != other_day:
         raise UserError(
             "the chat template prints today's date, so rewards would change from day to day; pin it, for example "

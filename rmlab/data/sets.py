@@ -1,79 +1,100 @@
 """The sets of a run: mixtures of sources with weights, evaluation sets by name, splits by prompt."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import datasets
-from datasets import Dataset, Features, IterableDataset
+from datasets import Dataset, IterableDataset
 
 from rmlab.data import DATASETS
-from rmlab.data.prepare import Options, check_rows, common_prefix, digest, quiet, tokenize
+from rmlab.data.cache import digest
+from rmlab.data.config import DataConfig, SourceConfig
+from rmlab.data.prepare import check_rows, tokenize
 from rmlab.messages import UserError, say
-
-PREFERENCE = ("better", "worse", "strength", "probability")  # columns of a token tree, one entry per preference
-
-Rows = dict[str, dict[str, Any]]  # {"train": {source name: dataset}, "eval": {set name: dataset}}
+from rmlab.upstream import fingerprint
 
 
-def load_rows(config: Mapping[str, Any], options: Options) -> Rows:
+@dataclass(frozen=True)
+class Source:
+    """The rows of one entry of `data.train` or `data.eval`."""
+
+    name: str
+    rows: Dataset | IterableDataset
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class Rows:
+    """All rows of a run, read but not tokenised."""
+
+    train: list[Source]
+    eval: list[Source]
+
+    def fingerprints(self) -> dict[str, str | None]:
+        """A hash of the rows of each source, by `train/NAME` or `eval/NAME`."""
+        parts = {"train": self.train, "eval": self.eval}
+        return {f"{part}/{s.name}": fingerprint(s.rows) for part, sources in parts.items() for s in sources}
+
+
+@dataclass(frozen=True)
+class Sets:
+    """Token trees to train on, and evaluation sets by name."""
+
+    train: Any
+    eval: dict[str, Any]
+
+
+def load_rows(config: DataConfig) -> Rows:
     """The rows of `data.train` and `data.eval`, every one read once: bad ones are a UserError before a model loads."""
-    if not config["train"]:
+    if not config.train:
         raise UserError("data.train names no source; give at least one, as conf/data/files.yaml does")
-    rows: Rows = {"train": {}, "eval": {}}
-    for part in rows:
-        for name, spec in config[part].items():
-            dataset = load_source(spec, f"data.{part}.{name}")
-            if config["head"] is not None:
-                dataset = dataset.take(config["head"])
-            if isinstance(dataset, Dataset):
-                check_rows(dataset, name, options)
-            rows[part][name] = dataset
-    return rows
+    return Rows(load_part(config, config.train, "train"), load_part(config, config.eval, "eval"))
 
 
-def load_source(spec: Mapping[str, Any], where: str) -> Any:
-    """The rows of one `{source: NAME, weight: 1.0, **options}`."""
-    options = {k: v for k, v in spec.items() if k not in ("source", "weight")}
-    if "source" not in spec:
-        raise UserError(f"{where} has no source; set {where}.source to one of {DATASETS.names()}")
-    return DATASETS.build(spec["source"], options, where)()
+def load_part(config: DataConfig, specs: Mapping[str, Any], part: str) -> list[Source]:
+    sources = []
+    for name, spec in specs.items():
+        source = SourceConfig.of(spec, f"data.{part}.{name}", DATASETS.names())
+        dataset = DATASETS.build(source.source, source.options, source.where)()
+        if config.limit is not None:
+            dataset = dataset.take(config.limit)
+        if isinstance(dataset, Dataset):
+            check_rows(dataset, name, config.options)
+        sources.append(Source(name, dataset, source.weight))
+    return sources
 
 
 def build_sets(
-    rows: Rows, config: Mapping[str, Any], tokenizer: Any, options: Options, cache: Path | None, num_proc: int | None
-) -> tuple[Any, dict[str, Any]]:
-    """(training set, evaluation sets by name) as token trees.
+    rows: Rows, config: DataConfig, tokenizer: Any, cache: Path | None = None, num_proc: int | None = None
+) -> Sets:
+    """Token trees of all sources, mixed and split.
 
     Training sources are mixed by weight. Without `data.eval`, `eval_fraction` of the prompts is held out of each
-    source before weighting, as the one set `eval`. Prompts of the training set never stay in an evaluation set unless
-    data.prompt_overlap=allow.
+    source before weighting, as the one set `eval`.
     """
     train, held_out = [], []
-    mixing = len(rows["train"]) > 1
-    for name, dataset in rows["train"].items():
-        trees = tokenize(dataset, tokenizer, options, name, cache, num_proc)
-        weight = positive(config["train"][name].get("weight", 1.0), f"data.train.{name}.weight")
+    for source in rows.train:
+        trees = tokenize(source.rows, tokenizer, config.options, source.name, cache, num_proc)
         if isinstance(trees, IterableDataset):
-            train.append((trees, weight))
+            train.append((trees, source.weight))
             continue
-        if mixing:
-            trees = trees.map(lambda row, name=name: {"subset": row["subset"] or name}, desc=f"name {name}")
-        if not rows["eval"] and config["eval_fraction"]:
-            trees, test = split_by_prompt(trees, config["eval_fraction"], config["split_seed"])
+        if len(rows.train) > 1:
+            named = {"name": source.name}
+            trees = trees.map(lambda row, name: {"subset": row["subset"] or name}, fn_kwargs=named, desc="name subsets")
+        if not rows.eval and config.eval_fraction:
+            trees, test = split_by_prompt(trees, config.eval_fraction, config.split_seed)
             held_out.append(test)
-        train.append((weighted(trees, weight, config["split_seed"]), weight))
-    mixed = mix(train, config["split_seed"])
-    if config["max_rows"] is not None:
-        mixed = at_most(mixed, config["max_rows"], config["split_seed"])
+        train.append((weighted(trees, source.weight, config.split_seed), source.weight))
+    mixed = mix(train, config.split_seed)
+    if config.max_rows is not None:
+        mixed = at_most(mixed, config.max_rows, config.split_seed)
     if held_out:
         sets = {"eval": datasets.concatenate_datasets(held_out)}
     else:
-        sets = {n: tokenize(d, tokenizer, options, n, cache, num_proc) for n, d in rows["eval"].items()}
-    if isinstance(mixed, Dataset):
-        overlap = config["prompt_overlap"]
-        sets = {n: without_overlap(mixed, s, n, overlap) if isinstance(s, Dataset) else s for n, s in sets.items()}
-    return mixed, sets
+        sets = {s.name: tokenize(s.rows, tokenizer, config.options, s.name, cache, num_proc) for s in rows.eval}
+    return Sets(mixed, sets)
 
 
 def mix(parts: list[tuple[Any, float]], seed: int) -> Any:
@@ -89,12 +110,6 @@ def mix(parts: list[tuple[Any, float]], seed: int) -> Any:
     return datasets.interleave_datasets(
         [p for p, _ in parts], probabilities=shares, seed=seed, stopping_strategy="all_exhausted"
     )
-
-
-def positive(weight: Any, where: str) -> float:
-    if isinstance(weight, bool) or not isinstance(weight, int | float) or not weight > 0:
-        raise UserError(f"{where} must be a number above 0, not {weight!r}")
-    return float(weight)
 
 
 def at_most(trees: Any, rows: int, seed: int) -> Any:
@@ -123,11 +138,16 @@ def split_by_prompt(trees: Dataset, fraction: float, seed: int) -> tuple[Dataset
     return train, test
 
 
-def without_overlap(train: Dataset, test: Dataset, name: str, overlap: str) -> Dataset:
-    """The evaluation set without training prompts (`drop`), or a UserError if it has any (`error`)."""
+def without_overlap(train: Any, test: Any, name: str, overlap: str) -> Any:
+    """The evaluation set without training prompts (`drop`), or a UserError if it has any (`error`).
+
+    Streams are not compared: their prompts are not known.
+    """
+    if overlap == "allow" or not isinstance(train, Dataset) or not isinstance(test, Dataset):
+        return test
     seen = set(train["prompt_id"])
     shared = [i for i, prompt in enumerate(test["prompt_id"]) if prompt in seen]
-    if not shared or overlap == "allow":
+    if not shared:
         return test
     if overlap == "error":
         raise UserError(
@@ -146,44 +166,3 @@ def weighted(trees: Dataset, weight: float, seed: int) -> Dataset:
     copies, part = divmod(round(weight * len(trees)), len(trees))
     rest = trees.shuffle(seed=seed).select(range(part))
     return datasets.concatenate_datasets([trees] * copies + [rest])
-
-
-def merged_by_prompt(trees: Dataset) -> Dataset:
-    """Comparisons on the same prompt (and of the same subset) as one, with each different response once.
-
-    Rewards and pairs stay what they are; a prompt that K - 1 rows repeat is computed once instead of K - 1 times.
-    """
-    places: dict[tuple[str, str], list[int]] = {}
-    for place, key in enumerate(zip(trees["prompt_id"], trees["subset"], strict=True)):
-        places.setdefault(key, []).append(place)
-    if len(places) == len(trees):
-        return trees
-    features = Features({name: kind for name, kind in trees.features.items() if name != "index"})
-    merged = [merge([trees[place] for place in rows]) for rows in places.values()]
-    with quiet():
-        return Dataset.from_list(merged, features=features)
-
-
-def merge(trees: list[dict[str, Any]]) -> dict[str, Any]:
-    """One token tree of several on the same prompt; identity and flags are those of the first."""
-    first, all_gold = trees[0], all(tree["gold"] for tree in trees)
-    slot: dict[tuple[int, ...], int] = {}  # token ids of a response -> its place among all of them
-    merged: dict[str, list[Any]] = {key: [] for key in ("lengths", "gold", *PREFERENCE)}
-    for tree in trees:
-        tokens = [(*tree["prefix"], *suffix) for suffix in tree["suffixes"]]
-        for k, response in enumerate(tokens):
-            if response not in slot:
-                slot[response] = len(slot)
-                merged["lengths"].append(tree["lengths"][k])
-                if all_gold:  # of some responses alone it could not be told whose it is
-                    merged["gold"].append(tree["gold"][k])
-        for key in PREFERENCE:
-            merged[key] += [slot[tokens[k]] for k in tree[key]] if key in ("better", "worse") else tree[key]
-    shared = len(common_prefix(list(slot)))
-    return {
-        **{k: v for k, v in first.items() if k != "index"},
-        **merged,
-        "prefix": list(next(iter(slot))[:shared]),
-        "suffixes": [list(response[shared:]) for response in slot],
-        "length": max(map(len, slot)),
-    }

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from rmlab.data import DATASETS
-from rmlab.data.prepare import code, digest
+from rmlab.data.cache import code, digest
 from rmlab.messages import UserError, did_you_mean, say
+from rmlab.upstream import fingerprint
 
 SUFFIXES = (".jsonl", ".json", ".parquet")
 
@@ -50,7 +51,7 @@ def load(
     if columns or prompt_separator:
         options = {"columns": columns, "separator": prompt_separator}
         # A fingerprint of our own: that of `datasets` does not change with the code of `rename`.
-        new = {} if streaming else {"new_fingerprint": digest([code(), dataset._fingerprint, options])}
+        new = {} if streaming else {"new_fingerprint": digest([code(), fingerprint(dataset), options])}
         dataset = dataset.map(rename, fn_kwargs=options, remove_columns=dataset.column_names, **new)
     if not streaming and {"prompt", "response", "score"} <= set(dataset.column_names):
         return group_rated(dataset, path)

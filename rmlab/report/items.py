@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from rmlab.messages import UserError
-from rmlab.metrics import per_preference
+from rmlab.metrics.evaluate import per_preference
 from rmlab.report.study import Run, Study
 
 IDENTITY = ["prompt", "id", "better", "worse", "copy"]
@@ -51,7 +51,7 @@ def set_names(study: Study) -> list[str]:
 
 def load_items(study: Study, name: str) -> Items:
     """Of one evaluation set, from scores/NAME.parquet of every finished run that has it."""
-    runs = [run for run in study.finished if (run.out / "scores" / f"{name}.parquet").exists()]
+    runs = [run for run in study.finished if run.out.has_scores(name)]
     if not runs:
         raise UserError(f"{study.folder}: no run has kept scores/{name}.parquet")
     tables = [read_preferences(run, name) for run in runs]
@@ -95,8 +95,8 @@ def run_items(run: Run, name: str) -> int:
 
 def read_preferences(run: Run, name: str) -> pd.DataFrame:
     """The preferences of a run with what identifies them and the rewards and lengths of their two responses."""
-    scores = pd.read_parquet(run.out / "scores" / f"{name}.parquet")
-    pairs = pd.read_parquet(run.out / "scores" / f"{name}.preferences.parquet")
+    kept = run.out.scores(name)
+    scores, pairs = kept.responses, kept.preferences
     place = pd.MultiIndex.from_frame(scores[["comparison", "response"]])
     for side in ("better", "worse"):
         rows = place.get_indexer(pd.MultiIndex.from_arrays([pairs["comparison"], pairs[side]]))

@@ -6,11 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from rmlab.config import computed, flatten
 from rmlab.messages import UserError, did_you_mean
-from rmlab.rundir import read_error, read_json, state
+from rmlab.runner.config import computed, flatten
+from rmlab.runner.directory import RunDirectory
 
 Values = dict[str, Any]  # the varied keys of an arm, shortest unambiguous name -> value
 
@@ -19,7 +17,7 @@ Values = dict[str, Any]  # the varied keys of an arm, shortest unambiguous name 
 class Run:
     """A run directory as it was read. metrics, history and environment are empty unless it finished."""
 
-    out: Path
+    out: RunDirectory
     state: str
     config: dict[str, Any]
     error: str = ""
@@ -58,15 +56,13 @@ def load_study(folder: Path, baseline: str | None = None, tune: Sequence[str] | 
     """
     runs = [load_run(out) for out in run_directories(folder)]
     if not any(run.state == "finished" for run in runs):
-        what = (
-            "is a run; give its study" if (folder / "config.yaml").exists() else "holds no finished run; give a study"
-        )
+        what = "is a run; give its study" if RunDirectory(folder).is_run else "holds no finished run; give a study"
         raise UserError(f"{folder} {what}, for example runs/losses")
     values = name_arms(runs)
     arms: dict[str, list[Run]] = {}
     for run in runs:
         arms.setdefault(run.arm, []).append(run)
-    newest = max((r for r in runs if r.state == "finished"), key=lambda r: (r.out / "metrics.json").stat().st_mtime)
+    newest = max((r for r in runs if r.state == "finished"), key=lambda r: r.out.stamps()[0] or 0)
     told = newest.config.get("report") or {}
     asked = list(tune if tune is not None else told.get("tune") or [])
     varied = {key for mine in values.values() for key in mine}
@@ -92,26 +88,16 @@ def load_study(folder: Path, baseline: str | None = None, tune: Sequence[str] | 
     )
 
 
-def run_directories(folder: Path) -> list[Path]:
+def run_directories(folder: Path) -> list[RunDirectory]:
     """Directories with a run's config.yaml; a reproduction is no run of its study."""
-    outs = []
-    for file in sorted(folder.glob("*/config.yaml")):
-        config = yaml.safe_load(file.read_text(encoding="utf-8"))
-        is_run = isinstance(config, dict) and {"seed", "run", "loss"} <= config.keys()
-        if is_run and not (file.parent / "reproduction.json").exists():
-            outs.append(file.parent)
-    return outs
+    found = [RunDirectory(place) for place in sorted(folder.glob("*/")) if RunDirectory(place).is_run]
+    return [out for out in found if {"seed", "run", "loss"} <= out.config().keys() and not out.is_reproduction]
 
 
-def load_run(out: Path) -> Run:
-    config = yaml.safe_load((out / "config.yaml").read_text(encoding="utf-8"))
-    run = Run(out, state(out), config)
-    if run.state == "failed":
-        run.error = read_error(out)
+def load_run(out: RunDirectory) -> Run:
+    run = Run(out, out.state, out.config(), error=out.error())
     if run.state == "finished":
-        run.environment, run.metrics = read_json(out / "environment.json"), read_json(out / "metrics.json")
-        history = out / "history.json"
-        run.history = json.loads(history.read_text(encoding="utf-8")) if history.exists() else []
+        run.error, run.environment, run.metrics, run.history = "", out.environment(), out.metrics(), out.history()
     return run
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
+from rmlab.model.layers import Refused
 from rmlab.scoring.plan import Plan
 
 NAME = "rmlab"  # not "flash...": transformers would look for a kernel of that name
@@ -24,10 +25,6 @@ HARMLESS = {
     "position_ids", "position_embeddings", "use_cache", "past_key_values", "cache_position", "layer_past",
     "output_attentions", "output_hidden_states", "output_router_logits", "return_dict", "num_items_in_batch",
 }  # fmt: skip
-
-
-class Refused(Exception):  # noqa: N818  (as UserError, it is read by people)
-    """The model wants something of attention that flat layouts do not have; the message says what."""
 
 
 def attend(
@@ -63,8 +60,8 @@ def attend(
     if dropout and plan.shares:
         raise Refused("its attention has dropout, which shared tokens would share")
     plan.calls += "_rmlab_flat" in module.__dict__
-    if "_rmlab_rows" in module.__dict__:  # here and not before the forward: checkpointing computes layers again
-        module.__dict__["_rmlab_rows"].read = plan.rows if plan.only_read else None
+    if "_rmlab_places" in module.__dict__:  # here and not before the forward: checkpointing computes layers again
+        module.__dict__["_rmlab_places"].read = plan.places if plan.only_read else None
     if torch.is_autocast_enabled(query.device.type):  # rotary embeddings leave queries and keys in fp32
         dtype = torch.get_autocast_dtype(query.device.type)
         query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)

@@ -8,38 +8,35 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rmlab.scoring.attention import NAME, Refused
-from rmlab.scoring.plan import Plan
+from rmlab.model.layers import Refused, first_trained_layer, layers_of
+from rmlab.scoring.attention import NAME
+from rmlab.scoring.batch import Flat
+from rmlab.upstream import attention_named, replaced, wrap_forward
 
 
-def flat_rows(
-    model: Any,
-    input_ids: Tensor | None,
-    position_ids: Tensor | None,
-    plan: Plan | None,
-    read: Tensor | None,
-    features: Tensor | None = None,
-) -> Tensor:
-    """(R, d) what the head reads of each response: at `read` (R,) of a row of T tokens, (1, T), or their means.
+def flat_rows(model: Any, tokens: Flat) -> Tensor:
+    """(R, d) what the head reads of each response: at `read` of a flat row, or the mean of its tokens.
 
-    `features` is what frozen layers made of the row: (R, d), all that is below the head, or (T, d), what enters the
+    With `features` the frozen layers are passed over: (R, d), all that is below the head, or (T, d), what enters the
     first layer that is trained. Raises Refused if a layer did not call our attention: it would see across responses.
     """
     layers = layers_of(model)
-    first = 0 if features is None else first_trained_layer(model)
-    if features is not None and first == len(layers):
-        return features
+    first = 0 if tokens.features is None else first_trained_layer(model)
+    if tokens.features is not None and first == len(layers):
+        return tokens.features
+    plan, read, positions = tokens.plan, tokens.read, tokens.position_ids
     assert plan is not None
     assert read is not None
-    assert position_ids is not None
+    assert positions is not None
     means = pools_by_mean(model)
-    if "_rmlab_rows" not in model.__dict__:
-        model.__dict__["_rmlab_rows"] = patch_layers(layers)
+    if "_rmlab_places" not in model.__dict__:
+        model.__dict__["_rmlab_places"] = patch_layers(layers)
     plan.calls, plan.only_read = 0, not means
-    with flat_attention(model.config), entering(layers, first, features):
+    with attention_named(model.config, NAME), entering(layers, first, tokens.features):
         base = getattr(model, model.base_model_prefix)
-        positions = position_ids if input_ids is None else own_positions(base, input_ids, position_ids)
-        output = base(input_ids=input_ids, position_ids=positions, plan=plan, **no_cache(model))
+        if tokens.input_ids is not None:
+            positions = own_positions(base, tokens.input_ids, positions)
+        output = base(input_ids=tokens.input_ids, position_ids=positions, plan=plan, **no_cache(model))
     if plan.calls != len(layers) - first:
         raise Refused(f"{plan.calls} of its {len(layers) - first} layers call the attention function")
     hidden = output.last_hidden_state[0]
@@ -71,39 +68,15 @@ def pools_by_mean(model: Any) -> bool:
     return getattr(model.config, "classifier_pooling", None) == "mean"
 
 
-def layers_of(model: Any) -> nn.ModuleList:
-    """The transformer layers, first to last. Raises Refused for a model without such a list."""
-    base = getattr(model, model.base_model_prefix)
-    base = getattr(base, "language_model", base)  # and not the layers of a vision tower
-    count = getattr(model.config.get_text_config(), "num_hidden_layers", None)
-    for module in base.modules():
-        if isinstance(module, nn.ModuleList) and len(module) == count:
-            return module
-    raise Refused("its layers are not one list")
-
-
 # ---- attention ----
 
 
-@contextlib.contextmanager
-def flat_attention(config: Any) -> Iterator[None]:
-    """Our attention for what is called inside; the model's own again afterwards."""
-    parts = {key: getattr(config, key, None) for key in config.sub_configs}
-    before = {key: part._attn_implementation for key, part in parts.items() if part is not None}
-    before[""] = config._attn_implementation
-    config._attn_implementation = NAME
-    try:
-        yield
-    finally:
-        config._attn_implementation = before
-
-
-def attention_forward(module: Any, forward: Any, rows: "Rows", *args: Any, **kwargs: Any) -> Any:
+def attention_forward(forward: Any, *args: Any, module: Any, places: "Places", **kwargs: Any) -> Any:
     """The forward of an attention module, which checkpointing may call again when the model's own is long over."""
     if kwargs.get("plan") is None:
-        rows.read = None
+        places.read = None
         return forward(*args, **kwargs)
-    with flat_attention(module.config):
+    with attention_named(module.config, NAME):
         return forward(*args, **kwargs)
 
 
@@ -114,64 +87,44 @@ OF_ATTENTION = {"o_proj", "out_proj", "c_proj", "dense", "Wo", "out_lin"}
 OF_LAYER = {"mlp", "fc1", "fc2", "ffn", "intermediate", "output"}
 
 
-class Rows:
-    """Which tokens the row-wise modules of the last layer compute; None: all, as outside of flat rows."""
+class Places:
+    """Which tokens the tokenwise modules of the last layer compute; None: all, as outside of flat rows."""
 
     read: Tensor | None = None
 
 
-def patch_layers(layers: nn.ModuleList) -> Rows:
-    """Make attention modules look for a plan, and the row-wise modules of the last layer compute what is read.
+def patch_layers(layers: nn.ModuleList) -> Places:
+    """Make attention modules look for a plan, and the tokenwise modules of the last layer compute what is read.
 
-    Of the other rows they make zeros that nobody reads. Exact, since no other row leaves the model; it saves most of a
-    layer. The attention function sets `Rows.read`, in which no row is there twice (responses that are equal are read at
-    the same one), and counts the modules that are marked here: no other could be told of a plan again.
+    Of the other tokens they make zeros that nobody reads. Exact, since no other token leaves the model; it saves most
+    of a layer. The attention function sets `Places.read`, in which no place is there twice (responses that are equal
+    are read at the same one), and counts the modules that are marked here: no other could be told of a plan again.
     """
-    rows = Rows()
+    places = Places()
     for module in layers.modules():
         name = type(module).__name__.lower()
         if ("attention" in name or "attn" in name) and hasattr(module, "config"):
             module.__dict__["_rmlab_flat"] = True
-            # A partial can be copied with its model, a closure would keep the weights of the original.
-            module.forward = functools.partial(attention_forward, module, module.forward, rows)
+            wrap_forward(module, functools.partial(attention_forward, module=module, places=places))
     chosen: list[str] = []
     for name, module in layers[-1].named_modules():
         if "_rmlab_flat" in module.__dict__:
-            module.__dict__["_rmlab_rows"] = rows
+            module.__dict__["_rmlab_places"] = places
         inside = any(name.startswith(f"{outer}.") for outer in chosen)
         if name.rsplit(".", 1)[-1] in OF_ATTENTION | OF_LAYER and not inside:
             chosen.append(name)
-            module.forward = functools.partial(only_rows, module.forward, rows)
-    return rows
+            wrap_forward(module, functools.partial(only_places, places=places))
+    return places
 
 
-def only_rows(forward: Any, rows: Rows, *args: Any) -> Any:
-    if rows.read is None:
+def only_places(forward: Any, *args: Any, places: Places) -> Any:
+    if places.read is None:
         return forward(*args)
-    few = forward(*(x.index_select(-2, rows.read) for x in args))  # (1, T, d), in OPT (T, d)
-    return few.new_zeros(*args[0].shape[:-1], few.shape[-1]).index_copy(-2, rows.read, few)
+    few = forward(*(x.index_select(-2, places.read) for x in args))  # (1, T, d), in OPT (T, d)
+    return few.new_zeros(*args[0].shape[:-1], few.shape[-1]).index_copy(-2, places.read, few)
 
 
 # ---- frozen lower layers ----
-
-
-def first_trained_layer(model: Any) -> int:
-    """How many layers, from the embeddings on, have nothing to train; the number of all of them for a linear probe."""
-    base, layers = getattr(model, model.base_model_prefix), layers_of(model)
-    trained = [any(p.requires_grad for p in layer.parameters()) for layer in layers]
-    inside = {id(p) for layer in layers for p in layer.parameters()}
-    outside = [n for n, p in base.named_parameters() if p.requires_grad and id(p) not in inside]
-    if any(not after_layers(name) for name in outside):
-        return 0
-    if True in trained:
-        return trained.index(True)
-    return len(layers) - any("pooler" not in name for name in outside)  # a final norm is run with the last layer
-
-
-def after_layers(name: str) -> bool:
-    """Whether a parameter of the base model, outside its layers, comes after them."""
-    parts = [part for part in name.split(".") if part not in ("model", "decoder", "language_model")]
-    return parts[0] in {"norm", "ln_f", "final_layer_norm", "final_layernorm", "final_norm", "pooler"}
 
 
 @contextlib.contextmanager
@@ -188,15 +141,3 @@ def entering(layers: nn.ModuleList, first: int, features: Tensor | None) -> Iter
             stack.enter_context(replaced(layer, "forward", lambda *args, **kwargs: hidden))
             stack.enter_context(replaced(layer, "gradient_checkpointing", False))
         yield
-
-
-@contextlib.contextmanager
-def replaced(module: nn.Module, name: str, value: Any) -> Iterator[None]:
-    """An attribute of this one module, inside."""
-    before = {name: vars(module)[name]} if name in vars(module) else {}
-    vars(module)[name] = value
-    try:
-        yield
-    finally:
-        del vars(module)[name]
-        vars(module).update(before)

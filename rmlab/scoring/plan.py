@@ -8,7 +8,7 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
-from rmlab.data.prepare import common_prefix
+from rmlab.data.trees import common_prefix
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Plan:
     responses: list[int]  # (R,) the chain that ends each response
     causal: bool = True  # False for encoders: every chain is a whole response that sees all of itself
     calls: int = 0  # of the attention function in the last forward, to be sure that no layer goes without
-    only_read: bool = True  # whether the last layer computes the rows that are read, or all of them
+    only_read: bool = True  # whether the last layer computes the places that are read, or all of them
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     def to(self, device: torch.device, non_blocking: bool = False) -> "Plan":
@@ -125,7 +125,7 @@ class Plan:
         return self.put(hidden)
 
     @cached_property
-    def rows(self) -> Tensor:
+    def places(self) -> Tensor:
         """(<= R,) the places that rewards are read at, each once."""
         return self.put(torch.tensor(sorted(set((self.last() if self.causal else self.first()).tolist()))))
 

@@ -9,7 +9,7 @@ from matplotlib.colors import to_hex
 from matplotlib.patches import Rectangle
 from scipy.stats import spearmanr
 
-from rmlab.metrics import calibration_error, confidence_and_outcome
+from rmlab.metrics.evaluate import calibration_error, confidence_and_outcome
 from rmlab.report.figures.look import (
     FAINT,
     LEAST,

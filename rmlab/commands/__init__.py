@@ -1,0 +1,1 @@
+"""The commands of rmlab, one file each: train (and sweeps of it), report, reproduce."""

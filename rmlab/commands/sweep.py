@@ -1,0 +1,272 @@
+"""What stands between a Hydra sweeper and its launcher, whichever they are: nothing is run twice, nothing is lost.
+
+Every sweeper (basic, Optuna) hands its jobs to a launcher (serial, joblib, submitit, Ray) in one call, `launch`. Here
+that call first looks at the run directories: finished runs are not launched again. It then shows how the sweep comes
+along, waits for runs that another process trains, and says at the end which runs failed and why.
+"""
+
+import contextlib
+import logging
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import JobReturn, JobStatus, setup_globals
+from hydra.plugins.launcher import Launcher
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from rmlab.messages import UserError
+from rmlab.runner.config import Config, to_dict
+from rmlab.runner.directory import BusyError, RunDirectory, describe, objective
+from rmlab.runner.environment import changed_since, fingerprints
+from rmlab.upstream import launchers, returned
+
+log = logging.getLogger("rmlab")
+INTENDED = {
+    "finished": "finished (skipped)",
+    "redone": "finished (trained again)",
+    "half-done": "half-done (resumed)",
+    "failed": "failed (tried again)",
+    "running": "run by another process",
+    "new": "new",
+}
+
+
+def tell(message: str) -> None:
+    """A line on the terminal, at once: Hydra's own log goes there too, so it is not logged."""
+    print(message, flush=True)
+
+
+def settings_of(config: DictConfig) -> dict[str, Any]:
+    """The resolved config of a job, with the options that were chosen of each group, for the names of arms."""
+    settings = to_dict(config)
+    choices = HydraConfig.get().runtime.choices
+    settings["run"]["choices"] = {str(k): v for k, v in choices.items() if not str(k).startswith("hydra")}
+    return settings
+
+
+@contextlib.contextmanager
+def watched_launches() -> Iterator[list[str]]:
+    """Puts a `Watched` around every launcher that Hydra makes meanwhile. The list fills with the runs that failed."""
+    failed: list[str] = []
+    with launchers(lambda launcher, loader, config: Watched(launcher, loader, config, failed)):
+        yield failed
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run of a sweep. config: None for one that does not resolve; the job itself will say why."""
+
+    overrides: list[str]
+    out: RunDirectory
+    config: dict[str, Any] | None
+
+    @property
+    def intention(self) -> str:
+        """One of INTENDED: the state of the run, and what it means for this sweep."""
+        redo = bool(self.config and self.config["run"]["redo"])
+        return "redone" if self.out.is_finished and redo else self.out.state
+
+
+class Watched(Launcher):
+    """A launcher that launches through another one what is left to do."""
+
+    def __init__(self, inner: Launcher, loader: Any, config: DictConfig, failed: list[str]) -> None:
+        self.inner, self.loader, self.config, self.failed = inner, loader, config, failed
+        Path(config.hydra.sweep.dir).mkdir(parents=True, exist_ok=True)  # where sweepers keep a database
+        # The basic sweeper only asks whether a job failed, to stop; others (Optuna) must be told.
+        self.swallow = config.hydra.runtime.choices["hydra/sweeper"] == "basic"
+
+    def setup(self, **_: Any) -> None:
+        """The inner launcher is set up already."""
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        setup_globals()
+        jobs = [self.plan(list(overrides)) for overrides in job_overrides]
+        intended = [job.intention for job in jobs]
+        if self.swallow:  # a trial of Optuna is not the whole sweep: others may run
+            refuse_if_none_can_run([j for j, found in zip(jobs, intended, strict=True) if found != "finished"])
+        for job, found in zip(jobs, intended, strict=True):
+            if job.config and found == "new":
+                job.out.write_config(job.config)  # so that a run that never starts is seen
+        announce(self.config.study, intended)
+        warn_of_changes([job for job, found in zip(jobs, intended, strict=True) if found == "finished"])
+        results: list[Any] = [
+            finished(job.out) if found == "finished" else None for job, found in zip(jobs, intended, strict=True)
+        ]
+        for job, found in zip(jobs, intended, strict=True):
+            if found == "failed":
+                job.out.forget_error()
+        self.launch_open(jobs, results, initial_job_idx)
+        self.summarise(jobs, results)
+        return [completed(None) if self.swallow and r.status == JobStatus.FAILED else r for r in results]
+
+    def launch_open(self, jobs: Sequence[Job], results: list[Any], initial_job_idx: int) -> None:
+        """Launch the jobs without a result until each has one, and fill it in."""
+        todo = [i for i, result in enumerate(results) if result is None]
+        with Progress(self.config.study, [job.out for job in jobs], [jobs[i].out for i in todo]) as progress:
+            while todo:
+                wait_for([jobs[i].out for i in todo])
+                ended, ready = progress.ended, [i for i in todo if not jobs[i].out.is_locked]
+                jobs_returned = self.launch_inner([jobs[i].overrides for i in ready], initial_job_idx) if ready else []
+                progress.look()
+                for i, result in zip(ready, jobs_returned, strict=True):
+                    results[i] = finished(jobs[i].out) if progress.has_finished(jobs[i].out) else result
+                still_open = [i for i in ready if self.is_open(jobs[i].out, results[i], progress.ended > ended)]
+                todo = [i for i in todo if i not in ready or i in still_open]
+
+    def is_open(self, out: RunDirectory, result: JobReturn, others_ended: bool) -> bool:
+        """Whether a job is to be launched again: another process has the run, or the launcher died before its end.
+
+        A launcher dies with one worker (killed for memory, a node gone) and takes the others along. So what has no
+        error of its own is tried again, as long as each try brings some run to its end.
+        """
+        if isinstance(returned(result), BusyError):
+            return True
+        died = result.status == JobStatus.FAILED and not out.error()
+        return died and (others_ended or out.state == "running")
+
+    def plan(self, overrides: list[str]) -> Job:
+        config = self.loader.load_sweep_config(self.config, overrides)
+        with open_dict(config):
+            config.hydra.job.id, config.hydra.job.num = "0", 0
+        HydraConfig.instance().set_config(config)
+        out = RunDirectory(Path(config.hydra.sweep.dir) / config.hydra.sweep.subdir)
+        task_config = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
+        try:
+            return Job(overrides, out, settings_of(task_config))
+        except Exception:
+            return Job(overrides, out, None)
+
+    def launch_inner(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        try:
+            return self.inner.launch(job_overrides, initial_job_idx)
+        except Exception as error:
+            tell(f"the launcher stopped: {describe(error)}")
+            log.exception("the launcher stopped")
+            return [JobReturn(status=JobStatus.FAILED, _return_value=error) for _ in job_overrides]
+
+    def summarise(self, jobs: Sequence[Job], results: Sequence[JobReturn]) -> None:
+        """Name every run that failed, with its error, which its error.txt tells in full."""
+        outcomes = [(job.out, result) for job, result in zip(jobs, results, strict=True)]
+        broken = [(out, returned(result)) for out, result in outcomes if result.status == JobStatus.FAILED]
+        for out, error in broken:
+            if not out.error():
+                out.write_error(error)  # it was killed before it could write by itself
+            tell(f"failed: {out}: {out.error() or describe(error)}")
+        if broken:
+            tell(f"{len(broken)} of {len(jobs)} runs failed; error.txt in each says all. Run the same command again.")
+        elif len(jobs) > 1:
+            tell(f"rmlab-report {self.config.hydra.sweep.dir} compares the arms")
+        self.failed += [str(out) for out, _ in broken]
+
+
+def refuse_if_none_can_run(jobs: Sequence[Job]) -> None:
+    """A mistake that all jobs share is said once, and nothing is launched: exit status 2."""
+    errors = []
+    for job in jobs:
+        try:
+            if job.config is None:
+                return
+            Config.of(job.config).check()
+            return  # this one can
+        except UserError as error:
+            errors.append(error)
+    if errors:
+        print(f"rmlab: error: {errors[0]}", file=sys.stderr)
+        raise SystemExit(2)  # which Hydra lets pass
+
+
+def finished(out: RunDirectory) -> JobReturn:
+    return completed(objective(out.metrics()))
+
+
+def completed(value: Any) -> JobReturn:
+    return JobReturn(status=JobStatus.COMPLETED, _return_value=value)
+
+
+def announce(study: str, intended: Sequence[str]) -> None:
+    """One line: how many runs there are, of each kind."""
+    counts = Counter(intended)
+    parts = [f"{counts[key]} {INTENDED[key]}" for key in INTENDED if counts[key]]
+    tell(f"sweep {study}: {len(intended)} run{'s'[: len(intended) != 1]}: {', '.join(parts)}")
+
+
+def warn_of_changes(jobs: Sequence[Job]) -> None:
+    """Finished runs that other code, packages or data made, in one line."""
+    changed = [changed_since(job.out.environment(), fingerprints(Config.of(job.config))) for job in jobs if job.config]
+    keys = sorted({key for found in changed for key in found})
+    if keys:
+        number = sum(bool(found) for found in changed)
+        tell(
+            f"warning: {number} finished runs were made by other {' and '.join(keys)} than is here now; "
+            "run.redo=true to redo them"
+        )
+
+
+def in_words(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
+
+
+def wait_for(outs: Sequence[RunDirectory]) -> None:
+    """Until another process has left one of these directories, if any has them all."""
+    if outs and all(out.is_locked for out in outs):
+        tell(f"waiting for another process, which trains {outs[0]}" + f" and {len(outs) - 1} more" * (len(outs) > 1))
+        while all(out.is_locked for out in outs):
+            time.sleep(1)
+
+
+class Progress:
+    """Prints a line when runs end: how many are done, failed and left, and for how long. Reads the directories alone.
+
+    So it works wherever the runs are: in this process, in others, on nodes that share the file system.
+    """
+
+    def __init__(self, study: str, all_runs: Sequence[RunDirectory], todo: Sequence[RunDirectory]) -> None:
+        self.study, self.total, self.todo = study, len(all_runs), list(dict.fromkeys(todo))
+        self.before = {out: out.stamps() for out in self.todo}
+        self.started, self.ended, self.stop = time.time(), 0, threading.Event()
+        self.lock, self.thread = threading.Lock(), threading.Thread(target=self.watch, daemon=True)
+
+    def __enter__(self) -> "Progress":
+        if self.total > 1 and self.todo:
+            self.thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop.set()
+        if self.thread.is_alive():
+            self.thread.join()
+        self.look()
+
+    def watch(self) -> None:
+        while not self.stop.wait(1):
+            self.look()
+
+    def look(self) -> None:
+        with self.lock:
+            self.tell_if_changed()
+
+    def tell_if_changed(self) -> None:
+        now = {out: out.stamps() for out in self.todo}
+        done = sum(now[out][0] not in (None, self.before[out][0]) for out in self.todo)
+        failed = sum(now[out][1] not in (None, self.before[out][1]) for out in self.todo)
+        if done + failed == self.ended:
+            return
+        self.ended = done + failed
+        left = len(self.todo) - self.ended
+        seconds = (time.time() - self.started) / self.ended * left
+        skipped = self.total - len(self.todo)
+        line = f"sweep {self.study}: {skipped + done} of {self.total} runs done, {failed} failed, {left} left"
+        if self.total > 1:
+            tell(line + f", about {in_words(seconds)} to go" * (left > 0))
+
+    def has_finished(self, out: RunDirectory) -> bool:
+        """Since the beginning: metrics.json is new."""
+        return out.stamps()[0] not in (None, self.before[out][0])

@@ -1,0 +1,94 @@
+"""The `rmlab` command. torch is imported inside the task, so that --help and tab completion answer at once."""
+
+import itertools
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from rmlab.commands.sweep import settings_of, watched_launches
+from rmlab.messages import UserError, did_you_mean
+from rmlab.runner.config import CONF, RENAMED, register
+from rmlab.runner.directory import BusyError, RunDirectory, describe
+
+register()
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")
+def task(config: DictConfig) -> float | None:
+    """One run. Returns the objective of sweepers: accuracy on the first evaluation set."""
+    out = RunDirectory(Path(HydraConfig.get().runtime.output_dir))
+    sweeping = HydraConfig.get().mode == RunMode.MULTIRUN
+    try:
+        settings = settings_of(config)
+        from rmlab.runner.run import run
+
+        return run(settings, out.path)["objective"]
+    except Exception as error:
+        if sweeping:
+            raise for_the_sweep(error, out) from None
+        if not isinstance(error, UserError):
+            raise
+        logging.getLogger("rmlab").error("%s", error)
+        stop(str(error))
+
+
+def for_the_sweep(error: Exception, out: RunDirectory) -> Exception:
+    """What a failed run of a sweep raises: a line that any launcher can carry between processes."""
+    if isinstance(error, BusyError):
+        print(f"passed over for now: {error}", flush=True)
+        return error
+    print(f"failed: {os.path.relpath(out.path)}: {describe(error)}", flush=True)
+    logging.getLogger("rmlab").error("the run failed", exc_info=error)
+    if not out.error():  # run() writes it, but not of a config that does not resolve
+        out.write_error(error)
+    return RuntimeError(describe(error))
+
+
+def main() -> None:
+    check_words(sys.argv[1:])
+    with watched_launches() as failed:
+        try:
+            task()
+        except KeyboardInterrupt:
+            print("\nrmlab: interrupted; the same command goes on where this one stopped", file=sys.stderr)
+            raise SystemExit(130) from None
+    if failed:
+        raise SystemExit(1)
+
+
+def check_words(arguments: list[str]) -> None:
+    """Stop at `data.head=3` with the new name, at `loss=margn` with the nearest option; Hydra only lists them all."""
+    for argument in arguments:
+        key = argument.lstrip("+~").partition("=")[0]
+        if key in RENAMED:
+            stop(f"{key} is now {RENAMED[key]}")
+    flags = ("-cd", "--config-dir")
+    extra = [Path(v) for f, v in itertools.pairwise(arguments) if f in flags]
+    extra += [Path(a.split("=", 1)[1]) for a in arguments if a.startswith("--config-dir=")]
+    if any("hydra.searchpath" in argument for argument in arguments):
+        return  # options may lie where only Hydra looks
+    for argument in arguments:
+        group, _, value = argument.lstrip("+").partition("=")
+        folders = [root / group for root in (CONF, *extra) if group and (root / group).is_dir()]
+        if group.startswith("hydra") or not folders or value in ("", "null") or any(c in value for c in "()[]{}*$\"'"):
+            continue
+        known = {file.stem for folder in folders for file in folder.glob("*.yaml")}
+        for option in value.split(","):
+            if option not in known:
+                stop(f"no {group} option {option!r}{did_you_mean(option, known)}")
+
+
+def stop(message: str) -> NoReturn:
+    print(f"rmlab: error: {message}", file=sys.stderr)
+    raise SystemExit(2)
+
+
+if __name__ == "__main__":
+    main()

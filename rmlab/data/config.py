@@ -1,0 +1,105 @@
+"""What the data room is told, checked, with its defaults; conf/train.yaml states the same values, a comment each."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from rmlab.messages import UserError, check_one_of
+
+OVERLONG = ("drop", "truncate", "error")
+IDENTICAL = ("drop", "error")
+PROMPT_OVERLAP = ("error", "drop", "allow")
+PAIR_WEIGHTING = ("pair", "prompt")
+
+
+@dataclass(frozen=True)
+class Options:
+    """How rows become tokens. Everything here is part of the cache key."""
+
+    max_length: int | None = 1024  # tokens per response, prompt included
+    overlong: str = "drop"  # drop | truncate | error
+    identical: str = "drop"  # drop | error: rows whose better and worse response are the same
+    template: dict[str, Any] = field(default_factory=dict)  # chat template variables for every row
+
+
+@dataclass
+class DataConfig:
+    """The `data` node of a config: sources, split, and how rows become comparisons."""
+
+    train: dict[str, Any] = field(default_factory=dict)
+    eval: dict[str, Any] = field(default_factory=dict)
+    eval_fraction: float = 0.1
+    limit: int | None = None
+    max_rows: int | None = None
+    split_seed: int = 0
+    max_length: int | None = Options.max_length
+    overlong: str = Options.overlong
+    identical: str = Options.identical
+    prompt_overlap: str = "error"
+    pair_weighting: str = "pair"
+    group_by_prompt: bool = False
+    chat_template_kwargs: dict[str, Any] = field(default_factory=dict)
+    # What conf/data/files.yaml fills its one source from; unused elsewhere.
+    path: str | None = None
+    name: str | None = None
+    split: str | None = None
+    revision: str | None = None
+    columns: dict[str, Any] = field(default_factory=dict)
+    prompt_separator: str | None = None
+    streaming: bool | None = None
+
+    @property
+    def options(self) -> Options:
+        return Options(self.max_length, self.overlong, self.identical, dict(self.chat_template_kwargs))
+
+    @property
+    def streams(self) -> bool:
+        """Whether training rows are read as they are needed."""
+        return any(isinstance(spec, Mapping) and spec.get("streaming") for spec in self.train.values())
+
+    @property
+    def evaluates(self) -> bool:
+        return bool(self.eval or self.eval_fraction)
+
+    def check(self) -> None:
+        """UserError naming the key. What needs a source's own signature is checked when the source is built."""
+        check_choices(self, where="data.")
+        if not 0 <= self.eval_fraction < 1:
+            raise UserError(f"data.eval_fraction is {self.eval_fraction}; it must be at least 0 and below 1")
+        if self.streams and not self.eval and self.eval_fraction:
+            raise UserError("a stream cannot be split; give data.eval, or data.eval_fraction=0 to evaluate on nothing")
+        if self.streams and self.group_by_prompt:
+            raise UserError("data.group_by_prompt needs all rows at once; leave it out for streams")
+
+
+def check_choices(config: Any, where: str = "") -> None:
+    """UserError unless overlong, identical, prompt_overlap and pair_weighting of a config are known words."""
+    for key, allowed in (
+        ("overlong", OVERLONG),
+        ("identical", IDENTICAL),
+        ("prompt_overlap", PROMPT_OVERLAP),
+        ("pair_weighting", PAIR_WEIGHTING),
+    ):
+        check_one_of(f"{where}{key}", getattr(config, key), allowed)
+
+
+@dataclass(frozen=True)
+class SourceConfig:
+    """One entry of `data.train` or `data.eval`: `{source: NAME, weight: 1.0, **options of the source}`."""
+
+    where: str  # data.train.NAME, for messages
+    source: str
+    weight: float
+    options: dict[str, Any]
+
+    @classmethod
+    def of(cls, spec: Any, where: str, known: list[str]) -> "SourceConfig":
+        if not isinstance(spec, Mapping):
+            raise UserError(f"{where} must be a mapping with a source, not {spec!r}")
+        if "source" not in spec:
+            raise UserError(f"{where} has no source; set {where}.source to one of {known}")
+        weight = spec.get("weight", 1.0)
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not weight > 0:
+            raise UserError(f"{where}.weight must be a number above 0, not {weight!r}")
+        options = {str(k): v for k, v in spec.items() if k not in ("source", "weight")}
+        return cls(where, str(spec["source"]), float(weight), options)

@@ -1,0 +1,187 @@
+"""Comparison -> token tree: the ids that all responses share, then one suffix each."""
+
+import dataclasses
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from datasets import Features, List, Value
+
+from rmlab.data import Comparison
+from rmlab.data.cache import digest
+from rmlab.data.config import Options
+from rmlab.data.render import encode, special_tokens
+from rmlab.data.rows import identical
+from rmlab.messages import UserError
+
+
+@dataclass(frozen=True)
+class TokenTree:
+    """A comparison as tokens: K responses that share `prefix`, and P preferences between them.
+
+    Chosen and rejected are encoded whole; the prefix is their longest common one. A row of a data set of trees has
+    these columns (FEATURES), and `index`, its place in the set, once it is numbered.
+    """
+
+    prefix: list[int]
+    suffixes: list[list[int]]  # (K,) each response's own tokens
+    better: list[int]  # (P,) which response
+    worse: list[int]  # (P,)
+    strength: list[float]  # (P,)
+    probability: list[float]  # (P,)
+    gold: list[float] = field(default_factory=list)  # (K,) the true rewards, or empty
+    id: str = ""
+    prompt_id: str = ""
+    subset: str = ""
+    lengths: list[int] = field(default_factory=list)  # (K,) tokens of each response without its prompt
+    length: int = 0  # tokens of the longest response with its prompt, for grouping by length
+    implicit: bool = False  # the prompt is only known as what the responses share
+    identical: int = 0  # preferences left out because their two responses are the same tokens
+    dropped: str = ""  # why the row is left out; empty: it stays
+    truncated: bool = False
+    index: int = -1
+    token_vectors: Any = None  # (T, d) what frozen layers made of its tokens, see scoring/feature_cache.py
+    response_vectors: Any = None  # (K, d) the same of its responses
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> "TokenTree":
+        """From a row of a data set of trees."""
+        return cls(**{name: row[name] for name in NAMES if name in row})
+
+    def row(self) -> dict[str, Any]:
+        """The columns that a data set keeps."""
+        return {name: getattr(self, name) for name in FEATURES}
+
+    @property
+    def responses(self) -> list[list[int]]:
+        """The K responses as whole token ids."""
+        return [[*self.prefix, *suffix] for suffix in self.suffixes]
+
+    @property
+    def tokens(self) -> int:
+        """How many there are with the prefix counted once."""
+        return len(self.prefix) + sum(map(len, self.suffixes))
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest response."""
+        return len(self.prefix) + max(map(len, self.suffixes))
+
+
+NAMES = tuple(f.name for f in dataclasses.fields(TokenTree))
+
+FEATURES = Features(
+    {
+        "prefix": List(Value("int32")),
+        "suffixes": List(List(Value("int32"))),
+        "better": List(Value("int32")),
+        "worse": List(Value("int32")),
+        "strength": List(Value("float32")),
+        "probability": List(Value("float32")),
+        "gold": List(Value("float64")),
+        "id": Value("string"),
+        "prompt_id": Value("string"),
+        "subset": Value("string"),
+        "lengths": List(Value("int32")),
+        "length": Value("int32"),
+        "implicit": Value("bool"),
+        "identical": Value("int32"),
+        "dropped": Value("string"),
+        "truncated": Value("bool"),
+    }
+)
+
+
+def to_tree(comparison: Comparison, index: int, where: str, tokenizer: Any, options: Options) -> TokenTree:
+    """The token tree of a comparison; `where` names its row in errors, `index` is its id if it has none."""
+    refuse_identical(comparison, where, options)
+    template = {**options.template, **comparison.template}
+    if comparison.tokenised:
+        tokens: list[list[int]] = list(comparison.responses)
+    else:
+        tokens = [encode(tokenizer, comparison.prompt, r, template) for r in comparison.responses]
+    lengths = response_lengths(comparison, tokens, tokenizer, template)
+    tokens, dropped, truncated = fitted(tokens, where, tokenizer, options)
+    same = [p for p in comparison.preferences if p.probability != 0.5 and tokens[p.better] == tokens[p.worse]]
+    preferences = [p for p in comparison.preferences if p not in same]
+    if not dropped and not preferences:
+        dropped = "identical"
+    shared = len(common_prefix(tokens))
+    return TokenTree(
+        prefix=tokens[0][:shared],
+        suffixes=[t[shared:] for t in tokens],
+        better=[p.better for p in preferences],
+        worse=[p.worse for p in preferences],
+        strength=[p.strength for p in preferences],
+        probability=[p.probability for p in preferences],
+        gold=comparison.gold or [],
+        id=comparison.id if comparison.id is not None else str(index),
+        prompt_id=prompt_id(comparison),
+        subset=comparison.subset or "",
+        lengths=lengths,
+        length=max(map(len, tokens)),
+        implicit=not comparison.prompt,
+        identical=len(same),
+        dropped=dropped,
+        truncated=truncated,
+    )
+
+
+def refuse_identical(comparison: Comparison, where: str, options: Options) -> None:
+    if options.identical == "error" and identical(comparison):
+        raise UserError(
+            f"{where}: the better and the worse response are identical; remove the row or set data.identical=drop"
+        )
+
+
+def fitted(tokens: list[list[int]], where: str, tokenizer: Any, options: Options) -> tuple[list[list[int]], str, bool]:
+    """(tokens within max_length, why the row is dropped or empty, whether it was truncated)."""
+    limit, longest = options.max_length, max(map(len, tokens))
+    if limit is None or longest <= limit:
+        return tokens, "", False
+    if options.overlong == "error":
+        raise UserError(
+            f"{where}: {longest} tokens, data.max_length is {limit}; raise it or set data.overlong=drop or truncate"
+        )
+    if options.overlong == "truncate":
+        return truncate(tokens, limit, len(special_tokens(tokenizer)[0])), "", True
+    return tokens, "overlong", False
+
+
+def response_lengths(
+    comparison: Comparison, tokens: list[list[int]], tokenizer: Any, template: dict[str, Any]
+) -> list[int]:
+    """Tokens of each response: all of them less those of the prompt, or of the shared prefix where it is implicit."""
+    if isinstance(comparison.prompt, str) and comparison.prompt:
+        prompt = len(tokenizer(comparison.prompt, add_special_tokens=False, verbose=False)["input_ids"])
+        prompt += len(special_tokens(tokenizer)[0])
+    elif comparison.prompt:
+        text = tokenizer.apply_chat_template(comparison.prompt, tokenize=False, **template)
+        prompt = len(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+    else:
+        prompt = len(common_prefix(tokens))
+    return [max(len(t) - prompt, 0) for t in tokens]
+
+
+def truncate(tokens: list[list[int]], limit: int, before: int) -> list[list[int]]:
+    """Cut the oldest shared prompt tokens (after `before` special ones), the same for all responses of a row.
+
+    Where the prompt is not enough, the longest responses lose their end, but never their last token (EOS): it is
+    where the score is read.
+    """
+    before = min(before, limit - 1)
+    room = max(0, len(common_prefix(tokens)) - before)
+    cut = min(room, max(map(len, tokens)) - limit)
+    tokens = [t[:before] + t[before + cut :] for t in tokens]
+    return [t if len(t) <= limit else [*t[: limit - 1], t[-1]] for t in tokens]
+
+
+def common_prefix(sequences: Sequence[Any]) -> Any:
+    return os.path.commonprefix(list(sequences))  # noqa: RUF071  (of any sequences: texts, token ids, messages)
+
+
+def prompt_id(comparison: Comparison) -> str:
+    """A hash of the prompt; for implicit prompts, of the longest text (or ids) that the responses share."""
+    prompt: Any = comparison.prompt or common_prefix(comparison.responses) or list(comparison.responses)
+    return digest(prompt)

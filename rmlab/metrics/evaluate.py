@@ -1,0 +1,141 @@
+"""Reward-model metrics, computed from scored comparisons: never a mean of batch means, the same whatever the loss."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from rmlab.metrics.scored import ScoredComparison
+
+TIE = 1e-5  # two rewards this close are equal: fp32 rewards move this much with batch size and padding
+BINS = 15  # of the expected calibration error
+
+
+def evaluate(comparisons: Sequence[ScoredComparison], subsets: bool = True) -> dict[str, Any]:
+    """All metrics of a set: the whole, `bayes_accuracy` where gold rewards are known, and each subset if several."""
+    better, worse = sides(comparisons, [c.rewards for c in comparisons])
+    probability = np.array([p for c in comparisons for p in c.probability])
+    rewards = np.concatenate([c.rewards for c in comparisons])
+    lengths = np.concatenate([c.lengths for c in comparisons])
+    metrics: dict[str, Any] = {
+        **preference_metrics(better - worse, probability),
+        **gap_metrics(better, worse, probability),
+        **reward_metrics(rewards, lengths),
+        "comparisons": len(comparisons),
+        "preferences": len(probability),
+        "label_ties": int((probability == 0.5).sum()),
+    }
+    if all(len(c.gold) for c in comparisons):
+        gold = np.subtract(*sides(comparisons, [c.gold for c in comparisons]))
+        best = preference_metrics(gold, probability)
+        metrics.update({"bayes_accuracy": best["accuracy"]} if "accuracy" in best else {})
+    names = sorted({c.subset for c in comparisons})
+    if subsets and len(names) > 1:
+        for name in names:
+            part = evaluate([c for c in comparisons if c.subset == name], subsets=False)
+            metrics.setdefault("subsets", {})[name or "none"] = part
+    return metrics
+
+
+def sides(comparisons: Sequence[ScoredComparison], values: Sequence[Sequence[float]]) -> tuple[np.ndarray, np.ndarray]:
+    """(values of the better responses, values of the worse ones), one entry per preference; values: (K,) of each."""
+    pairs = [
+        (v[b], v[w]) for c, v in zip(comparisons, values, strict=True) for b, w in zip(c.better, c.worse, strict=True)
+    ]
+    better, worse = np.array(pairs, dtype=np.float64).T
+    return better, worse
+
+
+def preference_metrics(gap: np.ndarray, probability: np.ndarray) -> dict[str, float]:
+    """Means of `per_preference` over the preferences (P,) that count, and two measures of the whole.
+
+    ties: share of decided preferences whose rewards tie.
+    ece: expected calibration error of the more likely side, 15 equal bins on confidence in [0.5, 1]; a tie in the
+    rewards claims 0.5 and is right half the time.
+    """
+    each, decided = per_preference(gap, probability), probability != 0.5
+    metrics: dict[str, float] = {}
+    if decided.any():
+        metrics["accuracy"] = float(each["accuracy"][decided].mean())
+        metrics["ties"] = float((np.abs(gap[decided]) <= TIE).mean())
+    metrics["nll"], metrics["brier"] = float(each["nll"].mean()), float(each["brier"].mean())
+    metrics["ece"] = calibration_error(*confidence_and_outcome(gap, probability))
+    return metrics
+
+
+def per_preference(gap: np.ndarray, probability: np.ndarray) -> dict[str, np.ndarray]:
+    """What each preference contributes, for reward gaps and probabilities of one shape.
+
+    accuracy: 1 for a decided preference (probability != 0.5) with gap > 0, 0.5 where the rewards tie (|gap| <= 1e-5),
+    as a coin would; NaN for an undecided one. For a probability below 0.5 the sign is turned.
+    nll: plain Bradley-Terry cross-entropy, -p log sigma(gap) - (1 - p) log sigma(-gap).
+    brier: (sigma(gap) - p)^2.
+    """
+    side = np.sign(probability - 0.5) * gap
+    right = np.where(np.abs(side) <= TIE, 0.5, side > 0)
+    return {
+        "accuracy": np.where(probability != 0.5, right, np.nan),
+        "nll": probability * np.logaddexp(0, -gap) + (1 - probability) * np.logaddexp(0, gap),
+        "brier": (sigmoid(gap) - probability) ** 2,
+    }
+
+
+def confidence_and_outcome(gap: np.ndarray, probability: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(what the model claims of the side it prefers, in [0.5, 1]; how often that side was preferred)."""
+    win = sigmoid(gap)
+    outcome = np.where(np.abs(gap) <= TIE, 0.5, np.where(gap > 0, probability, 1 - probability))
+    return np.maximum(win, 1 - win), outcome
+
+
+def calibration_error(confidence: np.ndarray, outcome: np.ndarray) -> float:
+    """sum_b |B_b| / N * |mean outcome - mean confidence|, confidence in [0.5, 1] (Naeini et al. 2015)."""
+    bins = np.minimum(((confidence - 0.5) * 2 * BINS).astype(int), BINS - 1)
+    error = np.bincount(bins, weights=outcome - confidence, minlength=BINS)
+    return float(np.abs(error).sum() / len(confidence))
+
+
+def gap_metrics(better: np.ndarray, worse: np.ndarray, probability: np.ndarray) -> dict[str, float]:
+    """Mean and spread over decided preferences: of a tie neither response is chosen. Likelier sides are chosen."""
+    decided = probability != 0.5
+    chosen = np.where(probability > 0.5, better, worse)[decided]
+    rejected = np.where(probability > 0.5, worse, better)[decided]
+    if not decided.any():
+        return {}
+    return {
+        "chosen_mean": float(chosen.mean()),
+        "chosen_std": float(chosen.std()),
+        "rejected_mean": float(rejected.mean()),
+        "rejected_std": float(rejected.std()),
+        "gap_mean": float((chosen - rejected).mean()),
+        "gap_std": float((chosen - rejected).std()),
+    }
+
+
+def reward_metrics(rewards: np.ndarray, lengths: np.ndarray) -> dict[str, float]:
+    """Level and spread of the rewards of all responses.
+
+    length_correlation: Spearman's, of reward with the response's tokens; left out where either is constant.
+    """
+    metrics = {
+        "reward_mean": float(rewards.mean()),
+        "reward_std": float(rewards.std()),
+        "reward_min": float(rewards.min()),
+        "reward_max": float(rewards.max()),
+    }
+    if np.ptp(rewards) > 0 and np.ptp(lengths) > 0:
+        from scipy.stats import spearmanr
+
+        metrics["length_correlation"] = float(spearmanr(rewards, lengths).statistic)
+    return metrics
+
+
+def sigmoid(x: np.ndarray) -> np.ndarray:
+    return 0.5 * (1 + np.tanh(0.5 * x))  # never overflows
+
+
+def flatten(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """One level: `accuracy`, and `SUBSET_accuracy` for each subset, as Trainer logs them."""
+    flat = {k: v for k, v in metrics.items() if k != "subsets"}
+    for name, part in metrics.get("subsets", {}).items():
+        flat.update({f"{name}_{k}": v for k, v in part.items()})
+    return flat

@@ -1,0 +1,41 @@
+"""The training loss of a whole evaluation set, from its scored comparisons."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rmlab.losses import Preferences, Term
+from rmlab.losses.reduce import Weights, term_means
+from rmlab.metrics.scored import ScoredComparison
+
+
+def set_loss(terms: Sequence[Term], comparisons: Sequence[ScoredComparison], pair_weighting: str) -> float:
+    """The training loss over a whole evaluation set at once."""
+    preferences, weights = as_batch(comparisons, pair_weighting)
+    means = term_means(terms, preferences, weights, weights.totals())
+    return sum(term.weight * mean.item() for term, mean in zip(terms, means, strict=True))
+
+
+def as_batch(comparisons: Sequence[ScoredComparison], pair_weighting: str) -> tuple[Preferences, Weights]:
+    """All comparisons as one batch, for losses."""
+    counts, pairs = [len(c.rewards) for c in comparisons], [len(c.better) for c in comparisons]
+    start = np.repeat(np.cumsum([0, *counts[:-1]]), pairs)  # of each pair: where its responses begin
+    by_prompt = pair_weighting == "prompt"
+
+    def joined(values: Sequence[Sequence[float]]) -> Tensor:
+        return torch.from_numpy(np.concatenate([np.asarray(v) for v in values]))
+
+    preferences = Preferences(
+        rewards=joined([c.rewards for c in comparisons]).float(),
+        better=joined([c.better for c in comparisons]) + torch.from_numpy(start),
+        worse=joined([c.worse for c in comparisons]) + torch.from_numpy(start),
+        strength=joined([c.strength for c in comparisons]).float(),
+        probability=joined([c.probability for c in comparisons]).float(),
+        prompt=torch.from_numpy(np.repeat(np.arange(len(comparisons)), counts)),
+    )
+    return preferences, Weights(
+        pair=torch.from_numpy(np.repeat([1 / p if by_prompt else 1.0 for p in pairs], pairs)),
+        response=torch.from_numpy(np.repeat([1 / c if by_prompt else 1.0 for c in counts], counts)),
+    )

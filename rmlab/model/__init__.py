@@ -1,0 +1,1 @@
+"""The model: any AutoModelForSequenceClassification with one output, its tokenizer, its adapter. Knows no layouts."""

@@ -1,0 +1,120 @@
+"""Adapters: made of a config, put on a model with its score head in them, merged and saved for others to load."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from rmlab import upstream
+from rmlab.messages import UserError, did_you_mean, first_line, say
+from rmlab.model.head import head_modules
+from rmlab.model.layers import layers_of
+
+
+@dataclass(frozen=True)
+class PeftConfig:
+    """The `peft` node of a config: `{method: lora, quantization: {...}, **options of peft's config class}`."""
+
+    method: str = "none"
+    quantization: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, node: Mapping[str, Any]) -> "PeftConfig":
+        options = {str(k): v for k, v in node.items() if k not in ("method", "quantization")}
+        return cls(str(node.get("method", cls.method)), dict(node.get("quantization") or {}), options)
+
+    def build(self) -> Any:
+        """The config of the `peft` library, or None for method none. UserError for an unknown method or option."""
+        from peft import PeftType, get_peft_config
+
+        if self.method == "none":
+            return None
+        known = {kind.value.lower(): kind.value for kind in PeftType}
+        if self.method not in known:
+            raise UserError(f"peft.method: no {self.method!r}{did_you_mean(self.method, known)}")
+        try:
+            return get_peft_config({"peft_type": known[self.method], "task_type": "SEQ_CLS", **self.options})
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(f"peft: {first_line(error)}") from error
+
+
+def apply_peft(model: Any, peft_config: Any) -> Any:
+    """The model with an adapter, its score head trained and saved with it. A wrong task type is corrected.
+
+    Raises UserError if `model` already carries an adapter.
+    """
+    from peft import PeftModel, get_peft_model, prepare_model_for_kbit_training
+
+    if isinstance(model, PeftModel):
+        raise UserError("model already is a PeftModel; pass it without peft_config, or merge it first")
+    if str(peft_config.task_type) not in ("SEQ_CLS", "TaskType.SEQ_CLS"):
+        say(f"peft: task_type {peft_config.task_type} becomes SEQ_CLS; a reward model is a sequence classifier")
+        peft_config.task_type = "SEQ_CLS"
+    if hasattr(peft_config, "modules_to_save"):
+        head = [*head_modules(model), *getattr(model, "rmlab_new_modules", [])]
+        peft_config.modules_to_save = sorted({*(peft_config.modules_to_save or []), *head})
+    if getattr(model, "is_quantized", False):
+        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+    return get_peft_model(model, peft_config)
+
+
+def adapt_last_layers(model: Any, peft_config: Any, count: int) -> None:
+    """Keep an adapter out of all but the last `count` layers. UserError for one that cannot be told where to sit."""
+    layers = layers_of(model)
+    kind = str(getattr(peft_config.peft_type, "value", peft_config.peft_type)).lower()
+    if not hasattr(peft_config, "exclude_modules") or isinstance(peft_config.exclude_modules, str):
+        raise UserError(
+            f"train_last_layers does not go with peft method {kind}, which cannot be kept to some layers; use lora"
+        )
+    if not 0 < count <= len(layers):
+        raise UserError(
+            f"train_last_layers={count} leaves an adapter nothing to sit on; give 1 to {len(layers)}, or peft=none"
+        )
+    adapted = {id(module) for layer in layers[-count:] for module in layer.modules()}
+    others = [name for name, m in model.named_modules() if isinstance(m, nn.Linear | Conv1D) and id(m) not in adapted]
+    peft_config.exclude_modules = sorted({*(peft_config.exclude_modules or []), *others})
+
+
+def train_head_of(model: Any) -> None:
+    """Make sure that a PeftModel built elsewhere trains and saves its score head. UserError if LoRA sits on it."""
+    from peft.utils import ModulesToSaveWrapper
+
+    base = model.get_base_model()
+    for name, module in head_modules(base).items():
+        if isinstance(module, ModulesToSaveWrapper):
+            continue
+        if any("lora_" in part for part, _ in module.named_modules()):
+            raise UserError(
+                f"the adapter sits on the score head {name!r}, whose random base would not be saved; build it with "
+                "task_type=SEQ_CLS"
+            )
+        config = model.peft_config[model.active_adapter]
+        config.modules_to_save = sorted({*(getattr(config, "modules_to_save", None) or []), name})
+        config.task_type = "SEQ_CLS"
+        upstream.train_and_save(model, name)
+        say(f"peft: the score head {name!r} was frozen; it is now trained and saved with the adapter")
+
+
+def export(model: Any, tokenizer: Any, place: Path) -> None:
+    """Write the final reward model for plain transformers: merged where there is an adapter that can be.
+
+    The adapter itself goes to `place`/../adapter. An adapter that cannot be merged (prompt tuning, a quantised body)
+    is only written there, and a line says so.
+    """
+    from peft import PeftModel
+
+    if isinstance(model, PeftModel):
+        adapter = place.with_name("adapter")
+        model.save_pretrained(str(adapter))
+        tokenizer.save_pretrained(str(adapter))
+        mergeable = hasattr(model.base_model, "merge_and_unload")
+        if not mergeable or getattr(model.get_base_model(), "is_quantized", False):
+            say(f"the adapter cannot be merged into its base model; it is in {adapter}")
+            return
+        model = model.merge_and_unload()
+    model.save_pretrained(str(place))
+    tokenizer.save_pretrained(str(place))

@@ -1,0 +1,87 @@
+"""The head: what turns a hidden state into the reward, and its first weights."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rmlab.messages import UserError
+
+
+def base_of(model: Any) -> Any:
+    """The transformers model, without the adapter around it."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def is_decoder(model: Any) -> bool:
+    """Whether the reward is one linear layer, `score`, on one token's hidden state (every causal architecture)."""
+    head = getattr(model, "score", None)
+    return isinstance(getattr(head, "original_module", head), nn.Linear)  # peft wraps a head that it trains
+
+
+def head_modules(model: nn.Module) -> dict[str, nn.Module]:
+    """The children that turn hidden states into the reward, by name: all with parameters but the base model."""
+    base = model.base_model_prefix
+    return {n: m for n, m in model.named_children() if n != base and any(True for _ in m.parameters())}
+
+
+def name_the_output(model: Any) -> None:
+    """Mark the single output as a reward for whatever reads the saved config."""
+    model.config.problem_type = "regression"
+    model.config.id2label, model.config.label2id = {0: "reward"}, {"reward": 0}
+
+
+def init_head(model: Any, new: list[str], how: str | float) -> None:
+    """Initialise the last linear layer of a head that the checkpoint did not have; a trained head is left alone.
+
+    `how`: "1/sqrt(d+1)" (Stiennon et al. 2020), "1/(d+1)" (OpenRLHF), "zero", "default" (the architecture's own) or
+    a number, the standard deviation of a normal distribution. Biases become 0.
+    """
+    linears = [
+        (f"{name}.{part}" if part else name, module)
+        for name, head in head_modules(model).items()
+        for part, module in head.named_modules()
+        if isinstance(module, nn.Linear)
+    ]
+    name, last = linears[-1]
+    if f"{name}.weight" not in new or how == "default":
+        return
+    d = last.in_features
+    deviations = {"1/sqrt(d+1)": (d + 1) ** -0.5, "1/(d+1)": 1 / (d + 1), "zero": 0.0}
+    std = deviations.get(how) if isinstance(how, str) else how
+    if std is None:
+        raise UserError(f"model.head_init is {how!r}; use a number or one of {[*deviations, 'default']}")
+    with torch.no_grad():
+        last.weight.normal_(0.0, std) if std else last.weight.zero_()
+        if last.bias is not None:
+            last.bias.zero_()
+
+
+# ---- fp32, whatever the body's dtype and whatever autocast says ----
+
+
+def keep_in_fp32(model: nn.Module) -> None:
+    """Weights and arithmetic of the head in fp32: bf16 rewards fall on a grid of 2^-7 and coarser, which makes ties."""
+    for module in head_modules(model).values():
+        module.float()
+        module.register_forward_pre_hook(enter_fp32, with_kwargs=True)
+        module.register_forward_hook(leave_fp32, always_call=True)
+
+
+_autocasts: list[torch.autocast] = []  # entered by a head's pre-hook, left by its hook
+
+
+def enter_fp32(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+    autocast = torch.autocast(next(module.parameters()).device.type, enabled=False)
+    autocast.__enter__()
+    _autocasts.append(autocast)
+    dtype = next(module.parameters()).dtype  # fp32, unless someone cast the whole model afterwards
+    return tuple(cast(a, dtype) for a in args), {k: cast(v, dtype) for k, v in kwargs.items()}
+
+
+def leave_fp32(module: nn.Module, args: Any, output: Any) -> None:
+    _autocasts.pop().__exit__(None, None, None)
+
+
+def cast(value: Any, dtype: torch.dtype) -> Any:
+    return value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value

@@ -1,0 +1,118 @@
+"""A reward model: any AutoModelForSequenceClassification with one output."""
+
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForSequenceClassification, set_seed
+from transformers.utils import logging as hf_logging
+
+from rmlab.messages import UserError, first_line, say
+from rmlab.model.config import DTYPES, ModelConfig
+from rmlab.model.head import base_of, head_modules, init_head, name_the_output
+
+
+def load_model(config: ModelConfig, seed: int, quantization: Any = None) -> Any:
+    """The model of a `model` config node, with one label and an initialised head. UserError if it cannot be loaded.
+
+    `seed`: random weights are the same for the same seed. `quantization`: a quantization_config, or its options.
+    `model.config.problem_type` is "regression", so that a text-classification pipeline on the saved model returns
+    the reward and not its sigmoid.
+    """
+    set_seed(seed)
+    quantization = config.quantization or quantization or None
+    try:
+        with errors_only():  # the new head is meant to be missing from the checkpoint
+            model, new = random_model(config) if config.path is None else pretrained(config, quantization)
+    except (OSError, ValueError, ImportError, TypeError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"model: cannot load {config.path or config.config}: {first_line(error)}") from error
+    name_the_output(model)
+    init_head(model, new, config.head_init)
+    model.rmlab_new_modules = new_modules(model, new)
+    return model
+
+
+def random_model(config: ModelConfig) -> tuple[Any, list[str]]:
+    """(model, names of its new parameters: all)."""
+    built = dict(config.config)
+    model_config = AutoConfig.for_model(built.pop("model_type"), num_labels=1, **built)
+    options = {"attn_implementation": config.attn_implementation, **config.init_kwargs}
+    model = AutoModelForSequenceClassification.from_config(model_config, dtype=dtype_of(config), **options)
+    return model, [name for name, _ in model.named_parameters()]
+
+
+def pretrained(config: ModelConfig, quantization: Any) -> tuple[Any, list[str]]:
+    """(model, names of the parameters that the checkpoint lacks)."""
+    options = {"attn_implementation": config.attn_implementation, **config.init_kwargs}
+    if quantization is not None:
+        options["quantization_config"] = dict(quantization) if isinstance(quantization, Mapping) else quantization
+    model, report = AutoModelForSequenceClassification.from_pretrained(
+        str(config.path),
+        num_labels=1,
+        dtype=dtype_of(config),
+        revision=config.revision,
+        trust_remote_code=config.trust_remote_code,
+        output_loading_info=True,
+        **options,
+    )
+    return model, sorted(report["missing_keys"])
+
+
+def dtype_of(config: ModelConfig) -> Any:
+    """torch's dtype of that name, or "auto"."""
+    dtype = "auto" if config.dtype == "auto" else getattr(torch, config.dtype, None)
+    if dtype is None:
+        raise UserError(f"model.dtype: torch has no dtype {config.dtype!r}; use one of {', '.join(DTYPES)}")
+    return dtype
+
+
+@contextlib.contextmanager
+def errors_only() -> Iterator[None]:
+    """No warnings of transformers inside."""
+    verbosity = hf_logging.get_verbosity()
+    hf_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        hf_logging.set_verbosity(verbosity)
+
+
+def config_by_name(name: str, init_kwargs: Mapping[str, Any] | None, trust_remote_code: bool) -> ModelConfig:
+    """The config of a model given as TRL takes it: by name or folder, float32 unless `init_kwargs` says otherwise."""
+    options = {k: v for k, v in (init_kwargs or {}).items() if k != "num_labels"}
+    return ModelConfig(
+        path=name,
+        dtype=str(options.pop("dtype", options.pop("torch_dtype", ModelConfig.dtype))).removeprefix("torch."),
+        attn_implementation=options.pop("attn_implementation", None),
+        revision=options.pop("revision", None),
+        trust_remote_code=options.pop("trust_remote_code", trust_remote_code),
+        init_kwargs=options,
+    )
+
+
+def new_modules(model: Any, new: list[str]) -> list[str]:
+    """Modules inside the base model that the checkpoint lacked (BERT's pooler): an adapter must train and save them."""
+    if model.config.name_or_path == "":
+        return []
+    base = f"{model.base_model_prefix}."
+    return sorted({name.removeprefix(base).split(".")[0] for name in new if name.startswith(base)})
+
+
+def tag(model: Any, tags: Iterable[str]) -> None:
+    """Tags of the model card, for adapters those of the base model."""
+    if hasattr(model, "add_model_tags"):
+        model.add_model_tags(list(tags))
+
+
+def warn_of_lost_updates(model: Any) -> None:
+    """bf16 has 8 bits of precision: an update below 1/256 of a weight is rounded away."""
+    head = set(head_modules(base_of(model)))
+    low = {p.dtype for n, p in model.named_parameters() if p.requires_grad and not head & set(n.split("."))}
+    if low & {torch.bfloat16, torch.float16}:
+        say(
+            "warning: weights of 16 bits are trained directly, so small updates are lost; load the model in float32 "
+            "(bf16 autocast keeps the speed) or train an adapter"
+        )

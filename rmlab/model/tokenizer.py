@@ -1,0 +1,81 @@
+"""The tokenizer of a model: loaded, with its special tokens and its chat template."""
+
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoTokenizer
+
+from rmlab.data.tokenizer import build_tokenizer
+from rmlab.messages import UserError, first_line, say
+from rmlab.model.config import ModelConfig
+
+
+def load_tokenizer(config: ModelConfig) -> Any:
+    """The tokenizer of a `model` config node: its own, the model's, or the embedded one (`tokenizer: embedded`)."""
+    name = config.tokenizer or config.path
+    if name == "embedded":
+        tokenizer = build_tokenizer()
+    else:
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(
+                name, revision=config.revision, trust_remote_code=config.trust_remote_code
+            )
+        except (OSError, ValueError) as error:
+            raise UserError(f"model.tokenizer: cannot load {name!r}: {first_line(error)}") from error
+    complete_tokenizer(tokenizer, config.pad_token, config.eos_token, config.chat_template)
+    if tokenizer.pad_token is None:
+        raise UserError("the tokenizer has no pad token; set model.pad_token, for example model.pad_token='<|pad|>'")
+    return tokenizer
+
+
+def complete_tokenizer(tokenizer: Any, pad_token: str | None, eos_token: str | None, chat_template: str | None) -> None:
+    """Set what is given: a pad token (a new one is added), an EOS token of the vocabulary, a template (see below)."""
+    if pad_token is not None:
+        set_special_token(tokenizer, "pad_token", pad_token)
+    if eos_token is not None:
+        set_special_token(tokenizer, "eos_token", eos_token)
+    if chat_template is not None:
+        tokenizer.chat_template = read_template(chat_template)
+
+
+def set_special_token(tokenizer: Any, key: str, token: str) -> None:
+    """Set eos_token (it must be in the vocabulary) or pad_token (a new one is added)."""
+    if token not in tokenizer.get_vocab():
+        if key == "eos_token":
+            raise UserError(f"eos_token {token!r} is not in the tokenizer's vocabulary; a new one would mean nothing")
+        tokenizer.add_special_tokens({key: token})
+    setattr(tokenizer, key, token)
+
+
+def read_template(path: str) -> str:
+    """A chat template from a .jinja/.j2 file, or the one of another tokenizer (folder or hub name)."""
+    if Path(path).is_file():
+        return Path(path).read_text(encoding="utf-8")
+    if path.endswith((".jinja", ".j2")):
+        raise UserError(f"chat template file {path!r} does not exist")
+    template = AutoTokenizer.from_pretrained(path).chat_template
+    if template is None:
+        raise UserError(f"tokenizer {path!r} has no chat template to take over")
+    return str(template)
+
+
+def ensure_pad_token(model: Any, tokenizer: Any) -> None:
+    """Give the tokenizer a pad token that is not EOS, and tell the model's config.
+
+    Training reads scores by attention mask, but a server reads them at the last token that is not pad: with
+    pad == eos it would score the token before EOS. An unk token serves where there is one, else a new token is added.
+    """
+    if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
+        why = "has no pad token" if tokenizer.pad_token_id is None else "pads with EOS"
+        if tokenizer.unk_token_id not in (None, tokenizer.eos_token_id, tokenizer.bos_token_id):
+            tokenizer.pad_token = tokenizer.unk_token
+        else:
+            tokenizer.add_special_tokens({"pad_token": "<|pad|>"})
+        say(f"tokenizer {why}; servers would misread the last token, so the pad token is now {tokenizer.pad_token!r}")
+    if tokenizer.pad_token_id >= model.get_input_embeddings().weight.shape[0]:
+        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    for key in ("pad_token_id", "eos_token_id", "bos_token_id"):
+        value = getattr(tokenizer, key)
+        if (value is not None and key in vars(model.config.get_text_config())) or key == "pad_token_id":
+            setattr(model.config.get_text_config(), key, value)
+            setattr(model.config, key, value)

@@ -1,0 +1,114 @@
+"""Do two run directories hold the same numbers? Metrics and rewards, then and now."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rmlab.metrics.evaluate import TIE
+from rmlab.runner.config import flatten
+from rmlab.runner.directory import RunDirectory
+
+METRIC_TOLERANCE = 1e-4
+ROW = ["comparison", "response", "id"]  # what a row of scores is known by
+
+Pairs = dict[str, list[Any]]
+"""What differs: name -> [then, now]; None where there is none."""
+
+
+@dataclass(frozen=True)
+class SetAgreement:
+    """One evaluation set, [then, now] where there are two values.
+
+    reward_difference (the largest) and changed_sides (preferences whose gap has another sign) are over the rows that
+    both have; None without any.
+    """
+
+    rows: list[int]
+    same_rows: bool
+    reward_difference: float | None
+    changed_sides: int | None
+    accuracy: list[float | None]
+    nll: list[float | None]
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """verdict: identical, within tolerance or different. metrics: those that differ."""
+
+    verdict: str
+    sets: dict[str, SetAgreement]
+    metrics: Pairs
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def compare(then: RunDirectory, now: RunDirectory) -> Agreement:
+    """Of two finished run directories."""
+    before, after = then.metrics(), now.metrics()
+    names = {**before["eval"], **after["eval"]}
+    sets = {name: compare_set(then, now, name, [m["eval"].get(name, {}) for m in (before, after)]) for name in names}
+    metrics = differing(*(flatten({part: m[part] for part in ("eval", "train")}) for m in (before, after)))
+    return Agreement(verdict(sets, metrics), sets, metrics)
+
+
+def compare_set(then: RunDirectory, now: RunDirectory, name: str, metrics: list[dict[str, Any]]) -> SetAgreement:
+    import numpy as np
+    import pandas as pd
+
+    shown = {key: [m.get(key) for m in metrics] for key in ("accuracy", "nll")}
+    if not (then.has_scores(name) and now.has_scores(name)):  # only one of them evaluated this set
+        rows = [len(run.scores(name).responses) if run.has_scores(name) else 0 for run in (then, now)]
+        return SetAgreement(rows, False, None, None, **shown)
+    before, after = then.scores(name), now.scores(name)
+    a, b = (scores.responses.astype({"id": str, "reward": "float64"}) for scores in (before, after))
+    both = a.merge(b, on=ROW).set_index(ROW[:2])[["reward_x", "reward_y"]]
+    pairs = before.preferences
+    sides = [pd.MultiIndex.from_frame(pairs[["comparison", side]]) for side in ("better", "worse")]
+    gaps = both.reindex(sides[0]).to_numpy() - both.reindex(sides[1]).to_numpy()
+    signs = np.sign(gaps[~np.isnan(gaps).any(axis=1)])
+    return SetAgreement(
+        rows=[len(a), len(b)],
+        same_rows=len(a) == len(b) == len(both) and pairs.equals(after.preferences),
+        reward_difference=float((both.reward_x - both.reward_y).abs().max(skipna=False)) if len(both) else None,
+        changed_sides=int((signs[:, 0] != signs[:, 1]).sum()) if len(both) else None,
+        **shown,
+    )
+
+
+def verdict(sets: Mapping[str, SetAgreement], metrics: Pairs) -> str:
+    if not all(part.same_rows for part in sets.values()):
+        return "different"
+    largest = max((part.reward_difference or 0.0 for part in sets.values()), default=0.0)
+    if largest == 0 and not metrics:
+        return "identical"
+    return "within tolerance" if largest <= TIE and all(is_near(*pair) for pair in metrics.values()) else "different"
+
+
+def is_near(then: Any, now: Any) -> bool:
+    both = isinstance(then, int | float) and isinstance(now, int | float)
+    return both and abs(then - now) <= METRIC_TOLERANCE
+
+
+def print_sets(sets: Mapping[str, SetAgreement]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("set", "rows", "largest\nreward\ndifference", "changed\nsides", "accuracy", "nll")
+    for name, part in sets.items():
+        then, now = part.rows
+        rows = str(then) if part.same_rows else f"{then} -> {now}, not the same"
+        metrics = [" -> ".join("none" if v is None else f"{v:.4f}" for v in pair) for pair in (part.accuracy, part.nll)]
+        largest = "none" if part.reward_difference is None else f"{part.reward_difference:.3g}"
+        table.add_row(name, rows, largest, shown(part.changed_sides), *metrics)
+    if sets:
+        Console().print(table)
+
+
+def differing(then: Mapping[str, Any], now: Mapping[str, Any]) -> Pairs:
+    keys = {**then, **now}
+    return {key: [then.get(key), now.get(key)] for key in keys if then.get(key) != now.get(key)}
+
+
+def shown(value: Any) -> str:
+    return "none" if value is None else str(value)

@@ -1,0 +1,249 @@
+"""RunDirectory: the one reader and writer of the files of a run, and what they say of its state. No torch."""
+
+import contextlib
+import json
+import os
+import shutil
+import traceback
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+from filelock import FileLock, Timeout
+
+from rmlab.messages import UserError, first_line, is_first_rank
+from rmlab.metrics.scored import ScoredComparison
+
+if TYPE_CHECKING:
+    from rmlab.runner.scores import Scores
+
+METRICS = "metrics.json"
+CONFIG = "config.yaml"
+ENVIRONMENT = "environment.json"
+HISTORY = "history.json"
+ERROR = "error.txt"
+REPRODUCTION = "reproduction.json"
+LOCK = ".lock"
+
+
+class BusyError(UserError):
+    """Another process works in this run directory."""
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """A run on disk. What is read of a file that is not there is empty; a file that cannot be read is a UserError."""
+
+    path: Path
+
+    @classmethod
+    def of(cls, path: Path | str) -> "RunDirectory":
+        """With a relative path, so that what is printed can be typed."""
+        return cls(Path(os.path.relpath(path)))
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    # ---- its state ----
+
+    @property
+    def state(self) -> str:
+        """finished (metrics.json is there), running, failed, half-done (begun and killed, it resumes) or new."""
+        if self.is_finished:
+            return "finished"
+        if self.is_locked:
+            return "running"
+        if (self.path / ERROR).exists():
+            return "failed"
+        return "half-done" if (self.path / ENVIRONMENT).exists() else "new"
+
+    @property
+    def is_finished(self) -> bool:
+        return (self.path / METRICS).exists()
+
+    @property
+    def is_run(self) -> bool:
+        """Whether a run was planned or trained here."""
+        return (self.path / CONFIG).exists()
+
+    @property
+    def is_reproduction(self) -> bool:
+        return (self.path / REPRODUCTION).exists()
+
+    @property
+    def is_locked(self) -> bool:
+        """Whether a process, here or elsewhere, works in it."""
+        if not (self.path / LOCK).exists():
+            return False
+        try:
+            with FileLock(self.path / LOCK, timeout=0):
+                return False
+        except Timeout:
+            return True
+        except OSError:  # somebody else's directory, to be read only: nobody knows
+            return False
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Only one process works in it; the second gets a BusyError. The system unlocks what is killed.
+
+        Of several ranks the first locks for all.
+        """
+        if not is_first_rank():
+            yield
+            return
+        self.path.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.path / LOCK, timeout=1)  # who asks for the state takes the lock for a moment
+        try:
+            lock.acquire()
+        except Timeout:
+            raise BusyError(f"{self} is being trained by another process; wait for it, or stop it") from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def stamps(self) -> tuple[int | None, int | None]:
+        """When metrics.json and error.txt were written; None for what is not there."""
+        return modified(self.path / METRICS), modified(self.path / ERROR)
+
+    # ---- its files ----
+
+    def config(self) -> dict[str, Any]:
+        return read(self.path / CONFIG)
+
+    def write_config(self, config: Mapping[str, Any]) -> None:
+        self.path.mkdir(parents=True, exist_ok=True)
+        write(self.path / CONFIG, yaml.safe_dump(dict(config), sort_keys=False))
+
+    def environment(self) -> dict[str, Any]:
+        return read(self.path / ENVIRONMENT)
+
+    def write_environment(self, environment: Mapping[str, Any]) -> None:
+        write_json(self.path / ENVIRONMENT, environment)
+
+    def metrics(self) -> dict[str, Any]:
+        """{"eval": {SET: {...}}, "train": {...}}."""
+        return read(self.path / METRICS)
+
+    def write_metrics(self, metrics: Mapping[str, Any]) -> None:
+        """Last, atomically: its presence means that the run is done."""
+        write_json(self.path / METRICS, metrics)
+
+    def history(self) -> list[dict[str, Any]]:
+        """What was logged at each step: the learning curves."""
+        return read(self.path / HISTORY, kind=list)
+
+    def write_history(self, history: Sequence[Mapping[str, Any]]) -> None:
+        write_json(self.path / HISTORY, list(history))
+
+    def reproduction(self) -> dict[str, Any]:
+        """What rmlab-reproduce found, of a directory that reproduces another."""
+        return read(self.path / REPRODUCTION)
+
+    def write_reproduction(self, result: Mapping[str, Any]) -> None:
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_json(self.path / REPRODUCTION, result)
+
+    def error(self) -> str:
+        """The first line of error.txt; empty without one."""
+        file = self.path / ERROR
+        return file.read_text(encoding="utf-8").partition("\n")[0] if file.exists() else ""
+
+    def write_error(self, error: BaseException) -> None:
+        """error.txt: the error in a line, then where it came from. The next try removes it."""
+        whole = "".join(traceback.format_exception(error))
+        write(self.path / ERROR, f"{describe(error)}\n\n{whole}")
+
+    def forget_error(self) -> None:
+        (self.path / ERROR).unlink(missing_ok=True)
+
+    def has_scores(self, name: str) -> bool:
+        return self.scores_file(name).exists()
+
+    def scores(self, name: str) -> "Scores":
+        """The scores of an evaluation set."""
+        from rmlab.runner.scores import read_scores
+
+        return read_scores(self.scores_file(name))
+
+    def write_scores(self, name: str, comparisons: Sequence[ScoredComparison]) -> None:
+        from rmlab.runner.scores import write_scores
+
+        if is_first_rank():
+            write_scores(comparisons, self.scores_file(name))
+
+    def scores_file(self, name: str) -> Path:
+        return self.path / "scores" / f"{name}.parquet"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def model(self) -> Path:
+        return self.path / "model"
+
+    def contents(self) -> dict[str, Path]:
+        """What there is of interest to a reader, by name."""
+        places = {"model": self.model, "adapter": self.path / "adapter", "scores": self.path / "scores"}
+        places |= {name: self.path / name for name in (METRICS, CONFIG, "wandb")}
+        return {name: place for name, place in places.items() if place.exists()}
+
+    def forget_results(self) -> None:
+        """Remove what a run that is trained again has left: its checkpoints would be resumed."""
+        for left in (self.checkpoints, self.path / "scores", self.model, self.path / "adapter"):
+            shutil.rmtree(left, ignore_errors=True)
+        (self.path / METRICS).unlink(missing_ok=True)
+
+
+def describe(error: BaseException) -> str:
+    """An error in one line."""
+    text = first_line(error) if str(error).strip() else ""
+    return text if isinstance(error, UserError) else f"{type(error).__name__}: {text}"
+
+
+def objective(metrics: Mapping[str, Any]) -> float | None:
+    """Accuracy on the first evaluation set, what a Hydra sweeper maximises; None without one."""
+    first: Mapping[str, Any] = next(iter(metrics["eval"].values()), {})
+    return first.get("accuracy")
+
+
+def read(file: Path, kind: type = dict) -> Any:
+    """Content of a JSON or YAML file of that kind; empty where there is no file. UserError for one that is damaged."""
+    if not file.exists():
+        return kind()
+    try:
+        text = file.read_text(encoding="utf-8")
+        content = yaml.safe_load(text) if file.suffix == ".yaml" else json.loads(text)
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise UserError(f"cannot read {file}: {describe(error)}") from error
+    if not isinstance(content, kind):
+        raise UserError(f"{file} holds no {'keys and values' if kind is dict else 'list'}")
+    return content
+
+
+def write_json(path: Path, content: Any) -> None:
+    write(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def write(path: Path, text: str) -> None:
+    """The whole file or none of it, from the first rank alone."""
+    if is_first_rank():
+        scratch = path.with_suffix(f".{uuid.uuid4().hex[:8]}.tmp")  # two processes may write, and either be killed
+        scratch.write_text(text, encoding="utf-8")
+        os.replace(scratch, path)
+
+
+def modified(file: Path) -> int | None:
+    try:
+        return file.stat().st_mtime_ns
+    except FileNotFoundError:
+        return None

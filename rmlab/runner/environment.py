@@ -1,0 +1,121 @@
+"""What made the numbers of a run: code, packages, hardware. Written beside them, and compared when one is skipped."""
+
+import functools
+import hashlib
+import importlib.util
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import rmlab
+from rmlab.runner.config import PACKAGE, Config
+
+PACKAGES = ("rmlab", "torch", "transformers", "accelerate", "peft", "datasets", "tokenizers", "hydra-core", "numpy")
+
+
+def describe_environment() -> dict[str, Any]:
+    """All that a rerun needs besides config.yaml; call it after torch is imported."""
+    return {
+        **git_state(),
+        **software(),
+        "hardware": {"machine": platform.machine(), "cpus": os.cpu_count(), **accelerator()},
+        "command": sys.argv[1:],
+    }
+
+
+def software() -> dict[str, Any]:
+    """What may change the numbers of the same config: rmlab's code, the packages, Python."""
+    return {
+        "code": code_hash(),
+        "packages": {name: version(name) for name in PACKAGES},
+        "python": platform.python_version(),
+        "processes": int(os.environ.get("WORLD_SIZE", "1")),
+    }
+
+
+def fingerprints(config: Config) -> dict[str, str]:
+    """Hashes of the files that the config only names: local data and plugin modules. A changed one is another run."""
+    specs = [s for part in (config.data.train, config.data.eval) for s in part.values() if isinstance(s, Mapping)]
+    places = [Path(spec["path"]).expanduser() for spec in specs if isinstance(spec.get("path"), str)]
+    sources = [importlib.util.find_spec(module) for module in config.plugins]
+    places += [Path(s.origin) for s in sources if s is not None and s.origin]
+    hashes = {}
+    for place in places:
+        files = sorted(place.rglob("*")) if place.is_dir() else [place]
+        whole = hashlib.sha256()
+        for file in files:
+            if file.is_file():
+                whole.update(file_hash(file, file.stat().st_size, file.stat().st_mtime_ns))
+        hashes[str(place)] = whole.hexdigest()[:16]  # by path: two sources may have files of one name
+    return hashes
+
+
+@functools.cache
+def file_hash(file: Path, size: int, modified: int) -> bytes:
+    """Of the content; read once per process while size and time of change stay, as many runs share their data."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").digest()
+
+
+def git_state() -> dict[str, str | None]:
+    """Commit and hash of uncommitted changes of the checkout that rmlab runs from; nulls for an installed package."""
+
+    def git(*arguments: str) -> str | None:
+        try:
+            done = subprocess.run(
+                ["git", *arguments], cwd=PACKAGE, capture_output=True, text=True, timeout=10, check=True
+            )
+        except (OSError, subprocess.SubprocessError):
+            return None
+        return done.stdout.strip()
+
+    top = git("rev-parse", "--show-toplevel")
+    if top is None or Path(top) != PACKAGE.parent.resolve():
+        return {"commit": None, "diff": None}
+    difference = git("diff", "HEAD")
+    return {
+        "commit": git("rev-parse", "HEAD"),
+        "diff": hashlib.sha256(difference.encode()).hexdigest()[:16] if difference else None,
+    }
+
+
+def code_hash() -> str:
+    """A hash of rmlab's own source files, but those of commands and of the report, which reads what runs have left.
+
+    That is what `commit` cannot say of an installed package.
+    """
+    whole = hashlib.sha256()
+    for file in sorted(PACKAGE.rglob("*.py")):
+        if not {"report", "commands"} & set(file.relative_to(PACKAGE).parts):
+            whole.update(file.relative_to(PACKAGE).as_posix().encode() + file.read_bytes())
+    return whole.hexdigest()[:16]
+
+
+def changed_since(environment: Mapping[str, Any], inputs: Mapping[str, Any]) -> list[str]:
+    """What made a finished run and is other now: of code, packages, python, processes, inputs.
+
+    A plugin that was not loaded then made no difference to it.
+    """
+    now = {**software(), "inputs": {k: inputs.get(k) for k in environment.get("inputs", {})}}
+    return [key for key in now if environment.get(key) != now[key]]
+
+
+def version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return rmlab.__version__ if name == "rmlab" else None
+
+
+def accelerator() -> dict[str, Any]:
+    import torch
+
+    known: dict[str, Any] = {"threads": torch.get_num_threads()}
+    if torch.cuda.is_available():
+        known.update(gpu=torch.cuda.get_device_name(0), gpus=torch.cuda.device_count())
+    return known

@@ -1,0 +1,257 @@
+"""One run: check, snapshot, train (or resume), evaluate, keep. Works without Hydra: `run(config, directory)`."""
+
+import contextlib
+import gc
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rmlab.data.config import SourceConfig
+from rmlab.data.sets import Rows, Sets, build_sets, load_rows
+from rmlab.messages import UserError, is_first_rank, say
+from rmlab.model.config import check_architecture
+from rmlab.registry import import_plugins
+from rmlab.runner.config import Config, LoggerConfig, computed
+from rmlab.runner.directory import BusyError, RunDirectory, objective
+from rmlab.runner.environment import changed_since, describe_environment, fingerprints
+from rmlab.runner.summary import print_table
+from rmlab.runner.tracking import track_metrics, tracked
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A run that has passed every check that needs no model: its rows, and what its config was made into."""
+
+    rows: Rows
+    loss: list[Any]  # of losses.Term
+    args: Any  # a RewardConfig
+    peft: Any  # a config of the peft library, or None
+
+
+def run(config: Mapping[str, Any], out: Path | str) -> dict[str, Any]:
+    """Train and evaluate the run of a resolved config in directory `out`; returns its metrics and `objective`.
+
+    A finished run (metrics.json is there) is skipped; a killed one resumes from its last whole checkpoint. Raises
+    UserError before a model is loaded, for a bad config, file or row, and BusyError where another process trains
+    this run. What was raised also stands in `out`/error.txt, if there is such a directory.
+    """
+    directory = RunDirectory.of(out)
+    try:
+        metrics = check_and_run(Config.of(config), directory)
+    except BusyError:
+        raise
+    except Exception as error:
+        if directory.path.is_dir():
+            directory.write_error(error)
+        raise
+    return {**metrics, "objective": objective(metrics)}
+
+
+def check_and_run(config: Config, out: RunDirectory) -> dict[str, Any]:
+    import_plugins(config.plugins)
+    config.check()
+    inputs = fingerprints(config)
+    if out.is_finished and not config.run.redo:
+        return finished(config, out, inputs)
+    checked = check(config, out)
+    with out.locked(), threads(config.run.threads):
+        if out.is_finished and not config.run.redo:  # another process was faster
+            return finished(config, out, inputs)
+        start_afresh_if_needed(out, inputs)
+        out.forget_error()
+        return train_here(config, out, inputs, checked)
+
+
+def check(config: Config, out: RunDirectory) -> Checked:
+    """From fast to slow: files are read in less time than torch is imported for the loss, generators take more."""
+    specs = {f"data.train.{name}": spec for name, spec in config.data.train.items()}
+    if any(SourceConfig.of(spec, where, ["load"]).source != "load" for where, spec in specs.items()):
+        build_loss(config)
+    rows = load_rows(config.data)
+    loss = build_loss(config)
+    check_architecture(config.model.config)
+
+    from rmlab.model.adapters import PeftConfig
+
+    return Checked(rows, loss, reward_config(config, out), PeftConfig.of(config.peft).build())
+
+
+def build_loss(config: Config) -> list[Any]:
+    from rmlab import losses
+
+    return losses.build_loss(config.loss)
+
+
+def train_here(config: Config, out: RunDirectory, inputs: dict[str, str], checked: Checked) -> dict[str, Any]:
+    """The run itself, in a directory that is ours alone."""
+    from rmlab.model.tokenizer import load_tokenizer
+    from rmlab.training.prepare import prepare_sets
+
+    whole = config.as_dict()
+    out.write_config(whole)
+    data = checked.rows.fingerprints()
+    environment = {**describe_environment(), "inputs": inputs, "data": data, "config": computed(whole)}
+    out.write_environment(environment)
+    say(f"run {out}")
+    started = time.time()
+    tokenizer = load_tokenizer(config.model)
+    sets = build_sets(checked.rows, config.data, tokenizer, config.run.cache, config.run.num_proc)
+    sets = prepare_sets(sets, tokenizer, checked.args)
+    warn_about_margin(config.loss, sets.train)
+    try:
+        with tracked(config, out) as tracker:
+            metrics = train_and_evaluate(config, out, checked, tokenizer, sets)
+            track_metrics(tracker, metrics)
+    finally:
+        free_memory()
+    seconds = time.time() - started
+    out.write_environment({**environment, "seconds": round(seconds, 1)})
+    out.write_metrics(metrics)
+    if is_first_rank():
+        print_table(metrics, out, seconds)
+    return metrics
+
+
+def train_and_evaluate(
+    config: Config, out: RunDirectory, checked: Checked, tokenizer: Any, sets: Sets
+) -> dict[str, Any]:
+    """The metrics of a run: {"eval": {set: {...}}, "train": {...}}; model/, scores/ and checkpoints/ are in `out`."""
+    from transformers.utils import logging as hf_logging
+
+    from rmlab.model.adapters import PeftConfig, export
+    from rmlab.model.load import load_model
+    from rmlab.training.checkpoints import MarkWhole, last_whole_checkpoint, train_or_resume
+    from rmlab.training.trainer import RewardTrainer
+
+    hf_logging.disable_progress_bar()  # of loading and saving weights; training keeps its own
+    trainer = RewardTrainer(
+        model=load_model(config.model, config.seed, PeftConfig.of(config.peft).quantization),
+        args=checked.args,
+        train_dataset=sets.train,
+        eval_dataset=(sets.eval["eval"] if list(sets.eval) == ["eval"] else sets.eval) or None,
+        processing_class=tokenizer,
+        peft_config=checked.peft,
+        loss=checked.loss,
+        callbacks=[MarkWhole()],
+    )
+    train_or_resume(trainer, last_whole_checkpoint(out.checkpoints))
+    metrics: dict[str, Any] = {"eval": {}, "train": last_train_logs(trainer)}
+    curves = history(trainer)  # as it is now: the last evaluation is not a point of the curve
+    if sets.eval:
+        trainer.evaluate()
+    for name in sets.eval:
+        metrics["eval"][name] = trainer.evaluations[name].metrics
+        out.write_scores(name, trainer.evaluations[name].comparisons)
+    if trainer.is_world_process_zero():
+        out.write_history(curves)
+        export(trainer.accelerator.unwrap_model(trainer.model), tokenizer, out.model)
+    return metrics
+
+
+def reward_config(config: Config, out: RunDirectory) -> Any:
+    """The RewardConfig of a run; what its constructor refuses is a UserError."""
+    from rmlab.training.config import RewardConfig
+
+    data = config.data
+    try:
+        return RewardConfig(
+            output_dir=str(out.checkpoints),
+            seed=config.seed,
+            data_seed=config.trainer.get("data_seed", config.seed),
+            report_to=LoggerConfig.of(config.logger).report_to,
+            run_name=out.name,
+            max_length=data.max_length,
+            overlong=data.overlong,
+            identical=data.identical,
+            prompt_overlap=data.prompt_overlap,
+            pair_weighting=data.pair_weighting,
+            group_by_prompt=data.group_by_prompt,
+            layout=config.scoring.layout,
+            train_last_layers=config.model.train_last_layers,
+            cache_dir=config.run.cache_dir,
+            feature_cache_gb=config.run.feature_cache_gb,
+            dataset_num_proc=config.run.num_proc,
+            **{k: v for k, v in config.trainer.items() if k != "data_seed"},
+        )
+    except (TypeError, ValueError) as error:
+        raise UserError(f"trainer: {error}") from error
+
+
+# ---- before and after ----
+
+
+def finished(config: Config, out: RunDirectory, inputs: Mapping[str, str]) -> dict[str, Any]:
+    """The metrics of a finished run; says so, and warns when other code, packages or data made them.
+
+    A W&B sweep agent, which counts on a W&B run, gets one with its results.
+    """
+    say(f"skipped {out}: it is finished (run.redo=true trains it again)")
+    changed = changed_since(out.environment(), inputs)
+    if changed:
+        say(f"warning: {out} was made by other {' and '.join(changed)} than is here now; run.redo=true to redo it")
+    metrics = out.metrics()
+    if os.environ.get("WANDB_SWEEP_ID"):
+        with tracked(config, out) as tracker:
+            track_metrics(tracker, metrics)
+    return metrics
+
+
+def start_afresh_if_needed(out: RunDirectory, inputs: Mapping[str, Any]) -> None:
+    """Remove what a run that is redone, or was begun on other data, left behind: its checkpoints would be resumed."""
+    before = out.environment().get("inputs", inputs)
+    other = before != {key: inputs.get(key) for key in before}
+    if other:
+        say(f"{out} was begun on other data or plugins; it starts afresh")
+    if other or out.is_finished:
+        out.forget_results()
+
+
+@contextlib.contextmanager
+def threads(number: int | None) -> Iterator[None]:
+    """CPU threads of torch for one run: rounding, and so the numbers, depend on how work is shared out."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(number or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def warn_about_margin(loss: Mapping[str, Any], train: Any) -> None:
+    """A margin without strengths in the data is a constant margin: legal, and rarely what was meant."""
+    if not (loss.get("bradley_terry") or {}).get("margin") or not hasattr(train, "__len__"):
+        return
+    if all(strength == 1.0 for row in train["strength"] for strength in row):
+        say(
+            "warning: loss.bradley_terry.margin is set, but no row states a strength (a margin column, scores or "
+            "votes); every pair gets the same margin"
+        )
+
+
+def last_train_logs(trainer: Any) -> dict[str, Any]:
+    """The last training metrics that were logged; Trainer's own totals would forget what ran before a resume."""
+    logged = [entry for entry in trainer.state.log_history if "loss" in entry]
+    last = sorted(logged[-1].items()) if logged else []  # sorted, as a checkpoint keeps them
+    kept = {k: v for k, v in last if k not in ("step", "epoch")}
+    return {**kept, "steps": trainer.state.global_step, "epochs": trainer.state.epoch}
+
+
+def history(trainer: Any) -> list[dict[str, Any]]:
+    """What was logged at each step of training, without timings."""
+    timings = ("runtime", "per_second", "flos")
+    entries = [{k: v for k, v in e.items() if not k.endswith(timings)} for e in trainer.state.log_history]
+    return [entry for entry in entries if entry.keys() - {"step", "epoch", "train_loss"}]
+
+
+def free_memory() -> None:
+    """Give the model's memory back before the next run of a multirun in this process."""
+    gc.collect()
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -1,0 +1,72 @@
+"""scores/SET.parquet, one row per response, and SET.preferences.parquet, one row per preference."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from rmlab.metrics.scored import ScoredComparison
+
+PREFERENCE = ("better", "worse", "strength", "probability")
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The scores of an evaluation set as tables; `comparisons` reads them back as they were written.
+
+    responses: comparison, id, prompt, subset, response, reward, length, gold. preferences: comparison, better, worse,
+    strength, probability. `comparison` is the place in the set, better, worse and response count within it.
+    """
+
+    responses: pd.DataFrame
+    preferences: pd.DataFrame
+
+    def comparisons(self) -> list[ScoredComparison]:
+        pairs = dict(list(self.preferences.groupby("comparison", sort=False)))
+        return [
+            ScoredComparison(
+                index=int(rows["comparison"].iloc[0]),
+                id=rows["id"].iloc[0],
+                prompt_id=rows["prompt"].iloc[0],
+                subset=rows["subset"].iloc[0],
+                rewards=rows["reward"].tolist(),
+                lengths=rows["length"].tolist(),
+                gold=[] if rows["gold"].isna().all() else rows["gold"].tolist(),
+                **{column: pairs[index][column].tolist() for column in PREFERENCE},
+            )
+            for index, rows in self.responses.groupby("comparison", sort=False)
+        ]
+
+
+def write_scores(comparisons: Sequence[ScoredComparison], path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    responses = [
+        {
+            "comparison": c.index,
+            "id": c.id,
+            "prompt": c.prompt_id,
+            "subset": c.subset,
+            "response": k,
+            "reward": reward,
+            "length": c.lengths[k],
+            "gold": c.gold[k] if len(c.gold) else None,
+        }
+        for c in comparisons
+        for k, reward in enumerate(c.rewards)
+    ]
+    preferences = [
+        {"comparison": c.index, **dict(zip(PREFERENCE, values, strict=True))}
+        for c in comparisons
+        for values in zip(*(getattr(c, column) for column in PREFERENCE), strict=True)
+    ]
+    pd.DataFrame(responses).astype({"reward": "float32", "gold": "float64"}).to_parquet(path, index=False)
+    pd.DataFrame(preferences).to_parquet(beside(path), index=False)
+
+
+def read_scores(path: Path) -> Scores:
+    return Scores(pd.read_parquet(path), pd.read_parquet(beside(path)))
+
+
+def beside(path: Path) -> Path:
+    return path.with_suffix(".preferences.parquet")

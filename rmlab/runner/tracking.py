@@ -1,0 +1,55 @@
+"""The W&B run of a run, and its final metrics there."""
+
+import contextlib
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any, cast
+
+from rmlab.messages import is_first_rank
+from rmlab.runner.config import Config, LoggerConfig
+from rmlab.runner.directory import RunDirectory
+
+
+@contextlib.contextmanager
+def tracked(config: Config, out: RunDirectory) -> Iterator[Any]:
+    """The W&B run, finished (as failed) also when training raises; None for the other loggers."""
+    settings = LoggerConfig.of(config.logger)
+    if settings.report_to == "tensorboard":
+        os.environ["TENSORBOARD_LOGGING_DIR"] = str(out.path / "tensorboard")
+    if settings.report_to != "wandb" or not is_first_rank():
+        yield None
+        return
+    import wandb
+
+    identity = f"{config.study}-{config.run.id}".replace("/", "-")
+    with wandb.init(
+        project=settings.project,
+        entity=settings.entity,
+        group=config.study,
+        name=out.name,
+        id=identity[-64:],
+        resume="allow",
+        job_type=settings.job_type,
+        tags=[*settings.tags, config.run.name],
+        config={k: v for k, v in config.as_dict().items() if k not in ("run", "logger")},
+        mode=cast(Any, settings.mode),
+        dir=str(out),
+        settings=wandb.Settings(silent=True),
+    ) as tracker:
+        yield tracker
+
+
+def track_metrics(tracker: Any, metrics: Mapping[str, Any]) -> None:
+    """The final metrics as a W&B table and as summary values `final/SET/METRIC`; nothing without a W&B run."""
+    if tracker is None:
+        return
+    import wandb
+
+    rows: list[Any] = [
+        [name, metric, value]
+        for name, values in metrics["eval"].items()
+        for metric, value in values.items()
+        if isinstance(value, int | float)
+    ]
+    tracker.log({"final": wandb.Table(columns=["set", "metric", "value"], data=rows)})
+    tracker.summary.update({f"final/{name}/{metric}": value for name, metric, value in rows})

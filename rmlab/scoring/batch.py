@@ -1,0 +1,138 @@
+"""A batch of comparisons: tokens laid out for the model, and the preferences between their responses."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rmlab.data.trees import TokenTree
+from rmlab.losses import Preferences
+from rmlab.losses.reduce import Weights
+from rmlab.messages import UserError
+from rmlab.metrics.scored import ScoredComparison
+from rmlab.scoring.plan import Plan
+
+
+@dataclass(frozen=True)
+class Padded:
+    """R responses, each a row, padded to the longest."""
+
+    input_ids: Tensor  # (R, L)
+    attention_mask: Tensor  # (R, L)
+
+    @classmethod
+    def of(cls, sequences: Sequence[Sequence[int]], pad_token_id: int, multiple_of: int | None = None) -> "Padded":
+        """Padded on the right, to a multiple of `multiple_of` where that is given."""
+        length = max(map(len, sequences))
+        if multiple_of:
+            length = -(-length // multiple_of) * multiple_of
+        input_ids = torch.full((len(sequences), length), pad_token_id, dtype=torch.long)
+        attention_mask = torch.zeros_like(input_ids)
+        for row, sequence in enumerate(sequences):
+            input_ids[row, : len(sequence)] = torch.tensor(sequence)
+            attention_mask[row, : len(sequence)] = 1
+        return cls(input_ids, attention_mask)
+
+
+@dataclass(frozen=True)
+class Flat:
+    """T tokens in one row; or only what frozen layers made of them, where nothing below the head is computed."""
+
+    input_ids: Tensor | None = None  # (1, T)
+    position_ids: Tensor | None = None  # (1, T)
+    plan: Plan | None = None  # who sees whom
+    read: Tensor | None = None  # (R,) where each response's reward is read
+    features: Tensor | None = None  # (R, d) of responses, or (T, d) of tokens, see feature_cache.py
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """N comparisons with R responses and P preferences between them.
+
+    Padded responses lie in the order of their rank in the comparison, so that pairs are [chosen..., rejected...] as
+    TRL's collator has them; those of a flat row comparison by comparison.
+    """
+
+    tokens: Padded | Flat
+    better: Tensor  # (P,) index into R
+    worse: Tensor  # (P,) index into R
+    strength: Tensor  # (P,)
+    probability: Tensor  # (P,)
+    prompt: Tensor  # (R,) which comparison a response belongs to
+    weights: Weights
+    comparisons: tuple[ScoredComparison, ...]  # (N,) the comparisons themselves, without rewards yet
+
+    def preferences(self, rewards: Tensor) -> Preferences:
+        """The batch as losses see it; rewards (R,)."""
+        return Preferences(rewards, self.better, self.worse, self.strength, self.probability, self.prompt)
+
+    def scored(self, rewards: Tensor) -> list[ScoredComparison]:
+        """The comparisons with the rewards (R,) of their responses, each in the order of its own responses."""
+        values, prompt = rewards.cpu().numpy(), self.prompt.cpu().numpy()
+        return [replace(c, rewards=values[prompt == n].tolist()) for n, c in enumerate(self.comparisons)]
+
+    # ---- what Trainer, accelerate and torch's data loader ask of a batch ----
+
+    def to(self, device: Any, non_blocking: bool = False) -> "Batch":
+        return moved(self, lambda x: x.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> "Batch":
+        return moved(self, lambda x: x if isinstance(x, Plan) else x.pin_memory())
+
+    def __len__(self) -> int:
+        return len(self.comparisons)
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(getattr(self.tokens, str(name), None), Tensor)
+
+    def __getitem__(self, name: str) -> Tensor:
+        """`input_ids`: Trainer counts the tokens it has seen, and shows them to metrics, by that name."""
+        if name not in self:
+            raise KeyError(name)
+        return getattr(self.tokens, name)
+
+
+def moved(value: Any, change: Callable[[Any], Any]) -> Any:
+    """The same with every tensor and plan in it changed."""
+    changed: dict[str, Any] = {}
+    for field in fields(value):
+        part = getattr(value, field.name)
+        if isinstance(part, Tensor | Plan):
+            changed[field.name] = change(part)
+        elif isinstance(part, Padded | Flat | Weights):
+            changed[field.name] = moved(part, change)
+    return replace(value, **changed)
+
+
+def parts_of(inputs: Any) -> list[Batch]:
+    """The micro-batches that a step's inputs were cut into; of a whole batch, itself."""
+    parts = inputs if isinstance(inputs, list) else [inputs]
+    if not all(isinstance(part, Batch) for part in parts):
+        raise UserError(
+            f"the data_collator made a {type(parts[0]).__name__}, no rmlab.scoring.batch.Batch; leave it out, or wrap "
+            "rmlab.scoring.collator.PreferenceCollator"
+        )
+    return parts
+
+
+def unscored(tree: TokenTree) -> ScoredComparison:
+    """What evaluation needs to know of a comparison besides its rewards."""
+    return ScoredComparison(
+        index=tree.index,
+        id=tree.id,
+        prompt_id=tree.prompt_id,
+        subset=tree.subset,
+        rewards=[],
+        lengths=tree.lengths,
+        gold=tree.gold,
+        better=tree.better,
+        worse=tree.worse,
+        strength=tree.strength,
+        probability=tree.probability,
+    )
+
+
+def floats(values: list[float]) -> Tensor:
+    return torch.tensor(values, dtype=torch.float32)

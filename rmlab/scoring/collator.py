@@ -1,0 +1,93 @@
+"""Token trees -> a Batch: token ids laid out for the model, index tensors for losses and metrics."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from rmlab.data.trees import TokenTree
+from rmlab.losses.reduce import Weights
+from rmlab.scoring.batch import Batch, Flat, Padded, floats, unscored
+from rmlab.scoring.plan import packed_plan, shared_plan
+
+
+@dataclass
+class PreferenceCollator:
+    """Makes a `Batch` of the rows of a data set of token trees.
+
+    With `tokens_per_batch` a list of them, of at most so many computed tokens each, or of one comparison that is larger
+    by itself.
+    """
+
+    pad_token_id: int
+    pad_to_multiple_of: int | None = None
+    pair_weighting: str = "pair"
+    layout: str = "padded"
+    causal: bool = True  # of packed rows: read at the last token, else at the first
+    tokens_per_batch: int | None = None
+
+    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> Batch | list[Batch]:
+        trees = [TokenTree.of(row) for row in rows]
+        if self.tokens_per_batch is None:
+            return self.batch(trees)
+        return [self.batch(part) for part in self.parts(trees, self.tokens_per_batch)]
+
+    def batch(self, trees: Sequence[TokenTree]) -> Batch:
+        # Order responses by (rank in the comparison, comparison): position[(c, k)] is the row of response k of c.
+        # Flat rows keep comparisons together instead.
+        order = [(c, k) for c, tree in enumerate(trees) for k in range(len(tree.suffixes))]
+        if self.layout == "padded":
+            order.sort(key=lambda ck: (ck[1], ck[0]))
+        position = {ck: row for row, ck in enumerate(order)}
+        pairs = [(c, p) for c, tree in enumerate(trees) for p in range(len(tree.better))]
+        by_prompt = self.pair_weighting == "prompt"
+        return Batch(
+            tokens=self.tokens(trees, order),
+            better=torch.tensor([position[c, trees[c].better[p]] for c, p in pairs]),
+            worse=torch.tensor([position[c, trees[c].worse[p]] for c, p in pairs]),
+            strength=floats([trees[c].strength[p] for c, p in pairs]),
+            probability=floats([trees[c].probability[p] for c, p in pairs]),
+            prompt=torch.tensor([c for c, _ in order]),
+            weights=Weights(
+                pair=floats([1.0 / len(trees[c].better) if by_prompt else 1.0 for c, _ in pairs]),
+                response=floats([1.0 / len(trees[c].suffixes) if by_prompt else 1.0 for c, _ in order]),
+            ),
+            comparisons=tuple(unscored(tree) for tree in trees),
+        )
+
+    def tokens(self, trees: Sequence[TokenTree], order: Sequence[tuple[int, int]]) -> Padded | Flat:
+        """What the model computes: tokens, or what is above frozen layers whose vectors the trees carry."""
+        if trees[0].response_vectors is not None:
+            return Flat(features=torch.cat([tree.response_vectors for tree in trees]))
+        comparisons = [tree.responses for tree in trees]
+        if self.layout == "padded":
+            sequences = [comparisons[c][k] for c, k in order]
+            return Padded.of(sequences, self.pad_token_id, self.pad_to_multiple_of)
+        shared = self.layout == "shared_prefix"
+        ids, plan = shared_plan(comparisons) if shared else packed_plan(comparisons, self.causal)
+        return Flat(
+            input_ids=torch.tensor([ids]),
+            position_ids=plan.position_ids(),
+            plan=plan,
+            read=plan.last() if self.causal else plan.first(),
+            features=None if trees[0].token_vectors is None else torch.cat([tree.token_vectors for tree in trees]),
+        )
+
+    def parts(self, trees: Sequence[TokenTree], budget: int) -> list[list[TokenTree]]:
+        """The comparisons in as few micro-batches as come of filling each up in turn, longest first."""
+        parts: list[list[TokenTree]] = []
+        for tree in sorted(trees, key=lambda tree: tree.longest, reverse=True):
+            if parts and self.computed([*parts[-1], tree]) <= budget:
+                parts[-1].append(tree)
+            else:
+                parts.append([tree])
+        return parts
+
+    def computed(self, trees: Sequence[TokenTree]) -> int:
+        """Tokens that the model computes for these comparisons in one forward, or a few less where responses branch."""
+        if self.layout == "padded":
+            return sum(len(tree.suffixes) for tree in trees) * max(tree.longest for tree in trees)
+        if self.layout == "shared_prefix":
+            return sum(tree.tokens for tree in trees)
+        return sum(len(tree.suffixes) * len(tree.prefix) + sum(map(len, tree.suffixes)) for tree in trees)

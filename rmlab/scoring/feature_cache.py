@@ -1,0 +1,256 @@
+"""What frozen layers compute, computed once and kept on disk: dozens of ablation arms in the time of one.
+
+With the head alone to train that is one vector per response; with the last layers to train, what enters the first of
+them, one vector per token. Valid as long as nothing below changes: no dropout there, no parameter that is trained.
+"""
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from accelerate import Accelerator
+from datasets import Dataset
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from rmlab.data.cache import code
+from rmlab.data.prepare import numbered
+from rmlab.data.trees import TokenTree
+from rmlab.messages import say
+from rmlab.model.dropout import dropouts
+from rmlab.model.layers import first_trained_layer, layers_of
+from rmlab.scoring.batch import Batch, Flat
+from rmlab.scoring.collator import PreferenceCollator
+from rmlab.scoring.flat import flat_rows
+from rmlab.scoring.proof import plan_of, prove
+from rmlab.upstream import fingerprint, version_of
+
+CODE = Path(__file__).parent, Path(__file__).parent.parent / "model"  # what the vectors depend on
+
+
+@dataclass(frozen=True)
+class Features:
+    """Vectors of a data set on disk: those of its n-th comparison are [offsets[n], offsets[n + 1])."""
+
+    vectors: Tensor  # (N, d), a memory map
+    offsets: list[int]
+    per_token: bool
+    places: dict[int, int]  # n by `index`: sets may come in another order than they are numbered in
+
+    def of(self, index: int) -> Tensor:
+        """(K, d) or (T, d) of one comparison."""
+        n = self.places[index]
+        return self.vectors[self.offsets[n] : self.offsets[n + 1]]
+
+    def add_to(self, rows: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        """A transform for data sets: rows of token trees with their vectors."""
+        if "index" in rows and "suffixes" in rows:
+            column = "token_vectors" if self.per_token else "response_vectors"
+            rows[column] = [self.of(index) for index in rows["index"]]
+        return rows
+
+
+class FeatureCache:
+    """Data sets with what frozen layers make of them, kept in `folder` as long as one fits `budget_gb`."""
+
+    def __init__(self, folder: str | None, budget_gb: float) -> None:
+        self.folder, self.budget_gb = folder, budget_gb
+        self.sets: dict[Any, Any] = {}  # by fingerprint and state: hashing the weights of a large model takes a while
+
+    def add_to(self, trees: Any, model: Any, collator: PreferenceCollator, accelerator: Accelerator) -> Any:
+        """Token trees with their vectors, or as they are: where nothing is frozen, or the vectors would not fit.
+
+        The layout of the collator has been proved for the model.
+        """
+        ready = not isinstance(trees, Dataset) or trees.format["type"] == "custom"  # a stream, or done before
+        if ready or self.folder is None or not self.budget_gb or not applies(model):
+            return trees
+        changes = sum(version_of(tensor) for _, tensor in frozen_tensors(model))
+        state = fingerprint(trees), first_trained_layer(model), changes
+        if state not in self.sets:
+            self.sets[state] = self._with_vectors(numbered(trees), model, collator, accelerator)
+        return self.sets[state]
+
+    def _with_vectors(
+        self, trees: Dataset, model: Any, collator: PreferenceCollator, accelerator: Accelerator
+    ) -> Dataset:
+        size = count_bytes(model, trees, collator)
+        if size > self.budget_gb * 1e9:
+            say(
+                f"frozen layers: what they compute takes {size / 1e9:.2g} GB, more than "
+                f"feature_cache_gb={self.budget_gb:g} (run.feature_cache_gb), so it is computed anew every time"
+            )
+            return trees
+        precision = f"{accelerator.device.type} {accelerator.mixed_precision}"
+        place = Path(str(self.folder)) / key(model, trees, collator.layout, precision)
+        model.to(accelerator.device)
+        with accelerator.local_main_process_first():
+            if not place.with_suffix(".json").exists():
+                compute(model, trees, place, collator, accelerator)
+        features = load(place, trees)
+        wrong = what_is_wrong(features, model, trees, collator, accelerator)
+        if wrong is not None:
+            say(f"frozen layers: computed anew every time, because {wrong}")
+            return trees
+        return trees.with_transform(features.add_to)
+
+
+def per_token(model: Any) -> bool:
+    """Whether some layers are trained, so that the vectors of all tokens are needed."""
+    return first_trained_layer(model) < len(layers_of(model))
+
+
+def frozen_tensors(model: Any) -> Iterator[tuple[str, Tensor]]:
+    """Parameters and buffers that what enters the first trained layer depends on."""
+    layers = layers_of(model)
+    above = {id(t) for layer in layers[first_trained_layer(model) :] for t in (*layer.parameters(), *layer.buffers())}
+    base = getattr(model, model.base_model_prefix)
+    for name, tensor in (*base.named_parameters(), *base.named_buffers()):
+        if not tensor.requires_grad and id(tensor) not in above:
+            yield name, tensor
+
+
+def key(model: Any, trees: Any, layout: str, precision: str) -> str:
+    """A hash of everything that the vectors depend on: frozen weights, tokens, layout, precision and code."""
+    first = first_trained_layer(model)
+    settings = [layout, precision, first, transformers.__version__, code(*CODE)]
+    modules = [module for layer in layers_of(model)[:first] for module in layer.modules()]
+    if any(hasattr(module, "active_adapters") for module in modules):  # a frozen adapter: its scale is no weight
+        adapters = {name: config.to_dict() for name, config in getattr(model, "peft_config", {}).items()}
+        active = [module.active_adapters for module in modules if hasattr(module, "active_adapters")]
+        settings.append(f"{sorted(adapters.items())} {active}")
+    digest = hashlib.sha256(f"{settings} {model.config.to_json_string()}".encode())
+    for name, tensor in frozen_tensors(model):
+        digest.update(name.encode())
+        digest.update(tensor.detach().contiguous().flatten().view(torch.uint8).cpu().numpy().tobytes())
+    for prefix, suffixes in zip(trees["prefix"], trees["suffixes"], strict=True):
+        for ids in (prefix, *suffixes):
+            digest.update(np.asarray([len(ids), *ids], dtype=np.int64).tobytes())
+    return f"features-{digest.hexdigest()[:16]}"
+
+
+@torch.no_grad()
+def vectors(model: Any, batch: Batch) -> Tensor:
+    """(R, d) or (T, d) what the frozen layers make of a flat batch; `model` is in eval mode."""
+    assert isinstance(batch.tokens, Flat)
+    if not per_token(model):
+        return flat_rows(model, batch.tokens)
+    entered: list[Tensor] = []
+
+    def look(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        entered.append(args[0] if args else kwargs["hidden_states"])
+
+    hook = layers_of(model)[first_trained_layer(model)].register_forward_pre_hook(look, with_kwargs=True)
+    try:
+        flat_rows(model, batch.tokens)
+    finally:
+        hook.remove()
+    return entered[0][0]
+
+
+def applies(model: Any) -> bool:
+    """Whether there are frozen layers below everything that is trained, and no dropout."""
+    return first_trained_layer(model) > 0 and not any(p > 0 for _, p in dropouts(model))
+
+
+def what_is_wrong(
+    features: Features, model: Any, trees: Dataset, collator: PreferenceCollator, accelerator: Accelerator
+) -> str | None:
+    """None if rewards from the vectors of a few comparisons are those of their tokens."""
+    few = [TokenTree.of(trees[n]) for n in range(min(4, len(trees)))]
+    found = torch.cat([features.of(tree.index) for tree in few]).to(accelerator.device)
+    autocast = accelerator.autocast if accelerator.mixed_precision != "no" else None
+    return prove(model, collator.batch(few).to(accelerator.device), collator.pad_token_id, autocast, found).wrong
+
+
+def compute(model: Any, trees: Dataset, place: Path, collator: PreferenceCollator, accelerator: Accelerator) -> None:
+    """Compute and write the vectors of a set, and say so."""
+    started, training = time.time(), model.training
+    model.eval()
+    try:
+        with accelerator.autocast():
+            write(place, model, trees, collator, accelerator.device)
+    finally:
+        model.train(training)
+    what = "tokens" if per_token(model) else "responses"
+    say(
+        f"frozen layers: computed once for the {what} of {len(trees):,} comparisons, "
+        f"{place.with_suffix('.bin').stat().st_size / 1e6:,.0f} MB, "
+        f"{time.time() - started:.0f} s; kept in {place.parent}"
+    )
+
+
+def count_bytes(model: Any, trees: Dataset, collator: PreferenceCollator) -> int:
+    """What the vectors of a data set come to, a little less where responses branch late."""
+    tokens = per_token(model)
+    count = sum(collator.computed([tree]) if tokens else len(tree.suffixes) for tree in map(TokenTree.of, trees))
+    width = model.config.get_text_config().hidden_size
+    return count * width * next(iter(layers_of(model)[0].parameters())).element_size()
+
+
+def write(place: Path, model: Any, trees: Dataset, collator: PreferenceCollator, device: torch.device) -> None:
+    """Keep the vectors batch by batch; the description is written last, atomically."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    scratch = place.with_suffix(f".{os.getpid()}")
+    budget = 2048 if device.type == "cpu" else 16384  # caches are small there, and fresh memory is slow
+    offsets, shape, dtype = [0], [0, 0], torch.float32
+    with scratch.open("wb") as file, tqdm(total=len(trees), desc="frozen layers") as progress:
+        for few in batches_of(map(TokenTree.of, trees), budget):
+            batch = collator.batch(few)
+            part = vectors(model, batch.to(device))
+            file.write(part.contiguous().view(torch.uint8).cpu().numpy().tobytes())
+            offsets += [offsets[-1] + n for n in accumulate(per_comparison(batch, per_token(model)))]
+            shape, dtype = [shape[0] + len(part), part.shape[1]], part.dtype
+            progress.update(len(batch))
+    about = {
+        "shape": shape,
+        "dtype": str(dtype).removeprefix("torch."),
+        "offsets": offsets,
+        "per_token": per_token(model),
+    }
+    os.replace(scratch, place.with_suffix(".bin"))
+    scratch.write_text(json.dumps(about), encoding="utf-8")
+    os.replace(scratch, place.with_suffix(".json"))
+
+
+def per_comparison(batch: Batch, tokens: bool) -> list[int]:
+    """How many responses, or tokens of the flat row, each comparison of a batch has."""
+    prompts = batch.prompt.tolist()
+    if not tokens:
+        return [prompts.count(c) for c in range(len(batch))]
+    plan = plan_of(batch)
+    ends = [0] * len(batch)
+    for c, chain in zip(prompts, plan.responses, strict=True):
+        ends[c] = max(ends[c], plan.chains[chain].end)
+    return [end - start for start, end in pairwise([0, *ends])]
+
+
+def load(place: Path, trees: Dataset) -> Features:
+    """The vectors of a numbered data set as a memory map."""
+    about = json.loads(place.with_suffix(".json").read_text(encoding="utf-8"))
+    count, width = about["shape"]
+    flat = torch.from_file(str(place.with_suffix(".bin")), False, count * width, dtype=getattr(torch, about["dtype"]))
+    places = {index: n for n, index in enumerate(trees["index"])}
+    return Features(flat.view(count, width), about["offsets"], about["per_token"], places)
+
+
+def batches_of(trees: Iterator[TokenTree], budget: int) -> Iterator[Sequence[TokenTree]]:
+    """The whole set in order, in batches of at most about `budget` tokens."""
+    batch: list[TokenTree] = []
+    tokens = 0
+    for tree in trees:
+        if batch and tokens + tree.tokens > budget:
+            yield batch
+            batch, tokens = [], 0
+        batch.append(tree)
+        tokens += tree.tokens
+    yield batch

@@ -1,0 +1,8 @@
+"""Training: transformers' Trainer with our rewards, losses and metrics.
+
+config.py               RewardConfig: TrainingArguments and what a reward model adds
+prepare.py              data, model, layout and loss made ready, for `rmlab` and for RewardTrainer alike
+trainer.py              RewardTrainer
+checkpoints.py          checkpoints that a killed run can trust
+embedding_gradients.py  the gradient of a large vocabulary, summed in place
+"""

@@ -1,0 +1,106 @@
+"""RewardConfig: TrainingArguments and what a reward model adds."""
+
+from dataclasses import InitVar, dataclass, field
+from typing import Any
+
+import torch
+from transformers import TrainingArguments
+
+from rmlab.data.config import DataConfig, Options, check_choices
+from rmlab.messages import UserError, check_at_least, check_one_of
+from rmlab.scoring.config import LAYOUTS, ScoringConfig
+
+
+@dataclass
+class RewardConfig(TrainingArguments):
+    """TrainingArguments and what a reward model adds; the first block carries TRL's names and meanings.
+
+    Defaults differ from TRL's in two places: gradient_checkpointing is off (it costs a third of the speed; turn it
+    on for memory), and bf16 is chosen only where an accelerator supports it; from transformers' in one:
+    logging_nan_inf_filter is off (it waits for the device in every step, to hide that training has diverged).
+    """
+
+    learning_rate: float = field(default=1e-4, metadata={"help": "Initial learning rate."})
+    logging_steps: float = field(default=10, metadata={"help": "Log every this many steps, or this share of them."})
+    bf16: bool | None = field(default=None, metadata={"help": "bf16 autocast; None: on if the accelerator has it."})  # type: ignore[assignment]
+    model_init_kwargs: dict[str, Any] | None = field(
+        default=None, metadata={"help": "Arguments of from_pretrained, where the model is given by name."}
+    )
+    trust_remote_code: bool = field(default=False, metadata={"help": "Allow code that comes with a checkpoint."})
+    chat_template_path: str | None = field(default=None, metadata={"help": "A jinja file, or another tokenizer."})
+    disable_dropout: bool = field(default=True, metadata={"help": "No dropout but a LoRA dropout that was asked for."})
+    dataset_num_proc: int | None = field(default=None, metadata={"help": "Processes for tokenisation."})
+    eos_token: str | None = field(default=None, metadata={"help": "Overrides the tokenizer's EOS token."})
+    pad_token: str | None = field(default=None, metadata={"help": "Overrides the tokenizer's pad token."})
+    max_length: int | None = field(
+        default=DataConfig.max_length, metadata={"help": "Tokens per response, with its prompt."}
+    )
+    pad_to_multiple_of: int | str | None = field(default=None, metadata={"help": "Pad batches to a multiple of this."})
+    center_rewards_coefficient: float | None = field(
+        default=None, metadata={"help": "Adds this times (r_chosen + r_rejected)^2; 0.01 is usual."}
+    )
+    activation_offloading: bool = field(default=False, metadata={"help": "Keep activations in CPU memory."})
+
+    overlong: str = field(
+        default=DataConfig.overlong, metadata={"help": "Rows beyond max_length: drop, truncate or error."}
+    )
+    identical: str = field(
+        default=DataConfig.identical, metadata={"help": "Rows of two equal responses: drop or error."}
+    )
+    prompt_overlap: str = field(
+        default=DataConfig.prompt_overlap,
+        metadata={"help": "Evaluation rows on training prompts: error, drop or allow."},
+    )
+    pair_weighting: str = field(
+        default=DataConfig.pair_weighting,
+        metadata={"help": "The mean is over pairs, or first within each prompt (InstructGPT)."},
+    )
+    cache_dir: str | None = field(
+        default=None, metadata={"help": "Where tokenised data and features of frozen layers are kept; None: nowhere."}
+    )
+    layout: str = field(
+        default=ScoringConfig.layout,
+        metadata={"help": "shared_prefix, packed, padded, or auto: the fastest that is exact, proved on a batch."},
+    )
+    tokens_per_batch: int | None = field(
+        default=None, metadata={"help": "Cut batches into micro-batches of so many computed tokens; memory only."}
+    )
+    group_by_prompt: bool = field(
+        default=DataConfig.group_by_prompt, metadata={"help": "Rows of one prompt become one comparison."}
+    )
+    train_last_layers: int | None = field(
+        default=None, metadata={"help": "Train the head and this many last layers; 0: the head alone. None: all."}
+    )
+    feature_cache_gb: float = field(
+        default=2.0, metadata={"help": "Disk for what frozen layers compute, in cache_dir; 0: computed every time."}
+    )
+    logging_nan_inf_filter: bool = field(
+        default=False, metadata={"help": "Hide losses that are not numbers; waits for the device in every step."}
+    )
+
+    train_layers: InitVar[int | None] = None  # the old name of train_last_layers, refused
+
+    def __post_init__(self, train_layers: int | None) -> None:
+        if train_layers is not None:
+            raise UserError("train_layers is now train_last_layers: how many of the last layers are trained")
+        if self.bf16 is None:
+            gpu = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+            self.bf16 = gpu and not self.fp16 and not self.use_cpu
+        if self.pad_to_multiple_of == "auto":  # TRL's default: nothing, but on a device that rmlab does not know
+            self.pad_to_multiple_of = None
+        check_choices(self)
+        check_one_of("layout", self.layout, LAYOUTS)
+        for key, least in (("tokens_per_batch", 1), ("train_last_layers", 0), ("feature_cache_gb", 0)):
+            check_at_least(key, getattr(self, key), least)
+        if self.bf16_full_eval or self.fp16_full_eval:
+            raise UserError("bf16_full_eval and fp16_full_eval would round the rewards; leave them out")
+        self.remove_unused_columns = False  # our collator reads token trees, not the columns of model.forward
+        self.dataloader_pin_memory = self.dataloader_pin_memory and torch.cuda.is_available()
+        super().__post_init__()
+        # Copies from pinned memory need not wait for the device.
+        self.accelerator_config.non_blocking |= self.dataloader_pin_memory  # type: ignore[union-attr]
+
+    @property
+    def options(self) -> Options:
+        """How rows become tokens."""
+        return Options(self.max_length, self.overlong, self.identical)

@@ -1,0 +1,168 @@
+"""What is made ready before training, for both front doors, `rmlab` and RewardTrainer: data, model, layout, loss."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset, IterableDataset
+
+from rmlab.data.merge import merged_by_prompt
+from rmlab.data.prepare import numbered, tokenize
+from rmlab.data.sets import Sets, without_overlap
+from rmlab.losses import Term, build_loss
+from rmlab.messages import UserError, say
+from rmlab.model import adapters
+from rmlab.model.dropout import disable_dropout
+from rmlab.model.head import base_of, is_decoder, name_the_output
+from rmlab.model.layers import freeze
+from rmlab.model.load import warn_of_lost_updates
+from rmlab.model.tokenizer import ensure_pad_token
+from rmlab.scoring.collator import PreferenceCollator
+from rmlab.scoring.heads import prepare_for_scoring
+from rmlab.scoring.layout import Choice, choose
+from rmlab.training.config import RewardConfig
+
+# ---- data ----
+
+
+def prepare_sets(sets: Sets, tokenizer: Any, args: RewardConfig) -> Sets:
+    """Training and evaluation sets as numbered token trees, the latter without training prompts."""
+    train = None if sets.train is None else prepare_set(sets.train, tokenizer, args, "train")
+    return Sets(train, {name: prepare_eval(s, train, tokenizer, args, name) for name, s in sets.eval.items()})
+
+
+def prepare_set(dataset: Any, tokenizer: Any, args: RewardConfig, name: str) -> Any:
+    """Numbered token trees. What is numbered has been here before."""
+    return dataset if is_prepared(dataset) else numbered(trees_of(dataset, tokenizer, args, name))
+
+
+def prepare_eval(dataset: Any, train: Any, tokenizer: Any, args: RewardConfig, name: str) -> Any:
+    """The same of an evaluation set, without the prompts of the training set."""
+    if is_prepared(dataset):
+        return dataset
+    trees = trees_of(dataset, tokenizer, args, name)
+    return numbered(without_overlap(train, trees, name, args.prompt_overlap))
+
+
+def trees_of(dataset: Any, tokenizer: Any, args: RewardConfig, name: str) -> Any:
+    """Token trees, grouped by prompt if `args` says so."""
+    cache = None if args.cache_dir is None else Path(args.cache_dir)
+    with args.main_process_first(desc="tokenise"):
+        trees = tokenize(dataset, tokenizer, args.options, name, cache, args.dataset_num_proc)
+    if not args.group_by_prompt:
+        return trees
+    if isinstance(trees, IterableDataset):
+        raise UserError(f"{name}: group_by_prompt needs all rows at once; a stream does not have them")
+    merged = merged_by_prompt(trees)
+    if len(merged) < len(trees):
+        say(f"{name}: {len(trees):,} comparisons share prompts and become {len(merged):,}; batches count those")
+    return merged
+
+
+def is_prepared(dataset: Any) -> bool:
+    return {"suffixes", "index"} <= set(getattr(dataset, "column_names", None) or [])
+
+
+# ---- model ----
+
+
+def prepare_model(model: Any, args: RewardConfig, tokenizer: Any, peft_config: Any) -> Any:
+    """One label, no dropout, a pad token of its own, fp32 head, adapter with the head in it."""
+    from peft import PeftModel
+
+    base = base_of(model)
+    if base.config.num_labels != 1:
+        raise UserError(
+            f"the model has num_labels={base.config.num_labels}, but reward models require `num_labels=1`; load it "
+            "with AutoModelForSequenceClassification.from_pretrained(..., num_labels=1)"
+        )
+    name_the_output(base)
+    if args.disable_dropout:
+        disable_dropout(model)
+    ensure_pad_token(base, tokenizer)
+    prepare_for_scoring(base)
+    if args.train_last_layers is not None and peft_config is not None:
+        adapters.adapt_last_layers(base, peft_config, args.train_last_layers)
+    elif args.train_last_layers is not None:
+        freeze(base, args.train_last_layers)
+    if peft_config is not None:
+        model = adapters.apply_peft(model, peft_config)
+    elif isinstance(model, PeftModel):
+        adapters.train_head_of(model)
+    warn_of_lost_updates(model)
+    checkpointing = args.gradient_checkpointing or getattr(args, "activation_checkpointing", False)
+    if isinstance(model, PeftModel) and checkpointing:
+        model.enable_input_require_grads()
+    return model
+
+
+# ---- layout ----
+
+
+def choose_layout(model: Any, args: RewardConfig, own_collator: bool) -> Choice:
+    """The layout of a model as it will be trained. Raises UserError for one that cannot be."""
+    if own_collator and args.layout not in ("auto", "padded"):
+        raise UserError(f"scoring.layout={args.layout} does not go with a data_collator of your own; leave one out")
+    if own_collator:
+        return Choice("padded", "the data_collator that was given makes the batches")
+    if args.torch_compile and args.layout == "auto":
+        return Choice("padded", "torch.compile wants shapes that repeat")
+    if args.neftune_noise_alpha is not None:
+        if args.layout not in ("auto", "padded"):
+            raise UserError(f"scoring.layout={args.layout} does not go with NEFTune, whose noise is that of a row")
+        return Choice("padded", "NEFTune scales its noise by the length of a row")
+    return choose(model, args.layout)
+
+
+def build_collator(model: Any, args: RewardConfig, tokenizer: Any, layout: str) -> PreferenceCollator:
+    return PreferenceCollator(
+        pad_token_id=tokenizer.pad_token_id,
+        pad_to_multiple_of=args.pad_to_multiple_of if isinstance(args.pad_to_multiple_of, int) else None,
+        pair_weighting=args.pair_weighting,
+        layout=layout,
+        causal=is_decoder(base_of(model)),
+        tokens_per_batch=args.tokens_per_batch,
+    )
+
+
+# ---- loss ----
+
+
+def prepare_loss(loss: Mapping[str, Any] | Sequence[Term] | None, args: RewardConfig, train_dataset: Any) -> list[Term]:
+    """The terms given or named, or TRL's loss.
+
+    That is a margin where rows have a `margin` column, and centering where its coefficient is set.
+    """
+    if loss is not None and not isinstance(loss, Mapping):
+        return list(loss)
+    named = dict(loss) if loss else {"bradley_terry": {"margin": float("margin" in columns_of(train_dataset))}}
+    if args.center_rewards_coefficient is not None:
+        named.setdefault("center", {"weight": args.center_rewards_coefficient})
+    return build_loss(named)
+
+
+def columns_of(dataset: Any) -> Sequence[str]:
+    columns = getattr(dataset, "column_names", None)
+    if columns is None and isinstance(dataset, IterableDataset):
+        columns = list(next(iter(dataset), {}))  # a generator's columns are only known from its rows
+    return columns or ()
+
+
+# ---- arguments ----
+
+
+def check_arguments(args: Any, model: Any, train_dataset: Any, evaluates_streams: bool) -> None:
+    """UserError for what RewardTrainer cannot do."""
+    if not isinstance(args, RewardConfig):
+        raise UserError(f"args must be a rmlab.RewardConfig, not a {type(args).__name__}; it takes the same fields")
+    if model is None:
+        raise UserError("model is missing: pass a model, a folder or a hub name (model_init is not supported)")
+    if train_dataset is not None and not isinstance(train_dataset, Dataset | IterableDataset):
+        raise UserError(f"train_dataset must be one datasets.Dataset, not a {type(train_dataset).__name__}")
+    if args.n_gpu > 1:
+        raise UserError(f"{args.n_gpu} GPUs in one process; start with `accelerate launch`, DataParallel is not exact")
+    if args.tokens_per_batch is not None and getattr(args, "deepspeed", None):
+        raise UserError("tokens_per_batch does not work with DeepSpeed, which takes a step per backward; leave it out")
+    if evaluates_streams or isinstance(train_dataset, IterableDataset):
+        # Batches hold text (the comparisons' ids), which rank 0 cannot send to the others.
+        args.accelerator_config.dispatch_batches = False  # type: ignore[union-attr]

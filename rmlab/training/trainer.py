@@ -1,0 +1,316 @@
+"""RewardTrainer: transformers.Trainer for reward models. It scores, reduces the loss and collects rewards; no more."""
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import torch
+from accelerate.utils import DistributedType, gather_object
+from datasets import Dataset, IterableDataset
+from torch import Tensor
+from transformers import AutoTokenizer, EvalPrediction, Trainer, set_seed
+from transformers.trainer_utils import EvalLoopOutput
+
+from rmlab.data.sets import Sets
+from rmlab.losses import Term
+from rmlab.losses.reduce import term_means, weighted_sum
+from rmlab.messages import UserError
+from rmlab.metrics.evaluate import evaluate, flatten
+from rmlab.metrics.running import RunningMetrics
+from rmlab.metrics.scored import ScoredComparison, as_arrays
+from rmlab.metrics.set_loss import set_loss
+from rmlab.model.head import base_of
+from rmlab.model.load import config_by_name, load_model, tag
+from rmlab.model.tokenizer import complete_tokenizer
+from rmlab.scoring.batch import Batch, parts_of
+from rmlab.scoring.feature_cache import FeatureCache
+from rmlab.scoring.scorer import Scorer
+from rmlab.training.config import RewardConfig
+from rmlab.training.embedding_gradients import embedding_gradients_in_place
+from rmlab.training.prepare import (
+    build_collator,
+    check_arguments,
+    choose_layout,
+    prepare_eval,
+    prepare_loss,
+    prepare_model,
+    prepare_set,
+    prepare_sets,
+)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """An evaluation set as it was last scored: its comparisons in order, and their metrics."""
+
+    comparisons: list[ScoredComparison]
+    metrics: dict[str, Any]
+
+
+class RewardTrainer(Trainer):
+    """Drop-in for TRL's RewardTrainer, old and new API; see docs/data.md for the row formats.
+
+    Args:
+        model: a sequence-classification model with num_labels=1, or a name or folder to load one from.
+        args: a RewardConfig.
+        train_dataset, eval_dataset: rows in any accepted format, or token trees; eval_dataset may be a dict of sets.
+        processing_class: the tokenizer (`tokenizer=` in older scripts); by default the model's own.
+        peft_config: any `peft` config; the score head is trained and saved without being asked for.
+        loss: `{term: {weight, **options}}` as in conf/loss, or terms that `build_loss` made; by default Bradley-Terry
+            with the rows' `margin` column if they have one, as in TRL.
+
+    `evaluations[NAME]` is the last evaluation of each set. Raises UserError for unusable models, rows and options.
+    """
+
+    args: RewardConfig
+    _tag_names = ("rmlab", "reward-trainer")
+    loss_is_scaled_for_ga = True  # compute_loss divides by the pairs of the whole optimizer step itself
+
+    def __init__(
+        self,
+        model: Any = None,
+        args: RewardConfig | None = None,
+        data_collator: Any = None,
+        train_dataset: Any = None,
+        eval_dataset: Any = None,
+        processing_class: Any = None,
+        *,
+        tokenizer: Any = None,
+        peft_config: Any = None,
+        quantization_config: Any = None,
+        loss: Mapping[str, Any] | Sequence[Term] | None = None,
+        max_length: int | None = None,
+        **trainer_options: Any,
+    ) -> None:
+        args = args or RewardConfig(output_dir="reward-model")
+        named = eval_dataset if isinstance(eval_dataset, dict) else {} if eval_dataset is None else {"": eval_dataset}
+        check_arguments(args, model, train_dataset, any(isinstance(d, IterableDataset) for d in named.values()))
+        if max_length is not None:
+            args.max_length = max_length
+        if isinstance(model, str):
+            config = config_by_name(model, args.model_init_kwargs, args.trust_remote_code)
+            model = load_model(config, args.seed, quantization_config)
+        tokenizer = processing_class if processing_class is not None else tokenizer
+        if tokenizer is None:
+            tokenizer = AutoTokenizer.from_pretrained(model.config.name_or_path)
+        complete_tokenizer(tokenizer, args.pad_token, args.eos_token, args.chat_template_path)
+        self.loss_terms = prepare_loss(loss, args, train_dataset)
+        set_seed(args.seed)  # of an adapter's weights
+        model = prepare_model(model, args, tokenizer, peft_config)
+        sets = prepare_sets(Sets(train_dataset, {n or "eval": d for n, d in named.items()}), tokenizer, args)
+        choice = choose_layout(model, args, own_collator=data_collator is not None)
+        collator = data_collator or build_collator(model, args, tokenizer, choice.layout)
+        self.scorer = Scorer(choice, collator, strict=args.layout != "auto")
+        self.features = FeatureCache(args.cache_dir, args.feature_cache_gb)
+        self.running = RunningMetrics(self.loss_terms)
+        self.evaluations: dict[str, Evaluation] = {}
+        self._scored: list[ScoredComparison] = []  # of the evaluation that is under way, on this rank
+        super().__init__(
+            model=model,
+            args=args,
+            data_collator=cast(Any, collator),
+            train_dataset=sets.train,
+            eval_dataset=sets.eval if isinstance(eval_dataset, dict) else sets.eval.get("eval"),
+            processing_class=tokenizer,
+            **trainer_options,
+        )
+        self.model_accepts_loss_kwargs = True  # what older versions ask before they divide the loss by micro-batches
+        tag(self.model, self._tag_names)
+
+    # ---- training ----
+
+    def train(self, *arguments: Any, **options: Any) -> Any:
+        """Trainer's, with embedding gradients summed in place where a step has several micro-batches."""
+        self._prove_layout(self.train_dataset)
+        self.train_dataset = self._with_features(self.train_dataset)
+        several = self.args.tokens_per_batch is not None or self.args.gradient_accumulation_steps > 1
+        alone = self.accelerator.distributed_type == DistributedType.NO and not self.args.torch_compile
+        in_place = embedding_gradients_in_place(base_of(self.model)) if several and alone else contextlib.nullcontext()
+        with in_place:
+            return super().train(*arguments, **options)
+
+    def get_batch_samples(self, epoch_iterator: Iterator[Any], num_batches: int, device: Any) -> Any:
+        """The batches of an optimizer step, and the (2,) weight of all their pairs and responses, over all ranks.
+
+        Divided by the number of ranks, whose gradients are averaged: a sum of losses over this is the exact mean.
+        """
+        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        self.running.steps += 1
+        totals = torch.zeros(2, device=device)
+        for inputs in batches:
+            totals += sum(part.weights.totals().to(device) for part in parts_of(inputs))
+        return batches, self.accelerator.reduce(totals, "mean")
+
+    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
+        """Trainer's, once per part of a batch that `tokens_per_batch` has cut; ranks exchange gradients at the last."""
+        parts, losses = parts_of(inputs), []
+        for n, part in enumerate(parts, start=1):
+            last = contextlib.nullcontext() if n == len(parts) else self.accelerator.no_sync(model)
+            with last:
+                losses.append(super().training_step(model, cast(Any, part), num_items_in_batch))
+        return torch.stack(losses).sum()
+
+    def floating_point_ops(self, inputs: Any) -> int:
+        whole = super().floating_point_ops
+        return sum(whole(cast(Any, part)) for part in parts_of(inputs))
+
+    def compute_loss(  # type: ignore[override]
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Tensor | None = None
+    ) -> Any:
+        """The share of this micro-batch in the mean loss of the optimizer step (all of it without `num_items`).
+
+        With `return_outputs` also the rewards, in the order of `inputs`: read them by its `better` and `worse`.
+        """
+        (batch,) = parts_of(inputs)
+        with activations_on_cpu(self.args.activation_offloading):
+            preferences = batch.preferences(self._rewards(model, batch))
+        totals = batch.weights.totals() if num_items_in_batch is None else num_items_in_batch
+        means = term_means(self.loss_terms, preferences, batch.weights, totals)
+        if model.training:
+            self.running.add(preferences, means)
+        loss = weighted_sum(self.loss_terms, means)
+        return (loss, {"rewards": preferences.rewards}) if return_outputs else loss
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the training metrics since the last log to Trainer's own (loss, grad_norm, learning_rate)."""
+        if "loss" in logs:
+            logs.update(self.running.read(self.accelerator))
+        super().log(logs, start_time)
+
+    # ---- scoring ----
+
+    @property
+    def layout(self) -> str:
+        """How tokens are laid out for the model: shared_prefix, packed or padded."""
+        return self.scorer.layout
+
+    def _rewards(self, model: Any, batch: Batch) -> Tensor:
+        """(R,) rewards of a (micro-)batch."""
+        if not self.scorer.is_proved:  # a sharded model, which only runs wrapped: see _prove_layout
+            self._prove(model, batch)
+        return self.scorer(model, batch)
+
+    def _prove_layout(self, dataset: Any) -> None:
+        """Once, before accelerate wraps the model, on the comparison with the longest response and some more.
+
+        Sharded models are proved on the first batch: before they are wrapped, no rank holds a model that runs.
+        """
+        if self.scorer.is_proved or dataset is None or self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            return
+        count = self.args.per_device_train_batch_size
+        if isinstance(dataset, IterableDataset):
+            rows = list(dataset.take(count))
+        else:
+            others = range(min(count, len(dataset)))
+            rows = [dataset[n] for n in dict.fromkeys([int(np.argmax(dataset["length"])), *others])][:count]
+        if rows:
+            model: Any = self.model
+            self._prove(model.to(self.args.device), parts_of(self.data_collator(rows))[0].to(self.args.device))
+
+    def _prove(self, model: Any, batch: Batch) -> None:
+        autocast = self.accelerator.autocast if self.accelerator.mixed_precision != "no" else None
+        self.scorer.prove(model, batch, self.is_world_process_zero(), autocast)
+
+    def _with_features(self, dataset: Any) -> Any:
+        """The set with what frozen layers make of it, where some are frozen."""
+        if self.layout == "padded" or not isinstance(dataset, Dataset):
+            return dataset
+        model = base_of(self.accelerator.unwrap_model(self.model))
+        return self.features.add_to(dataset, model, self.scorer.collator, self.accelerator)
+
+    # ---- evaluation ----
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
+        if isinstance(eval_dataset, str):
+            sets = cast(dict[str, Any], self.eval_dataset)
+            sets[eval_dataset] = self._ready_to_evaluate(sets[eval_dataset])
+        elif eval_dataset is None:
+            self.eval_dataset = self._ready_to_evaluate(self.eval_dataset)
+        else:
+            train = self.train_dataset
+            trees = prepare_eval(eval_dataset, train, self.processing_class, self.args, "eval")
+            eval_dataset = self._ready_to_evaluate(trees)
+        with self._every_item_once(eval_dataset):
+            return super().get_eval_dataloader(eval_dataset)
+
+    def get_test_dataloader(self, test_dataset: Any) -> Any:
+        trees = self._ready_to_evaluate(prepare_set(test_dataset, self.processing_class, self.args, "test"))
+        with self._every_item_once(trees):
+            return super().get_test_dataloader(trees)
+
+    def _ready_to_evaluate(self, trees: Any) -> Any:
+        if isinstance(trees, dict) or trees is None:  # Trainer itself says what is wrong
+            return trees
+        self._prove_layout(trees)
+        return self._with_features(trees)
+
+    @contextlib.contextmanager
+    def _every_item_once(self, dataset: Any) -> Iterator[None]:
+        """Evaluation drops no last batch, and one worker reads a stream, so that its comparisons are numbered once."""
+        sets: Any = self.eval_dataset
+        dataset = sets if dataset is None else sets[dataset] if isinstance(dataset, str) else dataset
+        kept = self.args.dataloader_drop_last, self.args.dataloader_num_workers
+        self.args.dataloader_drop_last = False
+        if isinstance(dataset, IterableDataset):
+            self.args.dataloader_num_workers = 0
+        try:
+            yield
+        finally:
+            self.args.dataloader_drop_last, self.args.dataloader_num_workers = kept
+
+    def prediction_step(self, model: Any, inputs: Any, prediction_loss_only: bool, ignore_keys: Any = None) -> Any:
+        """Keep the comparisons of a batch with their rewards; Trainer's loop has nothing to gather."""
+        for part in parts_of(self._prepare_inputs(inputs)):
+            with torch.no_grad(), self.compute_loss_context_manager():
+                self._scored += part.scored(self._rewards(model, part))
+        return None, None, None
+
+    def evaluation_loop(
+        self,
+        dataloader: Any,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> EvalLoopOutput:
+        """Score every comparison once, gather across ranks, drop the duplicates that even batches add, then measure.
+
+        predictions: (N, K) rewards in the order of the set, NaN where one has fewer responses; for pairs the
+        columns are chosen and rejected. label_ids: (N,) the index of the most preferred response.
+        """
+        self._scored = []
+        super().evaluation_loop(dataloader, description, True, ignore_keys, metric_key_prefix)
+        comparisons = gathered(self._scored, metric_key_prefix)
+        metrics = evaluate(comparisons)
+        name = metric_key_prefix.removeprefix("eval").removeprefix("_") or "eval"
+        self.evaluations[name] = Evaluation(comparisons, metrics)
+        predictions, best = as_arrays(comparisons)
+        logged = {"loss": set_loss(self.loss_terms, comparisons, self.args.pair_weighting), **flatten(metrics)}
+        if self.compute_metrics is not None:
+            logged.update(self.compute_metrics(EvalPrediction(predictions=predictions, label_ids=best)))
+        prefix = f"{metric_key_prefix}_"
+        logged = {k if k.startswith(prefix) else f"{prefix}{k}": v for k, v in logged.items()}
+        return EvalLoopOutput(predictions=predictions, label_ids=best, metrics=logged, num_samples=len(comparisons))
+
+
+def gathered(scored: list[ScoredComparison], name: str) -> list[ScoredComparison]:
+    """Those of all ranks, each once, in the order of the set. UserError for none, and for rewards that diverged."""
+    comparisons = sorted({c.index: c for c in gather_object(scored)}.values(), key=lambda c: c.index)
+    if not comparisons:
+        raise UserError(f"{name}: the evaluation set is empty")
+    lost = sum(not np.isfinite(c.rewards).all() for c in comparisons)
+    if lost:
+        raise UserError(
+            f"{name}: the rewards of {lost} of {len(comparisons)} comparisons are not finite: training has diverged; "
+            "lower trainer.learning_rate or trainer.max_grad_norm"
+        )
+    return comparisons
+
+
+def activations_on_cpu(wanted: bool) -> Any:
+    """A context that keeps activations in CPU memory between forward and backward."""
+    if not wanted:
+        return contextlib.nullcontext()
+    return torch.autograd.graph.save_on_cpu(pin_memory=torch.cuda.is_available())

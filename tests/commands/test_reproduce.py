@@ -1,0 +1,383 @@
+"""rmlab-reproduce: what it finds changed, what it trains, and how it judges the numbers."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+import torch
+import yaml
+from conftest import ROOT, rmlab, run_directory
+from filelock import FileLock
+
+from rmlab.commands.reproduce import compare, config_now, differences_now, main, make_room, parse
+from rmlab.messages import UserError
+
+OF_THE_CHECKOUT = {"commit", "diff", "code"}  # may change while the tests run
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """One finished run, and its folder as the current one: the caches of a config are relative to it."""
+    place = tmp_path_factory.mktemp("finished")
+    rmlab(place, "debug=tiny")
+    before = os.getcwd()
+    os.chdir(place)
+    yield run_directory(place)
+    os.chdir(before)
+
+
+@pytest.fixture
+def copied(finished, tmp_path):
+    """A copy of the finished run, to be changed."""
+    ignored = shutil.ignore_patterns("checkpoints", "model", "reproduction")
+    return shutil.copytree(finished, tmp_path / "run", ignore=ignored)
+
+
+def edit(file, **values):
+    """Change values of a YAML or JSON file; `__` goes a level down."""
+    content = yaml.safe_load(file.read_text()) if file.suffix == ".yaml" else json.loads(file.read_text())
+    for key, value in values.items():
+        *nodes, last = key.split("__")
+        place = content
+        for node in nodes:
+            place = place[node]
+        place[last] = value
+    file.write_text(yaml.safe_dump(content, sort_keys=False) if file.suffix == ".yaml" else json.dumps(content))
+
+
+def read(file):
+    return json.loads(file.read_text())
+
+
+def refused(capsys, *arguments):
+    """The one sentence of a command that ends with status 2."""
+    assert main([*map(str, arguments)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    return line.removeprefix("rmlab-reproduce: error: ")
+
+
+# ---- the command ----
+
+
+def test_a_run_is_identical_on_the_same_machine(finished, capsys):
+    """Also where torch would now choose another number of threads."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)  # the run had one: `rmlab` of test_runner
+    try:
+        assert main([str(finished)]) == 0
+    finally:
+        torch.set_num_threads(threads)
+    printed = capsys.readouterr().out
+    assert printed.splitlines()[-1] == "identical"
+    out = finished / "reproduction"
+    report = read(out / "reproduction.json")
+    assert set(report["environment"]) <= OF_THE_CHECKOUT
+    assert ("nothing that was recorded differs" in printed) == (not report["environment"])
+    assert (report["verdict"], report["config"], report["metrics"]) == ("identical", {}, {})
+    rows = len(pd.read_parquet(finished / "scores" / "eval.parquet"))
+    assert report["sets"]["eval"]["rows"] == [rows, rows]
+    assert report["sets"]["eval"]["nll"] == [read(finished / "metrics.json")["eval"]["eval"]["nll"]] * 2
+    assert read(out / "environment.json")["hardware"]["threads"] == 1
+    assert (out / "metrics.json").read_bytes() == (finished / "metrics.json").read_bytes()
+
+
+def test_an_edited_config_is_named_and_gives_other_numbers(copied, capsys):
+    edit(copied / "config.yaml", trainer__learning_rate=0.001)
+    edit(copied / "environment.json", data={"train/synthetic": "others"})
+    before = (copied / "metrics.json").read_bytes()
+    assert main([str(copied)]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert "  trainer.learning_rate: 0.002 -> 0.001" in lines
+    assert any(line.startswith("  data.train/synthetic: others -> ") for line in lines)
+    (causes,) = (line for line in lines if line.startswith("likely causes: trainer.learning_rate, "))
+    assert "data.train/synthetic" in causes
+    assert lines[-1] == "different"
+    part = read(copied / "reproduction" / "reproduction.json")["sets"]["eval"]
+    assert part["same_rows"]
+    assert part["reward_difference"] > 1e-5
+    assert (copied / "metrics.json").read_bytes() == before
+
+
+def test_an_override_is_named_and_replaces_an_earlier_reproduction(finished, tmp_path, capsys):
+    out = tmp_path / "out"
+    (out / "checkpoints" / "checkpoint-1").mkdir(parents=True)
+    (out / "reproduction.json").write_text("{}")
+    assert main([str(finished), "-o", str(out), "trainer.learning_rate=1e-3", "trainer.save_strategy=no"]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert "  trainer.learning_rate: 0.002 -> 0.001" in lines
+    assert lines[-1] == "different"
+    assert read(out / "reproduction.json")["config"]["trainer.learning_rate"] == [0.002, 0.001]
+    assert not (out / "checkpoints" / "checkpoint-1").exists()
+
+
+def test_a_failed_rerun_is_one_line_after_what_differs(copied, capsys, monkeypatch):
+    def stop(config, out):
+        raise RuntimeError("no memory left\nand a second line")
+
+    monkeypatch.setattr("rmlab.runner.run.run", stop)
+    edit(copied / "environment.json", packages__torch="1.0", hardware__gpu="H100")
+    assert main([str(copied)]) == 1
+    printed = capsys.readouterr()
+    assert printed.err == "rmlab-reproduce: error: the rerun failed: RuntimeError: no memory left\n"
+    assert any(line.startswith("  packages.torch: 1.0 -> 2.") for line in printed.out.splitlines())
+    assert "  hardware.gpu: H100 -> none" in printed.out.splitlines()
+
+
+def test_other_numbers_without_a_cause_say_so(finished, copied, tmp_path, capsys, monkeypatch):
+    def other(config, out):
+        edit(copied / "metrics.json", train__loss=9.0)
+        shutil.copytree(copied, out, dirs_exist_ok=True)
+
+    monkeypatch.setattr("rmlab.runner.run.run", other)
+    monkeypatch.setattr("rmlab.commands.reproduce.differences_now", lambda *_: {"commit": ["a", "b"]})
+    assert main([str(finished), "-o", str(tmp_path / "out")]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert "  commit: a -> b" in lines
+    assert lines[-2:] == ["nothing that was recorded explains it", "different"]
+
+
+def test_help_answers_without_torch():
+    code = "import sys\nfrom rmlab.commands.reproduce import main\ntry:\n    main(['--help'])\nfinally:\n"
+    code += "    print('TORCH', 'torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, cwd=ROOT)
+    assert "RUN_DIR" in done.stdout
+    assert "TORCH False" in done.stdout
+
+
+# ---- what is refused ----
+
+
+def test_only_a_finished_run_directory_is_accepted(copied, tmp_path, capsys):
+    assert refused(capsys, tmp_path / "gone") == f"there is no directory {tmp_path / 'gone'}"
+    (tmp_path / "empty").mkdir()
+    assert "is no run directory: it holds no config.yaml" in refused(capsys, tmp_path / "empty")
+    (copied / "metrics.json").unlink()
+    assert "is not finished but half-done" in refused(capsys, copied)
+    with FileLock(copied / ".lock"):
+        assert "is not finished but running" in refused(capsys, copied)
+    (copied / "error.txt").write_text("a reason")
+    assert "is not finished but failed" in refused(capsys, copied)
+    assert not (copied / "reproduction").exists()
+
+
+def test_a_run_without_its_scores_is_refused_before_it_is_trained(copied, capsys):
+    (copied / "scores" / "eval.parquet").unlink()
+    assert "has lost scores/eval.parquet" in refused(capsys, copied)
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("data.max_lenth=3", "the config has no 'data.max_lenth'; did you mean 'data.max_length'?"),
+        ("loss=margin", "the config has no 'loss'"),
+        ("trainer.learning_rate.x=3", "learning_rate is 0.002"),
+        ("trainer.learning_rat=3", "trainer has no option 'learning_rat'; did you mean 'learning_rate'?"),
+        ("trainer.max_steps=many", "trainer.max_steps must be int, not 'many'"),
+        ("data.eval_fraction=much", "a value of the config has the wrong type"),
+        ("plugins=[no_such_module]", "plugins: cannot import 'no_such_module'"),
+        ("seed=[1", "cannot read the value '[1'"),
+        ("seed", "'seed' is no override; write key=value"),
+    ],
+)
+def test_a_wrong_override_is_one_sentence(finished, override, sentence, tmp_path, capsys):
+    assert sentence in refused(capsys, finished, override, "-o", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_config_that_cannot_be_read_is_one_sentence(copied, capsys):
+    content = yaml.safe_load((copied / "config.yaml").read_text())
+    del content["scoring"]
+    (copied / "config.yaml").write_text(yaml.safe_dump(content))
+    assert refused(capsys, copied) == f"{copied / 'config.yaml'} has no 'scoring'"
+    (copied / "config.yaml").write_text("a: [")
+    assert refused(capsys, copied).startswith(f"cannot read {copied / 'config.yaml'}: ")
+
+
+def test_nothing_but_an_earlier_reproduction_is_replaced(copied, tmp_path, capsys):
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "thesis.tex").write_text("years of work")
+    assert "is something else than an earlier reproduction" in refused(capsys, copied, "-o", other)
+    assert (other / "thesis.tex").exists()
+    for place in (copied, copied.parent):
+        (place / "reproduction.json").write_text("{}")
+        assert "would replace" in refused(capsys, copied, "-o", place)
+    out = tmp_path / "out"
+    make_room(out, copied)
+    with FileLock(out / ".lock"), pytest.raises(UserError, match="trained by another process"):
+        make_room(out, copied)
+
+
+# ---- the config ----
+
+
+def test_a_new_option_is_taken_where_others_define_them(finished):
+    overrides = ["+loss.center.weight=1e-2", "trainer.warmup_steps=0", "data.columns.prompt=question", "run.threads=1"]
+    config, changes = config_now(finished, read(finished / "environment.json"), overrides)
+    assert config["loss"] == {"bradley_terry": {"margin": 0.0}, "center": {"weight": 0.01}}
+    assert changes == {
+        "trainer.warmup_steps": [0.05, 0],
+        "loss.center.weight": [None, 0.01],
+        "data.columns.prompt": [None, "question"],
+    }
+    assert config["run"]["threads"] == 1
+    assert config["logger"] == {"report_to": "none"}
+
+
+def test_an_older_run_without_its_config_as_trained_is_compared_with_config_yaml(copied):
+    edit(copied / "config.yaml", trainer__learning_rate=0.001)
+    environment = read(copied / "environment.json")
+    assert config_now(copied, environment, [])[1] == {"trainer.learning_rate": [0.002, 0.001]}
+    del environment["config"], environment["hardware"]
+    assert config_now(copied, environment, [])[1] == {}
+    assert config_now(copied, environment, ["seed=7"])[1] == {"seed": [0, 7]}
+
+
+@pytest.mark.parametrize(
+    ("text", "before", "value"),
+    [
+        ("1e-3", 0.1, 0.001),
+        ("1e-3", None, 0.001),
+        ("1e-3", "v1", "1e-3"),
+        ("no", "steps", "no"),
+        ("True", False, True),
+        ("a b", None, "a b"),
+        ("[1, x]", None, [1, "x"]),
+        ("", 3, None),
+    ],
+)
+def test_values_are_read_as_rmlab_reads_them(text, before, value):
+    assert parse(text, before) == value
+
+
+# ---- what differs ----
+
+
+def test_changed_and_missing_inputs_are_told_apart(tmp_path):
+    from rmlab.runner.environment import describe_environment, fingerprints
+
+    files = {name: tmp_path / f"{name}.jsonl" for name in ("same", "changed", "gone")}
+    for file in files.values():
+        file.write_text("{}\n")
+    specs = {**{name: {"path": str(file)} for name, file in files.items()}, "hub": {"path": "some/name"}}
+    config = {"data": {"train": specs, "eval": {}}, "plugins": [], "run": {"threads": None}}
+    then = {**describe_environment(), "inputs": fingerprints(config)}
+    assert differences_now(then, config) == {}
+    files["changed"].write_text("{}\n{}\n")
+    files["gone"].unlink()
+    differences = differences_now(then, config)
+    assert differences.keys() == {f"inputs.{files['changed']}", f"inputs.{files['gone']}"}
+    assert differences[f"inputs.{files['gone']}"][1] == "no file"
+    assert "no file" not in differences[f"inputs.{files['changed']}"]
+
+
+def test_what_was_recorded_then_is_compared_and_nothing_else():
+    from rmlab.runner.environment import describe_environment
+
+    config = {"data": {"train": {}, "eval": {}}, "plugins": [], "run": {"threads": 7}}
+    then = {**describe_environment(), "inputs": {}, "processes": 4, "python": "3.9.1", "code": "other"}
+    del then["packages"]["numpy"], then["commit"]
+    then["hardware"].update(machine="riscv", threads=3)
+    found = differences_now(then, config)
+    assert found.keys() == {"code", "python", "processes", "hardware.machine", "hardware.threads"}
+    assert found["hardware.threads"] == [3, 7]
+    assert found["processes"] == [4, 1]
+
+
+def test_a_gpu_that_is_here_now_and_was_not_then_is_named(monkeypatch):
+    def here(**gpu):
+        return {"processes": 1, "hardware": {"machine": "x", "threads": 2, **gpu}}
+
+    config = {"data": {"train": {}, "eval": {}}, "plugins": [], "run": {"threads": None}}
+    monkeypatch.setattr("rmlab.commands.reproduce.describe_environment", lambda: here(gpu="H100", gpus=1))
+    assert differences_now(here(), config) == {"hardware.gpu": [None, "H100"], "hardware.gpus": [None, 1]}
+    assert differences_now(here(gpu="H100", gpus=1), config) == {}
+
+
+# ---- the verdict ----
+
+
+def change_rewards(run, change):
+    file = run / "scores" / "eval.parquet"
+    scores = pd.read_parquet(file)
+    change(scores)
+    scores.astype({"reward": "float32"}).to_parquet(file, index=False)
+
+
+def test_a_shift_of_all_rewards_is_within_tolerance_up_to_1e_5(finished, copied):
+    assert compare(finished, copied)["verdict"] == "identical"
+
+    def shift(scores):
+        scores["reward"] += 5e-6
+
+    change_rewards(copied, shift)
+    result = compare(finished, copied)
+    assert result["verdict"] == "within tolerance"
+    assert result["sets"]["eval"]["reward_difference"] == pytest.approx(5e-6, abs=3e-7)
+    assert result["sets"]["eval"]["changed_sides"] == 0
+    change_rewards(copied, lambda scores: (shift(scores), shift(scores)))
+    assert compare(finished, copied)["verdict"] == "different"
+
+
+def test_one_changed_reward_is_found_and_its_preference_counted(finished, copied):
+    """Both rewards of the third comparison are exchanged."""
+
+    def exchange(scores):
+        third = scores.comparison == scores.comparison.unique()[2]
+        scores.loc[third, "reward"] = scores.loc[third, "reward"].to_numpy()[::-1]
+
+    change_rewards(copied, exchange)
+    result = compare(finished, copied)
+    assert result["verdict"] == "different"
+    assert result["sets"]["eval"]["changed_sides"] == 1
+    assert result["sets"]["eval"]["same_rows"]
+
+
+def test_the_order_of_rows_does_not_matter_but_every_row_does(finished, copied):
+    file = copied / "scores" / "eval.parquet"
+    scores = pd.read_parquet(file)
+    scores.iloc[::-1].to_parquet(file, index=False)
+    assert compare(finished, copied)["verdict"] == "identical"
+    scores.iloc[1:].to_parquet(file, index=False)
+    result = compare(finished, copied)
+    assert result["verdict"] == "different"
+    assert result["sets"]["eval"]["rows"] == [len(scores), len(scores) - 1]
+    assert result["sets"]["eval"]["reward_difference"] == 0
+    scores.assign(id=scores["id"] + "x").to_parquet(file, index=False)
+    assert compare(finished, copied)["sets"]["eval"]["reward_difference"] is None
+    file.unlink()
+    assert compare(finished, copied)["sets"]["eval"]["rows"] == [len(scores), 0]
+
+
+def test_other_preferences_on_the_same_responses_are_different(finished, copied):
+    file = copied / "scores" / "eval.preferences.parquet"
+    preferences = pd.read_parquet(file)
+    preferences.assign(strength=2.0).to_parquet(file, index=False)
+    assert compare(finished, copied)["verdict"] == "different"
+
+
+@pytest.mark.parametrize(
+    ("part", "verdict"), [("eval", "within tolerance"), ("train", "within tolerance"), ("far", "different")]
+)
+def test_metrics_are_compared_too(finished, copied, part, verdict):
+    key = "train__loss" if part == "train" else "eval__eval__nll"
+    metrics = read(copied / "metrics.json")
+    before = metrics["train"]["loss"] if part == "train" else metrics["eval"]["eval"]["nll"]
+    after = before + (2e-4 if part == "far" else 5e-5)
+    edit(copied / "metrics.json", **{key: after})
+    result = compare(finished, copied)
+    assert result["verdict"] == verdict
+    assert result["metrics"] == {key.replace("__", "."): [before, after]}
+
+
+def test_a_metric_that_is_gone_is_different(finished, copied):
+    metrics = read(copied / "metrics.json")
+    gone = metrics["eval"]["eval"].pop("ece")
+    (copied / "metrics.json").write_text(json.dumps(metrics))
+    result = compare(finished, copied)
+    assert result["verdict"] == "different"
+    assert result["metrics"] == {"eval.eval.ece": [gone, None]}

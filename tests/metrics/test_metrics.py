@@ -1,0 +1,139 @@
+"""Metrics against their definitions, computed here by hand or by loops."""
+
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from rmlab.losses import Preferences
+from rmlab.metrics.evaluate import calibration_error, evaluate, preference_metrics
+from rmlab.metrics.running import TrainingWindow
+
+
+def item(rewards, better, worse, probability=None, subset="", gold=(), lengths=None):
+    count = len(better)
+    return {
+        "rewards": rewards,
+        "better": better,
+        "worse": worse,
+        "probability": probability or [1.0] * count,
+        "strength": [1.0] * count,
+        "subset": subset,
+        "gold": list(gold),
+        "lengths": lengths or list(range(len(rewards))),
+    }
+
+
+def test_accuracy_counts_reward_ties_half_and_reports_them():
+    metrics = preference_metrics(np.array([1.0, -1.0, 0.0, 5e-6]), np.ones(4))
+    assert metrics["accuracy"] == (1 + 0 + 0.5 + 0.5) / 4
+    assert metrics["ties"] == 0.5
+
+
+def test_label_ties_are_left_out_of_accuracy_but_not_of_nll():
+    metrics = preference_metrics(np.array([1.0, 3.0]), np.array([1.0, 0.5]))
+    assert metrics["accuracy"] == 1.0
+    tie = -0.5 * math.log(1 / (1 + math.exp(-3.0))) - 0.5 * math.log(1 / (1 + math.exp(3.0)))
+    assert metrics["nll"] == pytest.approx((-math.log(1 / (1 + math.exp(-1.0))) + tie) / 2)
+
+
+def test_only_label_ties_leave_accuracy_undefined():
+    assert "accuracy" not in preference_metrics(np.array([1.0]), np.array([0.5]))
+
+
+def test_a_probability_below_one_half_turns_the_sign():
+    assert preference_metrics(np.array([1.0]), np.array([0.2]))["accuracy"] == 0.0
+
+
+def test_brier_is_the_squared_error_of_the_probability():
+    metrics = preference_metrics(np.array([0.0, 2.0]), np.array([1.0, 0.7]))
+    sigma = 1 / (1 + math.exp(-2.0))
+    assert metrics["brier"] == pytest.approx((0.25 + (sigma - 0.7) ** 2) / 2)
+
+
+def test_ece_is_the_binned_gap_of_confidence_and_outcome():
+    rng = np.random.default_rng(0)
+    confidence = rng.uniform(0.5, 1.0, 500)
+    outcome = (rng.random(500) < 0.8).astype(float)
+    expected = 0.0
+    for b in range(15):
+        low, high = 0.5 + b / 30, 0.5 + (b + 1) / 30
+        inside = (confidence >= low) & ((confidence < high) | (b == 14))
+        if inside.any():
+            expected += inside.sum() / 500 * abs(outcome[inside].mean() - confidence[inside].mean())
+    assert calibration_error(confidence, outcome) == pytest.approx(expected)
+
+
+def test_ece_vanishes_for_calibrated_rewards_and_not_for_inflated_ones():
+    rng = np.random.default_rng(1)
+    gap = rng.normal(0, 2, 200_000)
+    wins = rng.random(gap.size) < 1 / (1 + np.exp(-gap))
+    signed = np.where(wins, gap, -gap)
+    assert preference_metrics(signed, np.ones(gap.size))["ece"] < 0.01
+    assert preference_metrics(3 * signed, np.ones(gap.size))["ece"] > 0.05
+
+
+def test_a_set_is_measured_over_items_and_by_subset():
+    items = [item([1.0, 0.0], [0], [1], subset="a"), item([0.0, 1.0], [0], [1], subset="b")]
+    items += [item([3.0, 2.0, 1.0], [0, 0, 1], [1, 2, 2], subset="b")]
+    metrics = evaluate(items)
+    assert metrics["accuracy"] == 4 / 5
+    assert metrics["subsets"]["a"]["accuracy"] == 1.0
+    assert metrics["subsets"]["b"]["accuracy"] == 3 / 4
+    assert metrics["comparisons"] == 3
+    assert metrics["preferences"] == 5
+    assert metrics["reward_mean"] == pytest.approx(np.mean([1, 0, 0, 1, 3, 2, 1]))
+    assert metrics["chosen_mean"] == pytest.approx(np.mean([1, 0, 3, 3, 2]))
+    assert metrics["gap_mean"] == pytest.approx(np.mean([1, -1, 1, 2, 1]))
+
+
+def test_length_correlation_is_spearmans():
+    metrics = evaluate([item([1.0, 8.0, 3.0], [1], [0], lengths=[5, 7, 6])])
+    assert metrics["length_correlation"] == pytest.approx(1.0)
+    assert "length_correlation" not in evaluate([item([1.0, 2.0], [0], [1], lengths=[4, 4])])
+
+
+def test_bayes_accuracy_is_that_of_the_gold_rewards_on_the_same_labels():
+    items = [item([0.0, 1.0], [0], [1], gold=[2.0, 1.0]), item([0.0, 1.0], [0], [1], gold=[0.0, 1.0])]
+    metrics = evaluate(items)
+    assert metrics["bayes_accuracy"] == 0.5
+    assert metrics["accuracy"] == 0.0
+
+
+def test_extreme_rewards_stay_finite():
+    metrics = preference_metrics(np.array([1e4, -1e4]), np.ones(2))
+    assert all(math.isfinite(v) for v in metrics.values())
+    assert metrics["nll"] == pytest.approx(5e3)
+
+
+def test_ties_are_calibrated():
+    """Confidence one half, right half the time."""
+    assert preference_metrics(np.zeros(10), np.ones(10))["ece"] == 0.0
+    assert preference_metrics(np.full(10, -1e-8), np.ones(10))["ece"] == pytest.approx(0.0, abs=1e-7)
+
+
+def test_gold_rewards_of_ties_alone_give_no_bayes_accuracy():
+    assert "bayes_accuracy" not in evaluate([item([0.0, 1.0], [0], [1], [0.5], gold=[1.0, 2.0])])
+
+
+def test_gaps_are_of_decided_preferences_and_their_likelier_side():
+    """A tie, whose order means nothing, and a preference that the votes turn; the same in training windows."""
+    rewards, better, worse, probability = [1.0, 3.0, 7.0], [0, 1, 2], [1, 2, 0], [0.5, 0.2, 0.9]
+    chosen, rejected = [7.0, 7.0], [3.0, 1.0]  # of the second and third preference
+    expected = {"chosen_mean": 7.0, "rejected_mean": 2.0, "gap_mean": 5.0, "accuracy": 1.0}
+    metrics = evaluate([item(rewards, better, worse, probability)])
+    assert {k: metrics[k] for k in expected} == pytest.approx(expected)
+    assert metrics["gap_std"] == pytest.approx(np.std(np.subtract(chosen, rejected)))
+    assert "gap_mean" not in evaluate([item([0.0, 1.0], [0], [1], [0.5])])
+
+    window = TrainingWindow([])
+    accelerator = SimpleNamespace(reduce=lambda sums, how: sums, num_processes=1)
+    for a, b in ((0, 2), (2, 3)):  # a micro-batch with the tie, one without
+        columns = [torch.tensor(x) for x in (rewards, better[a:b], worse[a:b], [1.0] * (b - a), probability[a:b])]
+        window.add(Preferences(*columns, torch.zeros(3, dtype=torch.long)), [])
+    read = window.read(accelerator)
+    assert {k: read[k] for k in expected} == pytest.approx(expected)
+    window.add(Preferences(*(torch.tensor(x) for x in ([0.0, 1.0], [0], [1], [0.0], [0.5], [0, 0]))), [])
+    assert window.read(accelerator).keys() == {"reward_mean", "reward_std"}
