@@ -44,7 +44,7 @@ RUNS: dict[str, list[str]] = {
     "LoRA with dropout, margin": ["loss=margin", "peft=lora", "peft.lora_dropout=0.1"],
     "head alone": ["loss=plain", "{train_layers}=0", "trainer.learning_rate=0.03"],
     "last layer": ["loss=centered", "{train_layers}=1"],
-    "two processes": ["loss=centered", "trainer.per_device_train_batch_size=8"],
+    "two processes": ["loss=centered", "trainer.per_device_train_batch_size=8", "trainer.use_cpu=true"],
     "stream": ["loss=plain", "data=files", "data.path={folder}/pairs.jsonl", "data.streaming=true", "trainer.max_steps=20",
                "+data.eval.dev={{source: load, path: {folder}/dev.jsonl}}"],
     "mixture, grouped by prompt": [
@@ -143,7 +143,7 @@ def write_rows(folder: Path) -> None:
 
 def compare(before: Path, after: Path) -> int:
     """A line per run; exit status 1 if any number differs."""
-    places = sorted(file.parent.name for file in before.glob("*/metrics.json"))
+    places = sorted(f.parent.name for f in before.glob("*/metrics.json") if (after / f.parent.name / f.name).exists())
     worst = 0
     print(f"| {'run':38} | accuracy | nll      | rewards | metrics   | scores    |")
     print(f"| {'-' * 38} | -------- | -------- | ------- | --------- | --------- |")

@@ -7,18 +7,22 @@ import os
 import pkgutil
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from importlib import metadata
 from typing import Any, TypeVar
 
-from rmlab.messages import UserError, did_you_mean
+from rmlab.messages import UserError, did_you_mean, say
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+GROUPS = ("rmlab.losses", "rmlab.data", "rmlab.suites")  # of entry points
 
 
 class Registry:
     """Functions of one kind, keyed by function name; their keyword-only parameters are the schema.
 
     `package` is imported, with every module in it, at the first lookup: a new function needs a new
-    file and nothing else. Other packages register by being imported (`plugins:` in the config).
+    file and nothing else. Other packages register by being imported: those that `plugins:` in the config names, and
+    installed ones that have an entry point in the group of the package's name (`rmlab.losses`, `rmlab.data`).
     """
 
     def __init__(self, kind: str, package: str) -> None:
@@ -72,6 +76,16 @@ class Registry:
         package = importlib.import_module(self.package)
         for module in pkgutil.iter_modules(package.__path__, f"{self.package}."):
             importlib.import_module(module.name)
+        for entry in metadata.entry_points(group=self.package):
+            try:
+                entry.load()
+            except Exception as error:  # whatever it is, it is not ours, and the rest can do without it
+                say(f"warning: {entry.value}, which registers with {self.package}, cannot be imported: {error}")
+
+
+def installed_plugins() -> list[metadata.EntryPoint]:
+    """The entry points of installed packages in rmlab's groups (GROUPS)."""
+    return [entry for group in GROUPS for entry in metadata.entry_points(group=group)]
 
 
 def import_plugins(modules: Iterable[str]) -> None:

@@ -139,3 +139,17 @@ def flatten(metrics: Mapping[str, Any]) -> dict[str, float]:
     for name, part in metrics.get("subsets", {}).items():
         flat.update({f"{name}_{k}": v for k, v in part.items()})
     return flat
+
+
+def as_arrays(comparisons: Sequence[ScoredComparison]) -> tuple[np.ndarray, np.ndarray]:
+    """(N, K) rewards padded with NaN, and (N,) the response that wins most preferences."""
+    most = max(len(c.rewards) for c in comparisons)
+    rewards = np.full((len(comparisons), most), np.nan, dtype=np.float32)
+    best = np.zeros(len(comparisons), dtype=np.int64)
+    for n, c in enumerate(comparisons):
+        rewards[n, : len(c.rewards)] = c.rewards
+        wins = np.zeros(most)
+        np.add.at(wins, c.better, c.probability)
+        np.add.at(wins, c.worse, 1 - np.array(c.probability))
+        best[n] = wins.argmax()
+    return rewards, best

@@ -16,6 +16,7 @@ from rmlab.messages import UserError, check_at_least, did_you_mean, first_line
 from rmlab.model.config import ModelConfig
 from rmlab.runner.check import check_trainer
 from rmlab.scoring.config import ScoringConfig
+from rmlab.upstream import share_config_store
 
 PACKAGE = Path(__file__).parent.parent
 # In a wheel conf/ lies inside the package, in a checkout (and an editable install) beside it.
@@ -107,7 +108,7 @@ class Config:
 
     @classmethod
     def of(cls, mapping: Mapping[str, Any]) -> "Config":
-        """From a resolved mapping, as config.yaml holds it. UserError naming a key that is unknown or of a wrong type."""
+        """Of a resolved mapping, as config.yaml holds it. UserError naming a key that is unknown or of a wrong type."""
         refuse_renamed(flatten(dict(mapping)))
         try:
             config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(cls), dict(mapping)))
@@ -159,6 +160,7 @@ def named(error: OmegaConfBaseException) -> str:
 
 def register() -> None:
     """Tell Hydra the schema and OmegaConf the one resolver, `${rmlab_id:}`. Idempotent."""
+    share_config_store()
     ConfigStore.instance().store(name="schema", node=schema())
     OmegaConf.register_new_resolver("rmlab_id", lambda *, _root_: run_id(_root_), replace=True)
 

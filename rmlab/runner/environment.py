@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import rmlab
+from rmlab.registry import installed_plugins
 from rmlab.runner.config import PACKAGE, Config
 
 PACKAGES = ("rmlab", "torch", "transformers", "accelerate", "peft", "datasets", "tokenizers", "hydra-core", "numpy")
@@ -32,7 +33,7 @@ def software() -> dict[str, Any]:
     """What may change the numbers of the same config: rmlab's code, the packages, Python."""
     return {
         "code": code_hash(),
-        "packages": {name: version(name) for name in PACKAGES},
+        "packages": {name: version(name) for name in (*PACKAGES, *plugin_packages())},
         "python": platform.python_version(),
         "processes": int(os.environ.get("WORLD_SIZE", "1")),
     }
@@ -42,7 +43,8 @@ def fingerprints(config: Config) -> dict[str, str]:
     """Hashes of the files that the config only names: local data and plugin modules. A changed one is another run."""
     specs = [s for part in (config.data.train, config.data.eval) for s in part.values() if isinstance(s, Mapping)]
     places = [Path(spec["path"]).expanduser() for spec in specs if isinstance(spec.get("path"), str)]
-    sources = [importlib.util.find_spec(module) for module in config.plugins]
+    modules = [*config.plugins, *(entry.module for entry in installed_plugins())]
+    sources = [importlib.util.find_spec(module) for module in modules]
     places += [Path(s.origin) for s in sources if s is not None and s.origin]
     hashes = {}
     for place in places:
@@ -101,8 +103,15 @@ def changed_since(environment: Mapping[str, Any], inputs: Mapping[str, Any]) -> 
 
     A plugin that was not loaded then made no difference to it.
     """
-    now = {**software(), "inputs": {k: inputs.get(k) for k in environment.get("inputs", {})}}
+    here = software()
+    now = {**here, "inputs": {k: inputs.get(k) for k in environment.get("inputs", {})}}
+    now["packages"] = {k: here["packages"].get(k) for k in environment.get("packages", here["packages"])}
     return [key for key in now if environment.get(key) != now[key]]
+
+
+def plugin_packages() -> list[str]:
+    """Names of the installed packages that register with rmlab."""
+    return sorted({entry.dist.name for entry in installed_plugins() if entry.dist is not None})
 
 
 def version(name: str) -> str | None:

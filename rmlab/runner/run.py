@@ -8,10 +8,9 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rmlab.data.config import SourceConfig
-from rmlab.data.sets import Rows, Sets, build_sets, load_rows
 from rmlab.messages import UserError, is_first_rank, say
 from rmlab.model.config import check_architecture
 from rmlab.registry import import_plugins
@@ -21,14 +20,19 @@ from rmlab.runner.environment import changed_since, describe_environment, finger
 from rmlab.runner.summary import print_table
 from rmlab.runner.tracking import track_metrics, tracked
 
+if TYPE_CHECKING:  # which take seconds to import; a run says its name before
+    from rmlab.data.sets import Rows, Sets
+    from rmlab.losses import Term
+    from rmlab.training.config import RewardConfig
+
 
 @dataclass(frozen=True)
 class Checked:
     """A run that has passed every check that needs no model: its rows, and what its config was made into."""
 
-    rows: Rows
-    loss: list[Any]  # of losses.Term
-    args: Any  # a RewardConfig
+    rows: "Rows"
+    loss: list["Term"]
+    args: "RewardConfig"
     peft: Any  # a config of the peft library, or None
 
 
@@ -57,6 +61,7 @@ def check_and_run(config: Config, out: RunDirectory) -> dict[str, Any]:
     inputs = fingerprints(config)
     if out.is_finished and not config.run.redo:
         return finished(config, out, inputs)
+    say(f"run {out}")
     checked = check(config, out)
     with out.locked(), threads(config.run.threads):
         if out.is_finished and not config.run.redo:  # another process was faster
@@ -71,6 +76,8 @@ def check(config: Config, out: RunDirectory) -> Checked:
     specs = {f"data.train.{name}": spec for name, spec in config.data.train.items()}
     if any(SourceConfig.of(spec, where, ["load"]).source != "load" for where, spec in specs.items()):
         build_loss(config)
+    from rmlab.data.sets import load_rows
+
     rows = load_rows(config.data)
     loss = build_loss(config)
     check_architecture(config.model.config)
@@ -80,7 +87,7 @@ def check(config: Config, out: RunDirectory) -> Checked:
     return Checked(rows, loss, reward_config(config, out), PeftConfig.of(config.peft).build())
 
 
-def build_loss(config: Config) -> list[Any]:
+def build_loss(config: Config) -> list["Term"]:
     from rmlab import losses
 
     return losses.build_loss(config.loss)
@@ -88,6 +95,7 @@ def build_loss(config: Config) -> list[Any]:
 
 def train_here(config: Config, out: RunDirectory, inputs: dict[str, str], checked: Checked) -> dict[str, Any]:
     """The run itself, in a directory that is ours alone."""
+    from rmlab.data.sets import build_sets
     from rmlab.model.tokenizer import load_tokenizer
     from rmlab.training.prepare import prepare_sets
 
@@ -96,7 +104,6 @@ def train_here(config: Config, out: RunDirectory, inputs: dict[str, str], checke
     data = checked.rows.fingerprints()
     environment = {**describe_environment(), "inputs": inputs, "data": data, "config": computed(whole)}
     out.write_environment(environment)
-    say(f"run {out}")
     started = time.time()
     tokenizer = load_tokenizer(config.model)
     sets = build_sets(checked.rows, config.data, tokenizer, config.run.cache, config.run.num_proc)
@@ -117,7 +124,7 @@ def train_here(config: Config, out: RunDirectory, inputs: dict[str, str], checke
 
 
 def train_and_evaluate(
-    config: Config, out: RunDirectory, checked: Checked, tokenizer: Any, sets: Sets
+    config: Config, out: RunDirectory, checked: Checked, tokenizer: Any, sets: "Sets"
 ) -> dict[str, Any]:
     """The metrics of a run: {"eval": {set: {...}}, "train": {...}}; model/, scores/ and checkpoints/ are in `out`."""
     from transformers.utils import logging as hf_logging
@@ -152,7 +159,7 @@ def train_and_evaluate(
     return metrics
 
 
-def reward_config(config: Config, out: RunDirectory) -> Any:
+def reward_config(config: Config, out: RunDirectory) -> "RewardConfig":
     """The RewardConfig of a run; what its constructor refuses is a UserError."""
     from rmlab.training.config import RewardConfig
 

@@ -17,9 +17,9 @@ from rmlab.data.sets import Sets
 from rmlab.losses import Term
 from rmlab.losses.reduce import term_means, weighted_sum
 from rmlab.messages import UserError
-from rmlab.metrics.evaluate import evaluate, flatten
+from rmlab.metrics.evaluate import as_arrays, evaluate, flatten
 from rmlab.metrics.running import RunningMetrics
-from rmlab.metrics.scored import ScoredComparison, as_arrays
+from rmlab.metrics.scored import ScoredComparison
 from rmlab.metrics.set_loss import set_loss
 from rmlab.model.head import base_of
 from rmlab.model.load import config_by_name, load_model, tag
