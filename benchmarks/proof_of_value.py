@@ -4,9 +4,9 @@
     python benchmarks/proof_of_value.py record after       # in the new one, on the same machine and packages
     python benchmarks/proof_of_value.py compare before after
 
-Layouts x losses x adapters x frozen layers x streams x two processes x a resumed run, on one thread. With real data in the
-folder RMLAB_DATA and an encoder in RMLAB_ENCODER four more runs. Compared are metrics.json, the rewards and the
-preferences of every run; values that the numbers of one machine cannot share with another's, so record both on one.
+Layouts x losses x adapters x frozen layers x streams x two processes x a resumed run, on one thread; with real data in
+the folder RMLAB_DATA and an encoder in RMLAB_ENCODER four more. Compared are metrics.json, and every reward and every
+preference in scores/. Rounding is that of a machine, so record both on one.
 """
 
 import argparse
@@ -45,8 +45,10 @@ RUNS: dict[str, list[str]] = {
     "head alone": ["loss=plain", "{train_layers}=0", "trainer.learning_rate=0.03"],
     "last layer": ["loss=centered", "{train_layers}=1"],
     "two processes": ["loss=centered", "trainer.per_device_train_batch_size=8", "trainer.use_cpu=true"],
-    "stream": ["loss=plain", "data=files", "data.path={folder}/pairs.jsonl", "data.streaming=true", "trainer.max_steps=20",
-               "+data.eval.dev={{source: load, path: {folder}/dev.jsonl}}"],
+    "stream": [
+        "loss=plain", "data=files", "data.path={folder}/pairs.jsonl", "data.streaming=true", "trainer.max_steps=20",
+        "+data.eval.dev={{source: load, path: {folder}/dev.jsonl}}",
+    ],
     "mixture, grouped by prompt": [
         "loss=margin", "data=files", "data.path={folder}/pairs.jsonl", "data.group_by_prompt=true",
         "+data.train.more={{source: load, path: {folder}/dev.jsonl, weight: 1.5}}", "data.overlong=truncate",
@@ -120,7 +122,7 @@ def train(name: str, overrides: list[str], module: str, out: Path) -> None:
 
 
 def write_rows(folder: Path) -> None:
-    """Pairs of text with margins, some of one prompt, some of two equal answers, in two files of different prompts."""
+    """Pairs of text with margins, two to a prompt, in two files of different prompts."""
     for file, first, count in (("pairs.jsonl", 0, 300), ("dev.jsonl", 1000, 80)):
         rows = [
             {
@@ -131,10 +133,6 @@ def write_rows(folder: Path) -> None:
             }
             for n in range(count)
         ]
-        for row in rows[::41]:
-            row["rejected"] = row["chosen"]
-        rows = rows if file == "pairs.jsonl" else [r for r in rows if r["chosen"] != r["rejected"]]
-        rows = [r for r in rows if r["chosen"] != r["rejected"]] if file == "pairs.jsonl" else rows
         (folder / file).write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
@@ -149,15 +147,17 @@ def compare(before: Path, after: Path) -> int:
     print(f"| {'-' * 38} | -------- | -------- | ------- | --------- | --------- |")
     for place in places:
         then, now = (json.loads((folder / place / "metrics.json").read_text()) for folder in (before, after))
-        rewards, same_scores = scores(before / place, after / place)
+        rewards, same_scores = compare_scores(before / place, after / place)
         first = next(iter(now["eval"].values()))
         words = ["identical" if same else "DIFFERENT" for same in (then == now, same_scores)]
         worst |= "DIFFERENT" in words
-        print(f"| {place:38} | {first['accuracy']:.4f}   | {first['nll']:.6f} | {rewards:7} | {words[0]} | {words[1]} |")
+        print(
+            f"| {place:38} | {first['accuracy']:.4f}   | {first['nll']:.6f} | {rewards:7} | {words[0]} | {words[1]} |"
+        )
     return int(worst)
 
 
-def scores(before: Path, after: Path) -> tuple[int, bool]:
+def compare_scores(before: Path, after: Path) -> tuple[int, bool]:
     """(number of rewards, whether both have the same files with the same rows)."""
     files = [sorted(f.name for f in (folder / "scores").glob("*.parquet")) for folder in (before, after)]
     count, same = 0, files[0] == files[1]

@@ -7,7 +7,7 @@ and hyperparameters, three seeds.
 rmlab runs as its users run it, by the command line, into runs/EXPERIMENT. TRL gets the token trees of that run as
 `chosen_ids` and `rejected_ids`. Where TRL has no notion for it, it does without: ties are left out, and comparisons
 of K > 2 responses become independent pairs, as many per batch as rmlab's batch holds. Both are then measured by
-rmlab's metrics on the same items. Writes runs/EXPERIMENT/against_trl.json and prints a table.
+rmlab's metrics on the same comparisons. Writes runs/EXPERIMENT/against_trl.json and prints a table.
 """
 
 import argparse
@@ -16,20 +16,23 @@ import statistics
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import torch
-import yaml
 from datasets import Dataset
 from rich.console import Console
 from rich.table import Table
-from transformers import set_seed
 
-from rmlab.model import load as models
 from rmlab.data.sets import build_sets, load_rows
+from rmlab.data.trees import TokenTree
 from rmlab.metrics.evaluate import evaluate
-from rmlab.runner.run import data_options
-from rmlab.scoring import pad
+from rmlab.metrics.scored import ScoredComparison
+from rmlab.model.load import load_model
+from rmlab.model.tokenizer import load_tokenizer
+from rmlab.runner.config import Config
+from rmlab.runner.directory import RunDirectory
+from rmlab.scoring.batch import Padded, unscored
 
 
 def run_rmlab(experiment: str, data: str, model: str, seed: int, overrides: list[str]) -> tuple[Path, float]:
@@ -41,19 +44,18 @@ def run_rmlab(experiment: str, data: str, model: str, seed: int, overrides: list
     return Path(line.split()[1].rstrip(":")), time.time() - started
 
 
-def run_trl(config: dict, seed: int) -> tuple[dict, float, dict]:
+def run_trl(config: Config, seed: int) -> tuple[dict, float, dict]:
     """Metrics of TRL's RewardTrainer on the sets of `config`, its seconds, and its own evaluation numbers."""
     import trl
 
-    options = data_options(config["data"])
-    tokenizer = models.load_tokenizer(config["model"])
-    train, sets = build_sets(load_rows(config["data"], options), config["data"], tokenizer, options, None, None)
-    set_seed(seed)
-    model = models.load_model(config["model"])
-    settings = {k: v for k, v in config["trainer"].items() if k not in ("save_strategy", "save_steps")}
+    tokenizer = load_tokenizer(config.model)
+    sets = build_sets(load_rows(config.data), config.data, tokenizer)
+    train = sets.train
+    model = load_model(config.model, seed)
+    settings = {k: v for k, v in config.trainer.items() if k not in ("save_strategy", "save_steps")}
     pairs = train.num_rows and round(sum(map(len, train["better"])) / len(train))
     settings["per_device_train_batch_size"] *= pairs
-    margin = bool(config["loss"]["bradley_terry"]["margin"])
+    margin = bool(config.loss["bradley_terry"]["margin"])
     trainer = trl.RewardTrainer(
         model=model,
         args=trl.RewardConfig(
@@ -68,39 +70,38 @@ def run_trl(config: dict, seed: int) -> tuple[dict, float, dict]:
             **settings,
         ),
         train_dataset=as_pairs(train, margin),
-        eval_dataset=as_pairs(sets["eval"], margin),
+        eval_dataset=as_pairs(sets.eval["eval"], margin),
         processing_class=tokenizer,
     )
     started = time.time()
     trainer.train()
     seconds = time.time() - started
-    return evaluate(score_items(trainer.model, sets["eval"], tokenizer.pad_token_id)), seconds, trainer.evaluate()
+    return evaluate(score_all(trainer.model, sets.eval["eval"], tokenizer.pad_token_id)), seconds, trainer.evaluate()
 
 
 def as_pairs(trees: Dataset, margin: bool) -> Dataset:
     """One row per decided preference, as TRL takes tokenised pairs."""
     rows = []
-    for tree in trees:
+    for tree in map(TokenTree.of, trees):
         for better, worse, strength, probability in zip(
-            *(tree[k] for k in ("better", "worse", "strength", "probability")), strict=True
+            tree.better, tree.worse, tree.strength, tree.probability, strict=True
         ):
             if probability == 0.5:
                 continue
-            ids = [tree["prefix"] + tree["suffixes"][k] for k in (better, worse)]
+            ids = [tree.responses[k] for k in (better, worse)]
             rows.append({"chosen_ids": ids[0], "rejected_ids": ids[1], **({"margin": strength} if margin else {})})
     return Dataset.from_list(rows)
 
 
 @torch.no_grad()
-def score_items(model: torch.nn.Module, trees: Dataset, pad_token_id: int) -> list[dict]:
-    """The items of a set with rewards from the model's own forward, one comparison at a time."""
+def score_all(model: torch.nn.Module, trees: Dataset, pad_token_id: int) -> list[ScoredComparison]:
+    """The comparisons of a set with rewards from the model's own forward, one comparison at a time."""
     model.eval()
-    items = []
-    for tree in trees:
-        batch = pad([tree["prefix"] + suffix for suffix in tree["suffixes"]], pad_token_id)
-        rewards = model(**batch).logits.float().squeeze(-1)
-        items.append({**tree, "rewards": rewards.tolist(), "lengths": [len(s) for s in tree["suffixes"]]})
-    return items
+    scored = []
+    for tree in map(TokenTree.of, trees):
+        rewards = model(**vars(Padded.of(tree.responses, pad_token_id))).logits.float().squeeze(-1)
+        scored.append(replace(unscored(tree), rewards=rewards.tolist()))
+    return scored
 
 
 def main() -> None:
@@ -115,8 +116,8 @@ def main() -> None:
     rows = []
     for seed in arguments.seeds:
         place, seconds = run_rmlab(arguments.experiment, arguments.data, arguments.model, seed, arguments.overrides)
-        ours = json.loads((place / "metrics.json").read_text())["eval"]["eval"]
-        config = yaml.safe_load((place / "config.yaml").read_text())
+        ours = RunDirectory(place).metrics()["eval"]["eval"]
+        config = Config.of(RunDirectory(place).config())
         row = {"seed": seed, "rmlab": ours, "seconds": seconds}
         if arguments.trl_seeds is None or seed in arguments.trl_seeds:
             row["trl"], row["trl_seconds"], row["trl_own"] = run_trl(config, seed)

@@ -40,7 +40,6 @@ from throughput_data import (
     SIZE,
     TRL_ARMS,
     Setting,
-    Tree,
     batches_of_arm,
     decided,
     load_set,
@@ -50,7 +49,8 @@ from throughput_data import (
 )
 from throughput_figure import draw_all
 
-from rmlab.data.prepare import common_prefix, tokenize
+from rmlab.data.prepare import tokenize
+from rmlab.data.trees import TokenTree, common_prefix
 
 SIZES = {"Qwen3-0.6B": (1024, 28, 16, 8, 128), "Qwen3-8B": (4096, 36, 32, 8, 128)}  # in the order of SIZE
 ARMS = (*TRL_ARMS, "padded", "packed", "auto")
@@ -99,7 +99,7 @@ def matmul_peak(setting: Setting) -> float:
     return best
 
 
-def useful_flops(setting: Setting, trees: list[Tree]) -> float:
+def useful_flops(setting: Setting, trees: list[TokenTree]) -> float:
     """The least work that trains on these comparisons, the same for all arms, whatever they compute.
 
     What responses of a comparison share is computed once; in the last layer, what comes after attention is computed
@@ -110,7 +110,7 @@ def useful_flops(setting: Setting, trees: list[Tree]) -> float:
     tokens = keys = read = 0
     for tree in trees:
         before: list[int] = []
-        for ids in sorted(tree["prefix"] + suffix for suffix in tree["suffixes"]):
+        for ids in sorted(tree.responses):
             shared = len(common_prefix([before, ids]))  # sorted, so that no earlier response shares more
             tokens += len(ids) - shared
             keys += sum(range(shared + 1, len(ids) + 1))
@@ -123,7 +123,7 @@ def useful_flops(setting: Setting, trees: list[Tree]) -> float:
     return (4 if setting.lora else 6) * weights + 12 * layers * heads * head_dim * keys
 
 
-def measure(setting: Setting, trees: list[Tree], names: list[str], tokenizer: Any, out: Path) -> dict[str, Any]:
+def measure(setting: Setting, trees: list[TokenTree], names: list[str], tokenizer: Any, out: Path) -> dict[str, Any]:
     """One setting, as it goes into the JSON."""
     batches = make_batches(trees, setting)
     arms = [Arm(name, setting, batches_of_arm(name, batches, setting), tokenizer, out) for name in names]
@@ -246,7 +246,7 @@ def main() -> None:
     report: dict[str, Any] = {"hardware": hardware(device, arguments.threads), "results": []}
     sizes = model_configs(arguments, tokenizer)
     for (model, config), data, dtype in itertools.product(sizes.items(), arguments.data, arguments.dtypes):
-        pairs = len(trees[data][0]["better"])
+        pairs = len(trees[data][0].better)
         setting = Setting(
             model=model,
             config=config,

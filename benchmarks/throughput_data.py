@@ -4,7 +4,7 @@ import argparse
 import itertools
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -13,12 +13,12 @@ from datasets import Dataset
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from rmlab.runner import config as configs
 from rmlab.data.prepare import read_row
 from rmlab.data.rows import to_comparison
 from rmlab.data.sets import load_rows
 from rmlab.data.tokenizer import CHAT_TEMPLATE
-from rmlab.runner.run import data_options
+from rmlab.data.trees import TokenTree
+from rmlab.runner.config import CONF, Config, register
 
 SETS = {  # as rmlab's command line loads them
     "hh_harmless": ["data=hh", "data.path={folder}/hh_harmless.jsonl.gz"],
@@ -57,20 +57,19 @@ class Setting:
         return slice(self.steps, (1 + self.rounds) * self.steps)
 
 
-Tree = dict[str, Any]
-Batches = list[list[dict[str, Any]]]  # of trees for rmlab, of pairs for TRL; one per optimizer step
+Batches = list[list[Any]]  # of TokenTrees for rmlab, of pairs for TRL; one per optimizer step
 
 
 def load_set(name: str, needed: int, arguments: argparse.Namespace) -> tuple[Any, Any]:
     """(rows, options of tokenisation)"""
     overrides = [text.format(folder=arguments.folder.resolve(), needed=needed) for text in SETS[name]]
     overrides += [f"data.max_length={arguments.max_length}", "data.identical=drop"]
-    overrides += ["data.head=100", "data.overlong=truncate"] if arguments.toy else []
-    configs.register()
-    with initialize_config_dir(str(configs.CONF.resolve()), version_base=None):
+    overrides += ["data.limit=100", "data.overlong=truncate"] if arguments.toy else []
+    register()
+    with initialize_config_dir(str(CONF.resolve()), version_base=None):
         data: Any = OmegaConf.to_container(compose("train", overrides).data, resolve=True)
-    options = data_options(data)
-    return next(iter(load_rows(data, options)["train"].values())), options
+    config = Config.of({"data": data}).data
+    return load_rows(config).train[0].rows, config.options
 
 
 def texts(rows: Dataset) -> Iterator[str]:
@@ -95,21 +94,21 @@ def train_tokenizer(corpus: Iterator[str]) -> Any:
     )
 
 
-def decided(trees: Dataset) -> list[Tree]:
+def decided(trees: Dataset) -> list[TokenTree]:
     """Comparisons without their ties, and of those the ones with the usual number of pairs.
 
     TRL counts a batch in pairs: batches of the same pairs need the same number from every comparison.
     """
     kept = []
-    for tree in trees:
-        wanted = [i for i, p in enumerate(tree["probability"]) if p != 0.5]
+    for tree in map(TokenTree.of, trees):
+        wanted = [i for i, p in enumerate(tree.probability) if p != 0.5]
         columns = ("better", "worse", "strength", "probability")
-        kept.append({**tree, **{c: [tree[c][i] for i in wanted] for c in columns}})
-    usual = Counter(len(tree["better"]) for tree in kept if tree["better"]).most_common(1)[0][0]
-    return [tree for tree in kept if len(tree["better"]) == usual]
+        kept.append(replace(tree, **{c: [getattr(tree, c)[i] for i in wanted] for c in columns}))
+    usual = Counter(len(tree.better) for tree in kept if tree.better).most_common(1)[0][0]
+    return [tree for tree in kept if len(tree.better) == usual]
 
 
-def make_batches(trees: list[Tree], setting: Setting) -> Batches:
+def make_batches(trees: list[TokenTree], setting: Setting) -> Batches:
     """Comparisons in random order; a pool that is too small is gone through again.
 
     The batch with the longest response comes first, to warm up with: the first touch of memory takes many times longer
@@ -121,14 +120,14 @@ def make_batches(trees: list[Tree], setting: Setting) -> Batches:
         print(f"  {len(trees)} comparisons make {setting.batch * number} by repetition", flush=True)
     endless = (trees[i] for i in itertools.cycle(order))
     batches = [list(itertools.islice(endless, setting.batch)) for _ in range(number)]
-    largest = max(range(number), key=lambda n: max(tree["length"] for tree in batches[n]))
+    largest = max(range(number), key=lambda n: max(tree.length for tree in batches[n]))
     return [batches.pop(largest), *batches]
 
 
-def as_pairs(tree: Tree) -> list[dict[str, Any]]:
+def as_pairs(tree: TokenTree) -> list[dict[str, Any]]:
     """TRL's rows of one comparison; `length` is ours."""
-    ids = [tree["prefix"] + suffix for suffix in tree["suffixes"]]
-    both = [(ids[better], ids[worse]) for better, worse in zip(tree["better"], tree["worse"], strict=True)]
+    ids = tree.responses
+    both = [(ids[better], ids[worse]) for better, worse in zip(tree.better, tree.worse, strict=True)]
     return [{"chosen_ids": b, "rejected_ids": w, "length": max(len(b), len(w))} for b, w in both]
 
 
@@ -141,7 +140,7 @@ def batches_of_arm(arm: str, batches: Batches, setting: Setting) -> Batches:
     round of parts gets batches of usual length.
     """
     if arm not in TRL_ARMS:
-        return batches
+        return [[tree.row() for tree in batch] for batch in batches]
     pairs = [[pair for tree in batch for pair in as_pairs(tree)] for batch in batches]
     if arm != "trl_best":
         return pairs

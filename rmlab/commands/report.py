@@ -4,6 +4,7 @@ import argparse
 import shutil
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,8 @@ from rmlab.messages import UserError
 from rmlab.report.study import Study, load_study
 
 if TYPE_CHECKING:  # imported by the task itself: --help must not wait for them
+    import pandas as pd
+
     from rmlab.report.figures import Figure
     from rmlab.report.items import Items
     from rmlab.report.tables import Tables
@@ -39,23 +42,56 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise SystemExit(2) from None
 
 
-def report(options: argparse.Namespace) -> None:
-    import pandas as pd
+@dataclass
+class Compared:
+    """A study, the preferences that its runs scored by evaluation set, and the long table of their comparison.
 
-    from rmlab.report.compare import compare
-    from rmlab.report.items import load_items, set_names
+    grid: the study before nuisance values were chosen, for the heat map.
+    """
+
+    study: Study
+    items: dict[str, "Items"]
+    rows: "pd.DataFrame"
+    grid: Study
+
+
+def report(options: argparse.Namespace) -> None:
     from rmlab.report.page import write_page
     from rmlab.report.tables import print_tables, readable, write_tables
-    from rmlab.report.tune import tuned
 
     study = load_study(options.study, options.baseline, [] if options.tune == ["none"] else options.tune)
     folder = options.out or study.folder / "report"
     folder.mkdir(parents=True, exist_ok=True)
-    title = study.question or f"Study {study.folder.name}"
+    compared = compare_arms(study)
+    study, title = compared.study, compared.study.question or f"Study {study.folder.name}"
+    tables, facts = readable(compared.rows, study.baseline), facts_of(study, compared.items)
+    write_tables(compared.rows, tables, title, facts, study.notes, folder)
+    print_tables(tables, title, facts, study.notes)
+    shutil.rmtree(folder / "figures", ignore_errors=True)  # of an earlier report, perhaps with another baseline
+    figures: list[Figure] = []
+    if not options.no_figures:
+        from rmlab.report.figures import draw
+
+        figures = draw(study, compared.items, compared.rows, folder / "figures", compared.grid)
+    page = write_page(study, tables, figures, folder, facts, study.notes)
+    if options.wandb:
+        log_report(study, tables, figures, folder)
+    for file in (folder / "table.md", folder / "table.tex", folder / "table.csv", folder / "figures", page):
+        if file.exists():
+            print(file)
+
+
+def compare_arms(study: Study) -> Compared:
+    """Every arm against the baseline, on every evaluation set; what a reader must know goes to the study's notes."""
+    import pandas as pd
+
+    from rmlab.report.compare import compare
+    from rmlab.report.items import load_items, set_names
+    from rmlab.report.tune import tuned
+
     if not set_names(study):
         raise UserError(f"{study.folder}: no run was evaluated; set data.eval or data.eval_fraction")
-    items = {name: load_items(study, name) for name in set_names(study)}
-    grid = study
+    items, grid = {name: load_items(study, name) for name in set_names(study)}, study
     if study.tune:
         study, items, chosen = tuned(study, items)
         study.notes.extend(chosen)
@@ -65,24 +101,10 @@ def report(options: argparse.Namespace) -> None:
         for name, i in items.items()
         if i.left_out
     )
-    shutil.rmtree(folder / "figures", ignore_errors=True)  # of an earlier report, perhaps with another baseline
     rows = pd.concat([compare(name, items[name], list(study.arms), study.baseline) for name in items])
     if (rows["pairs"] == 1).any():
         study.notes.append("a difference from one pair of seeds does not know what other seeds would give: no verdict")
-    tables, facts = readable(rows, study.baseline), facts_of(study, items)
-    write_tables(rows, tables, title, facts, study.notes, folder)
-    print_tables(tables, title, facts, study.notes)
-    figures: list[Figure] = []
-    if not options.no_figures:
-        from rmlab.report.figures import draw
-
-        figures = draw(study, items, rows, folder / "figures", grid)
-    page = write_page(study, tables, figures, folder, facts, study.notes)
-    if options.wandb:
-        log_report(study, tables, figures, folder)
-    for file in (folder / "table.md", folder / "table.tex", folder / "table.csv", folder / "figures", page):
-        if file.exists():
-            print(file)
+    return Compared(study, items, rows, grid)
 
 
 def facts_of(study: Study, items: dict[str, "Items"]) -> list[str]:

@@ -70,27 +70,18 @@ def tokenize(
         return dataset
     refuse_dated_template(tokenizer, {**options.template, "tools": None})
     tree = functools.partial(tree_row, tokenizer=tokenizer, options=options, name=name)
+    told: dict[str, Any] = {"with_indices": True, "remove_columns": dataset.column_names, "features": FEATURES}
     if isinstance(dataset, IterableDataset):
         say(f"{name}: streaming; rows are tokenised and filtered as they come, and not compared with other sets")
-        trees = dataset.map(tree, with_indices=True, remove_columns=dataset.column_names, features=FEATURES)
-        return trees.filter(lambda row: not row["dropped"])
+        return dataset.map(tree, **told).filter(lambda row: not row["dropped"])
     check_first_rows(dataset, name)
     key = digest([code(), fingerprint(dataset), tokenizer_fingerprint(tokenizer), asdict(options)])
     place = None if cache_dir is None else Path(cache_dir) / key
     if place is not None and place.exists():
-        trees = datasets.load_from_disk(str(place))
-    else:
-        trees = dataset.map(
-            tree,
-            with_indices=True,
-            remove_columns=dataset.column_names,
-            features=FEATURES,
-            num_proc=num_proc,
-            new_fingerprint=key,
-            desc=f"tokenise {name}",
-        )
-        if place is not None:
-            save_atomically(trees, place)
+        return report_and_keep(datasets.load_from_disk(str(place)), name)
+    trees = dataset.map(tree, num_proc=num_proc, new_fingerprint=key, desc=f"tokenise {name}", **told)
+    if place is not None:
+        save_atomically(trees, place)
     return report_and_keep(trees, name)
 
 

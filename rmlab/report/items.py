@@ -54,19 +54,9 @@ def load_items(study: Study, name: str) -> Items:
     runs = [run for run in study.finished if run.out.has_scores(name)]
     if not runs:
         raise UserError(f"{study.folder}: no run has kept scores/{name}.parquet")
-    tables = [read_preferences(run, name) for run in runs]
-    common = tables[0][IDENTITY]
-    if not all(table[IDENTITY].equals(common) for table in tables[1:]):
-        if any(run.config["data"].get("group_by_prompt") for run in runs):
-            raise UserError(
-                f"the rows of {name} differ between runs, and data.group_by_prompt merged them, so that nobody can "
-                "tell which responses are the same; train without it to compare these arms"
-            )
-        for table in tables[1:]:
-            common = common.merge(table[IDENTITY])
-        if common["prompt"].nunique() < 2:
-            raise UserError(f"the runs of {study.folder} have no items of {name} in common; were they split alike?")
-        tables = [common.merge(table, how="left", on=IDENTITY) for table in tables]
+    tables = in_common([read_preferences(run, name) for run in runs], runs, name)
+    if not tables:
+        raise UserError(f"the runs of {study.folder} have no items of {name} in common; were they split alike?")
     first = tables[0]
     for run, table in zip(runs, tables, strict=True):
         if not table[LABELS].equals(first[LABELS]):
@@ -87,6 +77,23 @@ def load_items(study: Study, name: str) -> Items:
         subset=first["subset"].to_numpy(),
         left_out=max(run_items(run, name) for run in runs) - len(first),
     )
+
+
+def in_common(tables: list[pd.DataFrame], runs: list[Run], name: str) -> list[pd.DataFrame]:
+    """The same preferences in the same order in all tables; nothing where fewer than two prompts are in all."""
+    common = tables[0][IDENTITY]
+    if all(table[IDENTITY].equals(common) for table in tables[1:]):
+        return tables
+    if any(run.config["data"].get("group_by_prompt") for run in runs):
+        raise UserError(
+            f"the rows of {name} differ between runs, and data.group_by_prompt merged them, so that nobody can "
+            "tell which responses are the same; train without it to compare these arms"
+        )
+    for table in tables[1:]:
+        common = common.merge(table[IDENTITY])
+    if common["prompt"].nunique() < 2:
+        return []
+    return [common.merge(table, how="left", on=IDENTITY) for table in tables]
 
 
 def run_items(run: Run, name: str) -> int:

@@ -64,12 +64,7 @@ def load_study(folder: Path, baseline: str | None = None, tune: Sequence[str] | 
         arms.setdefault(run.arm, []).append(run)
     newest = max((r for r in runs if r.state == "finished"), key=lambda r: r.out.stamps()[0] or 0)
     told = newest.config.get("report") or {}
-    asked = list(tune if tune is not None else told.get("tune") or [])
-    varied = {key for mine in values.values() for key in mine}
-    kept = [key for key in asked if any(is_one_of(name, [key]) for name in varied)]
-    if tune is not None and kept != asked:
-        wrong = sorted(set(asked) - set(kept))[0]
-        raise UserError(f"--tune: {wrong!r} does not vary here; what varies: {', '.join(sorted(varied)) or 'nothing'}")
+    kept = nuisance_keys(tune, told.get("tune") or [], {key for mine in values.values() for key in mine})
     done = {run.arm: values[run.arm] for run in runs if run.state == "finished"}
     done = {arm: done[arm] for arm in sorted(done, key=natural(values))}
     first = find_arm(baseline or told.get("baseline"), done, kept, "--baseline" if baseline else "report.baseline")
@@ -86,6 +81,16 @@ def load_study(folder: Path, baseline: str | None = None, tune: Sequence[str] | 
         tune=kept,
         notes=[*unfinished(runs), *uneven(ordered), *mixed(runs)],
     )
+
+
+def nuisance_keys(asked: Sequence[str] | None, told: Sequence[str], varied: set[str]) -> list[str]:
+    """Of the keys asked for (else of those that the runs' configs tell) the ones that vary; UserError for another."""
+    wanted = list(asked if asked is not None else told)
+    kept = [key for key in wanted if any(is_one_of(name, [key]) for name in varied)]
+    if asked is not None and kept != wanted:
+        wrong = sorted(set(wanted) - set(kept))[0]
+        raise UserError(f"--tune: {wrong!r} does not vary here; what varies: {', '.join(sorted(varied)) or 'nothing'}")
+    return kept
 
 
 def run_directories(folder: Path) -> list[RunDirectory]:

@@ -33,4 +33,4 @@ def columns_of(metrics: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     for name, values in metrics["eval"].items():
         columns[name] = values
         columns.update({f"{name}/{subset}": part for subset, part in values.get("subsets", {}).items()})
-    return {**columns, "train (last window)": metrics["train"]}
+    return {**columns, "train (last logged)": metrics["train"]}

@@ -57,8 +57,8 @@ def forward_decoder(
     Of rows padded left or right, of a flat row (`plan`, `read`), or of what frozen layers made of one (`features`).
     """
     if plan is not None or features is not None:
-        rows = flat_rows(self, Flat(input_ids, position_ids, plan, read, features))
-        return SequenceClassifierOutput(logits=self.score(rows))
+        vectors = flat_rows(self, Flat(input_ids, position_ids, plan, read, features))
+        return SequenceClassifierOutput(logits=self.score(vectors))
     if past_key_values is not None:
         kwargs["past_key_values"] = past_key_values
     if labels is not None:
@@ -91,13 +91,12 @@ def forward_encoder(
     if plan is None and features is None:
         return type(self).forward(self, *args, **kwargs)
     tokens = Flat(kwargs.get("input_ids"), kwargs.get("position_ids"), plan, read, features)
-    rows = flat_rows(self, tokens)
-    return head_of_encoder(self, rows)
+    return head_of_encoder(self, flat_rows(self, tokens))
 
 
-def head_of_encoder(self: Any, rows: Tensor) -> Any:
-    """The model's own head on rows (R, d): its base is made to return them as the hidden states of one token each."""
-    base, hidden = getattr(self, self.base_model_prefix), rows[:, None]
+def head_of_encoder(self: Any, vectors: Tensor) -> Any:
+    """The model's own head on vectors (R, d): its base is made to return them as the hidden states of one token each."""
+    base, hidden = getattr(self, self.base_model_prefix), vectors[:, None]
     pooler = getattr(base, "pooler", None)
     pooled = None if pooler is None else pooler(hidden)
     output = BaseModelOutputWithPooling(last_hidden_state=hidden, pooler_output=pooled)

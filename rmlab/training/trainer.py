@@ -232,12 +232,12 @@ class RewardTrainer(Trainer):
             train = self.train_dataset
             trees = prepare_eval(eval_dataset, train, self.processing_class, self.args, "eval")
             eval_dataset = self._ready_to_evaluate(trees)
-        with self._every_item_once(eval_dataset):
+        with self._every_comparison_once(eval_dataset):
             return super().get_eval_dataloader(eval_dataset)
 
     def get_test_dataloader(self, test_dataset: Any) -> Any:
         trees = self._ready_to_evaluate(prepare_set(test_dataset, self.processing_class, self.args, "test"))
-        with self._every_item_once(trees):
+        with self._every_comparison_once(trees):
             return super().get_test_dataloader(trees)
 
     def _ready_to_evaluate(self, trees: Any) -> Any:
@@ -247,7 +247,7 @@ class RewardTrainer(Trainer):
         return self._with_features(trees)
 
     @contextlib.contextmanager
-    def _every_item_once(self, dataset: Any) -> Iterator[None]:
+    def _every_comparison_once(self, dataset: Any) -> Iterator[None]:
         """Evaluation drops no last batch, and one worker reads a stream, so that its comparisons are numbered once."""
         sets: Any = self.eval_dataset
         dataset = sets if dataset is None else sets[dataset] if isinstance(dataset, str) else dataset
