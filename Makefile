@@ -28,10 +28,11 @@ test: .venv/installed-dev lint  # lint, types and the tests, but not the slow on
 test-all: .venv/installed-dev lint  # the slow tests too
 	$(PYTEST)
 
-lint: .venv/installed-dev  # ruff and mypy
+lint: .venv/installed-dev  # ruff, mypy, and imports that only go down
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
 
 format: .venv/installed-dev  # format and mend what ruff can
 	$(BIN)/ruff check --fix .

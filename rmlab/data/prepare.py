@@ -10,6 +10,7 @@ from typing import Any
 
 import datasets
 import numpy as np
+import pyarrow.compute as pc
 from datasets import Dataset, Features, IterableDataset, Value
 
 from rmlab.data.cache import code, digest, quiet, save_atomically, tokenizer_fingerprint
@@ -115,15 +116,17 @@ def report_and_keep(trees: Dataset, name: str) -> Dataset:
             f"{name}: nothing is left of {len(trees)} rows: {dict(dropped)}; raise data.max_length or set "
             "data.overlong=truncate"
         )
-    probabilities = [p for row in kept["probability"] for p in row]
-    lengths = [len(p) + len(s) for p, ss in zip(kept["prefix"], kept["suffixes"], strict=True) for s in ss]
+    table = kept.with_format("arrow")[:]  # Python lists of all tokens take seconds
+    probability, strength = (pc.list_flatten(table[column]).to_numpy() for column in ("probability", "strength"))
+    prefix, count = (pc.list_value_length(table[column]).to_numpy() for column in ("prefix", "suffixes"))
+    lengths = np.repeat(prefix, count) + pc.list_value_length(pc.list_flatten(table["suffixes"])).to_numpy()
     say(
         f"{name}: {len(kept):,} comparisons of {len(trees):,} rows; {len(lengths):,} responses, "
-        f"{len(probabilities):,} preferences, {sum(p == 0.5 for p in probabilities):,} ties; dropped "
+        f"{len(probability):,} preferences, {(probability == 0.5).sum():,} ties; dropped "
         f"{dropped['overlong']:,} overlong, {sum(trees['identical']):,} identical; truncated "
-        f"{sum(kept['truncated']):,}; {sum(lengths):,} tokens, longest {max(lengths):,}"
+        f"{sum(kept['truncated']):,}; {lengths.sum():,} tokens, longest {lengths.max():,}"
     )
-    negative = sum(s < 0 for row in kept["strength"] for s in row)
+    negative = (strength < 0).sum()
     if negative:
         say(f"warning: {name}: {negative:,} preferences have a negative strength: their better side is rated lower")
     return kept

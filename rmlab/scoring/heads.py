@@ -95,7 +95,7 @@ def forward_encoder(
 
 
 def head_of_encoder(self: Any, vectors: Tensor) -> Any:
-    """The model's own head on vectors (R, d): its base is made to return them as the hidden states of one token each."""
+    """The model's own head on vectors (R, d): its base is made to return each as the hidden state of one token."""
     base, hidden = getattr(self, self.base_model_prefix), vectors[:, None]
     pooler = getattr(base, "pooler", None)
     pooled = None if pooler is None else pooler(hidden)
