@@ -40,6 +40,7 @@ class Registry:
         return function
 
     def names(self) -> list[str]:
+        """All registered names, sorted; the first call imports the package and what registers by entry points."""
         self._load()
         return sorted(self._functions)
 

@@ -52,11 +52,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def fail(message: str, status: int) -> int:
+    """Print the error and return the exit status, for `main` to return in turn."""
     print(f"rmlab-reproduce: error: {message}", file=sys.stderr)
     return status
 
 
 def parser() -> argparse.ArgumentParser:
+    """What the command takes. Use `parse_intermixed_args`, so that overrides may stand on either side of -o."""
     parser = argparse.ArgumentParser(
         prog="rmlab-reproduce",
         description="Train a finished run again from its config.yaml, say what differs now from then, and compare "
@@ -186,6 +188,7 @@ def differences_of_rows(environment: Mapping[str, Any], out: RunDirectory) -> Pa
 
 
 def announce(then: RunDirectory, out: RunDirectory, changes: Pairs, differences: Pairs) -> None:
+    """Say, before the training starts, what differs from then in the config and outside of it, or that nothing does."""
     say(f"reproducing {then} in {out}")
     say_pairs("the config differs from what was trained:", changes)
     say_pairs("what differs now from then:", differences)
@@ -194,6 +197,7 @@ def announce(then: RunDirectory, out: RunDirectory, changes: Pairs, differences:
 
 
 def say_pairs(title: str, pairs: Pairs) -> None:
+    """The title, then a line `key: then -> now` for each difference; nothing if there are none."""
     lines = [f"  {key}: {shown(then)} -> {shown(now)}" for key, (then, now) in pairs.items()]
     for line in [title, *lines] if lines else []:
         say(line)

@@ -87,6 +87,11 @@ class Watched(Launcher):
         """The inner launcher is set up already."""
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """Skip finished runs, launch the others until each has ended, and return a result per job, in the order given.
+
+        For the basic sweeper a failed run counts as completed without a value, so that it goes on; and a mistake that
+        all jobs share ends the process with exit status 2 before anything is launched.
+        """
         setup_globals()
         jobs = [self.plan(list(overrides)) for overrides in job_overrides]
         intended = [job.intention for job in jobs]
@@ -133,6 +138,7 @@ class Watched(Launcher):
         return died and (others_ended or out.state == "running")
 
     def plan(self, overrides: list[str]) -> Job:
+        """The job of these overrides, in the directory that Hydra will give it."""
         config = self.loader.load_sweep_config(self.config, overrides)
         with open_dict(config):
             config.hydra.job.id, config.hydra.job.num = "0", 0
@@ -145,6 +151,7 @@ class Watched(Launcher):
             return Job(overrides, out, None)
 
     def launch_inner(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """A result per job; if the launcher itself stops, its error is the result of every job."""
         try:
             return self.inner.launch(job_overrides, initial_job_idx)
         except Exception as error:
@@ -184,10 +191,12 @@ def refuse_if_none_can_run(jobs: Sequence[Job]) -> None:
 
 
 def finished(out: RunDirectory) -> JobReturn:
+    """The result of a run that need not be launched: its objective, read from metrics.json."""
     return completed(objective(out.metrics()))
 
 
 def completed(value: Any) -> JobReturn:
+    """A result as launchers return it for a job that did not fail; None: a job without an objective."""
     return JobReturn(status=JobStatus.COMPLETED, _return_value=value)
 
 
@@ -211,6 +220,7 @@ def warn_of_changes(jobs: Sequence[Job]) -> None:
 
 
 def in_words(seconds: float) -> str:
+    """`95 s`; from 100 seconds on in minutes, `2 min`."""
     return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
 
 
@@ -246,14 +256,17 @@ class Progress:
         self.look()
 
     def watch(self) -> None:
+        """Look once a second, in a thread, until the sweep ends."""
         while not self.stop.wait(1):
             self.look()
 
     def look(self) -> None:
+        """Tell of what has ended since the last look; one thread at a time."""
         with self.lock:
             self.tell_if_changed()
 
     def tell_if_changed(self) -> None:
+        """Count new metrics.json and error.txt; a change of their number is a line, but in a sweep of one run."""
         now = {out: out.stamps() for out in self.todo}
         done = sum(now[out][0] not in (None, self.before[out][0]) for out in self.todo)
         failed = sum(now[out][1] not in (None, self.before[out][1]) for out in self.todo)

@@ -52,6 +52,7 @@ def for_the_sweep(error: Exception, out: RunDirectory) -> Exception:
 
 
 def main() -> None:
+    """Train a run or a sweep. Exit status: 1 if runs of a sweep failed, 2 for a wrong config, 130 when interrupted."""
     check_words(sys.argv[1:])
     with watched_launches() as failed:
         try:
@@ -86,6 +87,7 @@ def check_words(arguments: list[str]) -> None:
 
 
 def stop(message: str) -> NoReturn:
+    """Print the error and end the process with exit status 2, without a traceback."""
     print(f"rmlab: error: {message}", file=sys.stderr)
     raise SystemExit(2)
 

@@ -22,6 +22,7 @@ def code(*packages: Path) -> str:
 
 
 def digest(value: Any) -> str:
+    """A hash (16 hex digits) of a value as JSON, the same for any order of keys; what is not JSON enters as `str`."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 

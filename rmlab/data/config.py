@@ -50,6 +50,7 @@ class DataConfig:
 
     @property
     def options(self) -> Options:
+        """The part of this config that decides how a row becomes tokens, and so is part of the cache key."""
         return Options(self.max_length, self.overlong, self.identical, dict(self.chat_template_kwargs))
 
     @property
@@ -59,6 +60,7 @@ class DataConfig:
 
     @property
     def evaluates(self) -> bool:
+        """Whether there is something to evaluate on: sets of their own, or a share held out of the training rows."""
         return bool(self.eval or self.eval_fraction)
 
     def check(self) -> None:
@@ -94,6 +96,10 @@ class SourceConfig:
 
     @classmethod
     def of(cls, spec: Any, where: str, known: list[str]) -> "SourceConfig":
+        """From the entry that `where` names. UserError for no mapping, no source or a weight not above 0.
+
+        known: the sources to name in the error if there is none.
+        """
         if not isinstance(spec, Mapping):
             raise UserError(f"{where} must be a mapping with a source, not {spec!r}")
         if "source" not in spec:

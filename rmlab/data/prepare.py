@@ -28,6 +28,7 @@ def read_row(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def where(name: str, index: int) -> str:
+    """How errors name a row: `train row 17 (counting from 0)`."""
     return f"{name} row {index} (counting from 0)"
 
 
@@ -87,6 +88,7 @@ def tokenize(
 
 
 def is_tokenized(dataset: Any) -> bool:
+    """Whether the rows are token trees already: they have a column `suffixes`."""
     return "suffixes" in (getattr(dataset, "column_names", None) or [])
 
 

@@ -157,6 +157,7 @@ def from_ranks(ranks: Any, count: int, where: str) -> list[Preference]:
 
 
 def from_label(label: Any, count: int, where: str) -> list[Preference]:
+    """With K = 2 one label, which is read as the only vote; with K > 2 a list of one label per pair, as in `votes`."""
     return from_votes([label], count, where) if count == 2 else from_votes(label, count, where)
 
 
@@ -178,6 +179,10 @@ def from_votes(votes: Any, count: int, where: str) -> list[Preference]:
 
 
 def from_native(preferences: Any, count: int, where: str) -> list[Preference]:
+    """Preferences as they are stated, strength and probability 1.0 where left out.
+
+    UserError unless better and worse are the places of two different responses.
+    """
     out = []
     for given in listed(preferences, where, "preferences"):
         if not isinstance(given, Mapping) or not {"better", "worse"} <= set(given):
@@ -218,18 +223,21 @@ def first_share(votes: Any, where: str) -> float:
 
 
 def by_sign(i: int, j: int, difference: float) -> Preference:
+    """`i` is better for a positive difference, `j` for a negative one; the strength is its size, and 0 is a tie."""
     if difference == 0:
         return Preference(i, j, 0.0, 0.5)
     return Preference(*((i, j) if difference > 0 else (j, i)), abs(difference), 1.0)
 
 
 def listed(values: Any, where: str, column: str) -> list[Any]:
+    """`values` as they are; UserError naming row and column if they are no list."""
     if not isinstance(values, list):
         raise UserError(f"{where}: {column} must be a list, not {values!r}")
     return values
 
 
 def share(value: Any, where: str) -> float:
+    """A probability as a float; UserError unless it is a number between 0 and 1."""
     probability = number(value, where, "probability")
     if not 0.0 <= probability <= 1.0:
         raise UserError(f"{where}: probability is {probability}, not between 0 and 1")
@@ -237,6 +245,7 @@ def share(value: Any, where: str) -> float:
 
 
 def sized(values: Any, count: int, where: str, column: str) -> list[Any]:
+    """`values` as they are; UserError unless they are a list of `count`."""
     values = listed(values, where, column)
     if len(values) != count:
         raise UserError(f"{where}: {column} holds {len(values)} values, {count} are needed")
@@ -270,6 +279,7 @@ def text(value: Any, where: str, column: str) -> Text:
 
 
 def without_nulls(value: Any) -> Any:
+    """Without keys whose value is None, at any depth: Arrow gives each row the keys of all. Lists keep their Nones."""
     if isinstance(value, Mapping):
         return {k: without_nulls(v) for k, v in value.items() if v is not None}
     return [without_nulls(v) for v in value] if isinstance(value, list) else value

@@ -54,6 +54,10 @@ def load_rows(config: DataConfig) -> Rows:
 
 
 def load_part(config: DataConfig, specs: Mapping[str, Any], part: str) -> list[Source]:
+    """A `Source` per entry of data.train or data.eval (`part`), in their order, each of at most data.limit rows.
+
+    UserError for a bad entry, and for a bad row unless it is of a stream, which is not read here.
+    """
     sources = []
     for name, spec in specs.items():
         source = SourceConfig.of(spec, f"data.{part}.{name}", DATASETS.names())

@@ -80,6 +80,7 @@ def local_files(path: str) -> list[Path] | None:
 
 
 def is_json(file: Path) -> bool:
+    """By its name, .gz apart; a data file that is not JSON is parquet."""
     return file.name.removesuffix(".gz").endswith((".jsonl", ".json"))
 
 
@@ -93,6 +94,10 @@ def read_json(file: Path) -> Iterable[dict[str, Any]]:
 
 
 def parse_json(file: Path, opener: Any) -> Iterable[dict[str, Any]]:
+    """Rows of a file that `opener` opens: of one array, where a .json file begins with [, else an object per line.
+
+    Empty lines are passed over. UserError naming the line or row that is no JSON object.
+    """
     with opener(file, "rt", encoding="utf-8") as stream:
         if not file.name.removesuffix(".gz").endswith(".jsonl"):
             content = stream.read()
@@ -121,6 +126,7 @@ def parse_json(file: Path, opener: Any) -> Iterable[dict[str, Any]]:
 
 
 def load_hub(path: str, name: str | None, split: str, revision: str | None, streaming: bool) -> Any:
+    """One split of a data set on the hub, name being its configuration. UserError for whatever prevents it."""
     import datasets
 
     try:
@@ -130,6 +136,10 @@ def load_hub(path: str, name: str | None, split: str, revision: str | None, stre
 
 
 def load_local(path: str, files: list[Path], split: str, streaming: bool) -> Any:
+    """Rows of JSON or parquet files, all of the kind of the first, or of a `save_to_disk` folder if there are no files.
+
+    split: only such a folder has several. UserError for a split that is not there and files that cannot be read.
+    """
     import datasets
 
     if not files:

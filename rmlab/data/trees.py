@@ -129,6 +129,7 @@ def to_tree(comparison: Comparison, index: int, where: str, tokenizer: Any, opti
 
 
 def refuse_identical(comparison: Comparison, where: str, options: Options) -> None:
+    """UserError where data.identical=error and a preference is between equal responses; `where` names the row."""
     if options.identical == "error" and identical(comparison):
         raise UserError(
             f"{where}: the better and the worse response are identical; remove the row or set data.identical=drop"
@@ -178,6 +179,7 @@ def truncate(tokens: list[list[int]], limit: int, before: int) -> list[list[int]
 
 
 def common_prefix(sequences: Sequence[Any]) -> Any:
+    """What all sequences begin with, in their own type; empty if that is nothing."""
     return os.path.commonprefix(list(sequences))  # noqa: RUF071  (of any sequences: texts, token ids, messages)
 
 

@@ -130,6 +130,7 @@ def reward_metrics(rewards: np.ndarray, lengths: np.ndarray) -> dict[str, float]
 
 
 def sigmoid(x: np.ndarray) -> np.ndarray:
+    """1 / (1 + exp(-x)) of every element, written as a tanh."""
     return 0.5 * (1 + np.tanh(0.5 * x))  # never overflows
 
 

@@ -24,6 +24,7 @@ class PeftConfig:
 
     @classmethod
     def of(cls, node: Mapping[str, Any]) -> "PeftConfig":
+        """From the node: all but `method` and `quantization` is an option of the method, and checked by `build`."""
         options = {str(k): v for k, v in node.items() if k not in ("method", "quantization")}
         return cls(str(node.get("method", cls.method)), dict(node.get("quantization") or {}), options)
 

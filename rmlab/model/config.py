@@ -49,6 +49,7 @@ class ModelConfig:
             check_positions(self.config, "model.config", max_length)
 
     def check_checkpoint(self, max_length: int | None) -> None:
+        """UserError for a checkpoint with several labels, too few positions for `max_length`, or no pad token."""
         config = self.checkpoint_file("config.json")
         classifier = any("ForSequenceClassification" in name for name in config.get("architectures") or [])
         labels = len(config["id2label"]) if config.get("id2label") else config.get("num_labels", 1 + classifier)

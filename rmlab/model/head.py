@@ -72,6 +72,7 @@ _autocasts: list[torch.autocast] = []  # entered by a head's pre-hook, left by i
 
 
 def enter_fp32(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+    """Pre-hook of a head: switch autocast off and return its (args, kwargs), cast to the dtype of its weights."""
     autocast = torch.autocast(next(module.parameters()).device.type, enabled=False)
     autocast.__enter__()
     _autocasts.append(autocast)
@@ -80,8 +81,10 @@ def enter_fp32(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any])
 
 
 def leave_fp32(module: nn.Module, args: Any, output: Any) -> None:
+    """Hook of a head, called after an error too: restore the autocast that `enter_fp32` found."""
     _autocasts.pop().__exit__(None, None, None)
 
 
 def cast(value: Any, dtype: torch.dtype) -> Any:
+    """A tensor of floats in that dtype; anything else as it is."""
     return value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value

@@ -51,6 +51,10 @@ COLUMNS = [
 def row_of(
     arm: str, m: int, items: Items, values: np.ndarray, means: Means, baseline: str, tests: int
 ) -> dict[str, Any]:
+    """Numbers of one arm on metric `m`, by column; those that it has none for are missing.
+
+    A sd needs two seeds, a difference a seed that the baseline has too. tests: comparisons that share the 5% level.
+    """
     mine = runs_by_seed(items, arm)
     row: dict[str, Any] = {"arm": arm, "seeds": len(mine)}
     if not mine:
@@ -75,6 +79,7 @@ def row_of(
 
 
 def of_runs(means: Means, m: int, runs: list[int]) -> Estimate:
+    """Mean of metric `m` over these runs, with its interval over prompts and seeds."""
     return estimate(means.value[runs, m], means.draws[:, runs, m], int(means.prompts[m]))
 
 

@@ -36,6 +36,7 @@ class Items:
 
     @property
     def gap(self) -> np.ndarray:
+        """(R, I) how much more reward the better response has than the worse."""
         return self.better - self.worse
 
     def values(self) -> np.ndarray:
@@ -97,6 +98,7 @@ def in_common(tables: list[pd.DataFrame], runs: list[Run], name: str) -> list[pd
 
 
 def run_items(run: Run, name: str) -> int:
+    """Preferences that the run was scored on, those included that other runs do not have."""
     return int(run.metrics["eval"][name]["preferences"])
 
 

@@ -88,14 +88,17 @@ def embedded(figure: Figure, folder: Path) -> dict[str, Any]:
 
 
 def data_uri(svg: bytes) -> str:
+    """An address that holds the SVG itself, so that the page needs no other file."""
     return f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}"
 
 
 def first_set(study: Study) -> str:
+    """The evaluation set whose accuracy stands in the table of runs; empty if no run was evaluated."""
     return next((name for run in study.finished for name in run.metrics["eval"]), "")
 
 
 def by_arm(runs: Sequence[Run]) -> list[Run]:
+    """Sorted by arm, arms in the order in which they first come, then by seed."""
     arms = list(dict.fromkeys(run.arm for run in runs))
     return sorted(runs, key=lambda run: (arms.index(run.arm), run.seed))
 

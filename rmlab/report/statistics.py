@@ -106,6 +106,7 @@ def estimate(value: np.ndarray, draws: np.ndarray, prompts: int, tests: int = 1,
 
 
 def width(draws: np.ndarray) -> float:
+    """From the lower to the upper end of the 95% interval of draws (B,)."""
     return float(np.subtract(*np.quantile(draws, TAILS[::-1])))
 
 

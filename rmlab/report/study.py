@@ -28,6 +28,7 @@ class Run:
 
     @property
     def seed(self) -> int:
+        """By which the run is paired with one of the baseline."""
         return int(self.config["seed"])
 
 
@@ -46,6 +47,7 @@ class Study:
 
     @property
     def finished(self) -> list[Run]:
+        """Runs that have metrics, in the order of their directories."""
         return [run for run in self.runs if run.state == "finished"]
 
 
@@ -100,6 +102,7 @@ def run_directories(folder: Path) -> list[RunDirectory]:
 
 
 def load_run(out: RunDirectory) -> Run:
+    """What the directory holds; a finished run has no error of an earlier try. UserError for a damaged file."""
     run = Run(out, out.state, out.config(), error=out.error())
     if run.state == "finished":
         run.error, run.environment, run.metrics, run.history = "", out.environment(), out.metrics(), out.history()
@@ -274,6 +277,7 @@ def mixed(runs: Sequence[Run]) -> list[str]:
 
 
 def was_edited(run: Run) -> bool:
+    """Whether config.yaml differs from the config that environment.json recorded; False if that has none."""
     recorded = run.environment.get("config")
     return recorded is not None and json.loads(json.dumps(computed(run.config))) != recorded
 

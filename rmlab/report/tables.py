@@ -28,6 +28,7 @@ def readable(rows: pd.DataFrame, baseline: str) -> Tables:
 
 
 def cells(row: Any, metric: str, baseline: str) -> dict[str, str]:
+    """Texts by column title, empty where a number is missing; the McNemar test is there for accuracy only."""
     is_baseline = row["arm"] == baseline
     shown = {
         "arm": row["arm"] + " (baseline)" * is_baseline,
@@ -46,28 +47,34 @@ def cells(row: Any, metric: str, baseline: str) -> dict[str, str]:
 
 
 def verdict(row: Any) -> str:
+    """`better`, `worse` or `none found`; `one seed`, which allows no verdict; empty where nothing was tested."""
     if not known(row["p_holm"]):
         return ""
     return "one seed" if row["pairs"] == 1 else row["verdict"] or "none found"
 
 
 def known(value: Any) -> bool:
+    """Whether a cell of the long table has a number: neither None nor NaN."""
     return value is not None and not math.isnan(value)
 
 
 def number(value: Any) -> str:
+    """Four decimals; empty where there is no number."""
     return f"{value:.4f}" if known(value) else ""
 
 
 def signed(value: Any) -> str:
+    """Four decimals after a + or -, as differences are written; empty where there is no number."""
     return f"{value:+.4f}" if known(value) else ""
 
 
 def interval(low: Any, high: Any) -> str:
+    """` [low, high]`, with a space to follow the difference; empty where there is none."""
     return f" [{low:+.4f}, {high:+.4f}]" if known(low) else ""
 
 
 def p_value(value: Any) -> str:
+    """Three decimals, or `< 0.001`; empty where nothing was tested."""
     return "" if not known(value) else "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
@@ -84,6 +91,7 @@ def write_tables(
 
 
 def markdown(tables: Tables, title: str, facts: Sequence[str], notes: Sequence[str]) -> str:
+    """Title, notes, a table with its heading per set and metric, then the facts."""
     parts = [f"# {title}", *(f"**Note:** {note}" for note in notes)]
     for heading, table in tables:
         table = table.map(lambda text: text.replace("|", "\\|"))
@@ -109,10 +117,12 @@ def latex(tables: Tables, facts: Sequence[str]) -> str:
 
 
 def tex(text: str) -> str:
+    """Text with its %, _, & and # escaped."""
     return text.replace("%", "\\%").replace("_", "\\_").replace("&", "\\&").replace("#", "\\#")
 
 
 def print_tables(tables: Tables, title: str, facts: Sequence[str], notes: Sequence[str]) -> None:
+    """To the terminal, better arms in green and worse in red; a narrow one has fewer columns (NEEDS)."""
     from rich import box
     from rich.console import Console
     from rich.markup import escape

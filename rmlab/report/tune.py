@@ -75,4 +75,8 @@ def cross_fit(items: Items, groups: Mapping[str, Sequence[str]]) -> tuple[Items,
 
 
 def best_arm(accuracy: np.ndarray, runs: Mapping[str, Mapping[int, int]], seeds: Sequence[int]) -> str:
+    """The arm of highest mean accuracy over its runs of these seeds; the first of equal ones.
+
+    accuracy (R, I), NaN where an item does not count. runs: arm -> seed -> place in R.
+    """
     return max(runs, key=lambda arm: float(np.nanmean(accuracy[[runs[arm][seed] for seed in seeds]])))

@@ -77,11 +77,13 @@ def trainer_fields() -> dict[str, set[str]]:
 
 
 def plain_types(annotation: str) -> set[str]:
+    """Names of the types in an annotation; none if some type is not plain, and then any value passes."""
     parts = {part.strip() for part in annotation.strip("'\"").split("|")}
     return parts if parts <= {"None", "bool", "int", "float", "str"} else set()
 
 
 def matches(value: Any, kinds: set[str]) -> bool:
+    """Whether the value is of one of these types; an int also passes for a float, but a bool for neither."""
     names = {type(value).__name__ if value is not None else "None"}
     if names == {"int"}:
         names.add("float")

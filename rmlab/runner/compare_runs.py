@@ -40,6 +40,7 @@ class Agreement:
     metrics: Pairs
 
     def as_dict(self) -> dict[str, Any]:
+        """What reproduction.json keeps of it: dicts all the way down."""
         return asdict(self)
 
 
@@ -53,6 +54,7 @@ def compare(then: RunDirectory, now: RunDirectory) -> Agreement:
 
 
 def compare_set(then: RunDirectory, now: RunDirectory, name: str, metrics: list[dict[str, Any]]) -> SetAgreement:
+    """One evaluation set, rows matched by ROW; no rewards if only one run has it. metrics: its own, [then, now]."""
     import numpy as np
     import pandas as pd
 
@@ -77,6 +79,7 @@ def compare_set(then: RunDirectory, now: RunDirectory, name: str, metrics: list[
 
 
 def verdict(sets: Mapping[str, SetAgreement], metrics: Pairs) -> str:
+    """identical; within tolerance, rewards by 1e-5 and metrics by 1e-4; or different, as where rows differ."""
     if not all(part.same_rows for part in sets.values()):
         return "different"
     largest = max((part.reward_difference or 0.0 for part in sets.values()), default=0.0)
@@ -86,11 +89,13 @@ def verdict(sets: Mapping[str, SetAgreement], metrics: Pairs) -> str:
 
 
 def is_near(then: Any, now: Any) -> bool:
+    """Whether both are numbers, at most METRIC_TOLERANCE apart."""
     both = isinstance(then, int | float) and isinstance(now, int | float)
     return both and abs(then - now) <= METRIC_TOLERANCE
 
 
 def print_sets(sets: Mapping[str, SetAgreement]) -> None:
+    """A table on the terminal, a row per evaluation set; nothing without any."""
     from rich.console import Console
     from rich.table import Table
 
@@ -106,9 +111,11 @@ def print_sets(sets: Mapping[str, SetAgreement]) -> None:
 
 
 def differing(then: Mapping[str, Any], now: Mapping[str, Any]) -> Pairs:
+    """What differs, in the order of `then`, what only `now` has at the end."""
     keys = {**then, **now}
     return {key: [then.get(key), now.get(key)] for key in keys if then.get(key) != now.get(key)}
 
 
 def shown(value: Any) -> str:
+    """The value as users read it: `none` where there is none."""
     return "none" if value is None else str(value)

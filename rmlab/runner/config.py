@@ -51,11 +51,13 @@ class RunConfig:
     choices: dict[str, Any] = field(default_factory=dict)  # the options chosen of each config group, for names of arms
 
     def check(self) -> None:
+        """UserError for a negative feature_cache_gb and for threads below 1."""
         check_at_least("run.feature_cache_gb", self.feature_cache_gb, 0)
         check_at_least("run.threads", self.threads, 1)
 
     @property
     def cache(self) -> Path | None:
+        """The folder of what runs share, such as tokenised data, ~ expanded; None: nothing is cached."""
         return None if self.cache_dir is None else Path(self.cache_dir).expanduser()
 
 
@@ -118,6 +120,7 @@ class Config:
         return config
 
     def as_dict(self) -> dict[str, Any]:
+        """Nested dicts of plain values, as config.yaml holds them."""
         return asdict(self)
 
     def check(self) -> None:

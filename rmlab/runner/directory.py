@@ -49,6 +49,7 @@ class RunDirectory:
 
     @property
     def name(self) -> str:
+        """The last part of the path, by which reports name the run."""
         return self.path.name
 
     # ---- its state ----
@@ -66,6 +67,7 @@ class RunDirectory:
 
     @property
     def is_finished(self) -> bool:
+        """Whether metrics.json is there, the last file that a run writes."""
         return (self.path / METRICS).exists()
 
     @property
@@ -75,6 +77,7 @@ class RunDirectory:
 
     @property
     def is_reproduction(self) -> bool:
+        """Whether rmlab-reproduce made it: reports leave it out, and the next reproduction may replace it."""
         return (self.path / REPRODUCTION).exists()
 
     @property
@@ -117,16 +120,20 @@ class RunDirectory:
     # ---- its files ----
 
     def config(self) -> dict[str, Any]:
+        """The resolved config, as `Config.of` takes it."""
         return read(self.path / CONFIG)
 
     def write_config(self, config: Mapping[str, Any]) -> None:
+        """config.yaml; makes the directory if it is not there."""
         self.path.mkdir(parents=True, exist_ok=True)
         write(self.path / CONFIG, yaml.safe_dump(dict(config), sort_keys=False))
 
     def environment(self) -> dict[str, Any]:
+        """What made the numbers (see environment.py), with `config` as it was trained and, at the end, `seconds`."""
         return read(self.path / ENVIRONMENT)
 
     def write_environment(self, environment: Mapping[str, Any]) -> None:
+        """environment.json: at the start, and once more with the seconds that the run took."""
         write_json(self.path / ENVIRONMENT, environment)
 
     def metrics(self) -> dict[str, Any]:
@@ -142,6 +149,7 @@ class RunDirectory:
         return read(self.path / HISTORY, kind=list)
 
     def write_history(self, history: Sequence[Mapping[str, Any]]) -> None:
+        """history.json, in the order given."""
         write_json(self.path / HISTORY, list(history))
 
     def reproduction(self) -> dict[str, Any]:
@@ -149,6 +157,7 @@ class RunDirectory:
         return read(self.path / REPRODUCTION)
 
     def write_reproduction(self, result: Mapping[str, Any]) -> None:
+        """reproduction.json, first of all as a mark, then with the result; makes the directory if it is not there."""
         self.path.mkdir(parents=True, exist_ok=True)
         write_json(self.path / REPRODUCTION, result)
 
@@ -163,9 +172,11 @@ class RunDirectory:
         write(self.path / ERROR, f"{describe(error)}\n\n{whole}")
 
     def forget_error(self) -> None:
+        """Remove error.txt, if there is one, before the run is tried again."""
         (self.path / ERROR).unlink(missing_ok=True)
 
     def has_scores(self, name: str) -> bool:
+        """Whether the scores of that evaluation set were kept."""
         return self.scores_file(name).exists()
 
     def scores(self, name: str) -> "Scores":
@@ -175,20 +186,24 @@ class RunDirectory:
         return read_scores(self.scores_file(name))
 
     def write_scores(self, name: str, comparisons: Sequence[ScoredComparison]) -> None:
+        """Both files of an evaluation set (see scores.py), from the first rank alone."""
         from rmlab.runner.scores import write_scores
 
         if is_first_rank():
             write_scores(comparisons, self.scores_file(name))
 
     def scores_file(self, name: str) -> Path:
+        """Where the responses of an evaluation set are kept; the file of its preferences lies beside it."""
         return self.path / "scores" / f"{name}.parquet"
 
     @property
     def checkpoints(self) -> Path:
+        """The folder of Trainer's checkpoints, from which a killed run resumes."""
         return self.path / "checkpoints"
 
     @property
     def model(self) -> Path:
+        """Where the trained model is put for plain transformers; not there if its adapter cannot be merged."""
         return self.path / "model"
 
     def contents(self) -> dict[str, Path]:
@@ -231,6 +246,7 @@ def read(file: Path, kind: type = dict) -> Any:
 
 
 def write_json(path: Path, content: Any) -> None:
+    """Like `write`, indented. ValueError for NaN and infinity, which JSON does not have."""
     write(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
@@ -243,6 +259,7 @@ def write(path: Path, text: str) -> None:
 
 
 def modified(file: Path) -> int | None:
+    """When the file was written, in nanoseconds; None if it is not there."""
     try:
         return file.stat().st_mtime_ns
     except FileNotFoundError:

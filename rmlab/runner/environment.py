@@ -115,6 +115,7 @@ def plugin_packages() -> list[str]:
 
 
 def version(name: str) -> str | None:
+    """Of an installed package, and of rmlab also where it is not installed; None for another that is not."""
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
@@ -122,6 +123,7 @@ def version(name: str) -> str | None:
 
 
 def accelerator() -> dict[str, Any]:
+    """torch's threads; where there is CUDA also the name of the first GPU and the number of them."""
     import torch
 
     known: dict[str, Any] = {"threads": torch.get_num_threads()}

@@ -56,6 +56,7 @@ def run(config: Mapping[str, Any], out: Path | str) -> dict[str, Any]:
 
 
 def check_and_run(config: Config, out: RunDirectory) -> dict[str, Any]:
+    """The metrics of the run; of a finished one those that it kept. Checks come before the directory is locked."""
     import_plugins(config.plugins)
     config.check()
     inputs = fingerprints(config)
@@ -88,6 +89,7 @@ def check(config: Config, out: RunDirectory) -> Checked:
 
 
 def build_loss(config: Config) -> list["Term"]:
+    """The terms of `loss`. UserError for a wrong one; the first call imports torch."""
     from rmlab import losses
 
     return losses.build_loss(config.loss)

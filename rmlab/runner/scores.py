@@ -23,6 +23,7 @@ class Scores:
     preferences: pd.DataFrame
 
     def comparisons(self) -> list[ScoredComparison]:
+        """In the order of the set; `gold` is empty where the true rewards are not known."""
         pairs = dict(list(self.preferences.groupby("comparison", sort=False)))
         return [
             ScoredComparison(
@@ -40,6 +41,7 @@ class Scores:
 
 
 def write_scores(comparisons: Sequence[ScoredComparison], path: Path) -> None:
+    """The responses to `path`, the preferences beside it; makes the folder if it is not there."""
     path.parent.mkdir(parents=True, exist_ok=True)
     responses = [
         {
@@ -65,8 +67,10 @@ def write_scores(comparisons: Sequence[ScoredComparison], path: Path) -> None:
 
 
 def read_scores(path: Path) -> Scores:
+    """The scores that `write_scores` wrote to `path` and beside it."""
     return Scores(pd.read_parquet(path), pd.read_parquet(beside(path)))
 
 
 def beside(path: Path) -> Path:
+    """The file of preferences that belongs to a file of responses."""
     return path.with_suffix(".preferences.parquet")

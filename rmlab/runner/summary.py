@@ -9,6 +9,7 @@ SHOWN = ("loss", "accuracy", "bayes_accuracy", "ties", "nll", "brier", "ece", "g
 
 
 def print_table(metrics: Mapping[str, Any], out: RunDirectory, seconds: float) -> None:
+    """A row per metric of SHOWN that any column has, then the path of each thing that the run left in `out`."""
     from rich.console import Console
     from rich.table import Table
 

@@ -177,6 +177,7 @@ class Blocked(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Any) -> Any:
+        """Gradients of query, key and value, in their shapes; grad (T, heads, d). None for what is no tensor."""
         query, key, value, out, *kept = ctx.saved_tensors
         groups, masks, causal, scaling = ctx.settings
         few, repeats = key.shape[0], query.shape[0] // key.shape[0]

@@ -76,9 +76,11 @@ class Batch:
     # ---- what Trainer, accelerate and torch's data loader ask of a batch ----
 
     def to(self, device: Any, non_blocking: bool = False) -> "Batch":
+        """The batch on another device; this one stays as it is."""
         return moved(self, lambda x: x.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> "Batch":
+        """The batch in page-locked memory, but for its plan, which makes its tensors on the device."""
         return moved(self, lambda x: x if isinstance(x, Plan) else x.pin_memory())
 
     def __len__(self) -> int:
@@ -135,4 +137,5 @@ def unscored(tree: TokenTree) -> ScoredComparison:
 
 
 def floats(values: list[float]) -> Tensor:
+    """A float32 tensor (len(values),), also of whole numbers."""
     return torch.tensor(values, dtype=torch.float32)

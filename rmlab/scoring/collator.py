@@ -28,12 +28,14 @@ class PreferenceCollator:
     tokens_per_batch: int | None = None
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> Batch | list[Batch]:
+        """The batch of these rows; with `tokens_per_batch` its micro-batches, longest comparisons first."""
         trees = [TokenTree.of(row) for row in rows]
         if self.tokens_per_batch is None:
             return self.batch(trees)
         return [self.batch(part) for part in self.parts(trees, self.tokens_per_batch)]
 
     def batch(self, trees: Sequence[TokenTree]) -> Batch:
+        """All these comparisons in one batch, whatever `tokens_per_batch` says."""
         # Order responses by (rank in the comparison, comparison): position[(c, k)] is the row of response k of c.
         # Flat rows keep comparisons together instead.
         order = [(c, k) for c, tree in enumerate(trees) for k in range(len(tree.suffixes))]

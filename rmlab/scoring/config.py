@@ -14,4 +14,5 @@ class ScoringConfig:
     layout: str = "auto"
 
     def check(self) -> None:
+        """UserError for an unknown layout, with the nearest known one."""
         check_one_of("scoring.layout", self.layout, LAYOUTS)

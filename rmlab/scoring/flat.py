@@ -65,6 +65,7 @@ def own_positions(base: nn.Module, input_ids: Tensor, position_ids: Tensor) -> T
 
 
 def pools_by_mean(model: Any) -> bool:
+    """Whether the head reads the mean of a response's tokens, as ModernBERT's may, rather than one of them."""
     return getattr(model.config, "classifier_pooling", None) == "mean"
 
 
@@ -118,6 +119,7 @@ def patch_layers(layers: nn.ModuleList) -> Places:
 
 
 def only_places(forward: Any, *args: Any, places: Places) -> Any:
+    """A module's output at `places.read` and zeros at all other tokens; where that is None, its whole output."""
     if places.read is None:
         return forward(*args)
     few = forward(*(x.index_select(-2, places.read) for x in args))  # (1, T, d), in OPT (T, d)

@@ -105,4 +105,5 @@ def head_of_encoder(self: Any, vectors: Tensor) -> Any:
 
 
 def takes_positions(base: nn.Module) -> bool:
+    """Whether a base model can be told positions: not every architecture has them."""
     return "position_ids" in inspect.signature(base.forward).parameters

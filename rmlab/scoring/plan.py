@@ -58,6 +58,7 @@ class Plan:
 
     @property
     def tokens(self) -> int:
+        """T, the length of the flat row."""
         return self.chains[-1].end
 
     @property

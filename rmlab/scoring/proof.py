@@ -77,6 +77,7 @@ def largest_difference(model: nn.Module, batch: Batch, tokens: Flat, pad_token_i
 
 
 def plan_of(batch: Batch) -> Plan:
+    """The plan of a flat batch; AssertionError for one that has none, padded or of features alone."""
     assert isinstance(batch.tokens, Flat)
     assert batch.tokens.plan is not None
     return batch.tokens.plan

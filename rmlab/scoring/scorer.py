@@ -28,6 +28,7 @@ class Scorer:
 
     @property
     def layout(self) -> str:
+        """What batches are computed in: shared_prefix, packed or padded, which `prove` may change it to."""
         return self.choice.layout
 
     def __call__(self, model: nn.Module, batch: Batch) -> Tensor:

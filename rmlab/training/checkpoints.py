@@ -15,6 +15,7 @@ class MarkWhole(TrainerCallback):
     """Leaves an empty file `whole` in every checkpoint after its last byte is written."""
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Trainer calls this on every rank once a checkpoint is saved; the first one marks it."""
         if state.is_world_process_zero:
             (Path(args.output_dir) / f"checkpoint-{state.global_step}" / MARK).touch()
 

@@ -21,12 +21,14 @@ class SummedInPlace(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, weight: Tensor, ids: Tensor, padding_idx: int | None) -> Tensor:
+        """(..., d) the rows of weight (vocabulary, d) at ids (...), as nn.Embedding gives them."""
         ctx.save_for_backward(ids)
         ctx.weight, ctx.padding_idx = weight, padding_idx
         return embedding(ids, weight, padding_idx)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
+        """Add to `weight.grad` and return None for it; where there is none yet, return the dense gradient."""
         (ids,), weight = ctx.saved_tensors, ctx.weight
         rows, ids = grad.flatten(0, -2).to(weight.dtype), ids.flatten()
         if ctx.padding_idx is not None:  # which is not trained
@@ -50,4 +52,5 @@ def embedding_gradients_in_place(model: Any) -> Iterator[None]:
 
 
 def forward(self: nn.Embedding, ids: Tensor) -> Tensor:
+    """In place of an embedding's own `forward`: the same output, with the backward of SummedInPlace."""
     return SummedInPlace.apply(self.weight, ids, self.padding_idx)

@@ -60,6 +60,7 @@ def trees_of(dataset: Any, tokenizer: Any, args: RewardConfig, name: str) -> Any
 
 
 def is_prepared(dataset: Any) -> bool:
+    """Whether these are numbered token trees, with nothing left to do."""
     return {"suffixes", "index"} <= set(getattr(dataset, "column_names", None) or [])
 
 
@@ -115,6 +116,7 @@ def choose_layout(model: Any, args: RewardConfig, own_collator: bool) -> Choice:
 
 
 def build_collator(model: Any, args: RewardConfig, tokenizer: Any, layout: str) -> PreferenceCollator:
+    """Read at the last token for decoders, at the first for encoders; all else as `args` says."""
     return PreferenceCollator(
         pad_token_id=tokenizer.pad_token_id,
         pad_to_multiple_of=args.pad_to_multiple_of if isinstance(args.pad_to_multiple_of, int) else None,
@@ -142,6 +144,7 @@ def prepare_loss(loss: Mapping[str, Any] | Sequence[Term] | None, args: RewardCo
 
 
 def columns_of(dataset: Any) -> Sequence[str]:
+    """Column names; of a stream that does not know them, those of its first row; nothing for None."""
     columns = getattr(dataset, "column_names", None)
     if columns is None and isinstance(dataset, IterableDataset):
         columns = list(next(iter(dataset), {}))  # a generator's columns are only known from its rows

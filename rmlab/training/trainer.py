@@ -153,6 +153,7 @@ class RewardTrainer(Trainer):
         return torch.stack(losses).sum()
 
     def floating_point_ops(self, inputs: Any) -> int:
+        """Trainer's, summed over the micro-batches."""
         whole = super().floating_point_ops
         return sum(whole(cast(Any, part)) for part in parts_of(inputs))
 
@@ -223,6 +224,7 @@ class RewardTrainer(Trainer):
     # ---- evaluation ----
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
+        """Each comparison once: of a set by name, of the trainer's own (None), or of rows in any accepted format."""
         if isinstance(eval_dataset, str):
             sets = cast(dict[str, Any], self.eval_dataset)
             sets[eval_dataset] = self._ready_to_evaluate(sets[eval_dataset])
@@ -236,6 +238,7 @@ class RewardTrainer(Trainer):
             return super().get_eval_dataloader(eval_dataset)
 
     def get_test_dataloader(self, test_dataset: Any) -> Any:
+        """Each comparison once, of rows in any accepted format."""
         trees = self._ready_to_evaluate(prepare_set(test_dataset, self.processing_class, self.args, "test"))
         with self._every_comparison_once(trees):
             return super().get_test_dataloader(trees)

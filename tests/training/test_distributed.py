@@ -26,7 +26,7 @@ def train(out, ranks, budget, layout):
     return {
         "steps": [{k: e[k] for k in kept} for e in trainer.state.log_history if "loss" in e],
         "eval": {k: v for k, v in metrics.items() if isinstance(v, float | int) and "per_second" not in k},
-        "rows": [item["index"] for item in trainer.scores["eval"]],
+        "rows": [c.index for c in trainer.evaluations["eval"].comparisons],
         "weights": {n: p.double().sum().item() for n, p in trainer.model.named_parameters()},
         "ranks": trainer.accelerator.num_processes,
     }

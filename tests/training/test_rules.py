@@ -14,7 +14,8 @@ from rmlab import UserError
 from rmlab.data.prepare import Options, tokenize
 from rmlab.data.render import encode, refuse_dated_template
 from rmlab.model import adapters
-from rmlab.scoring import pad, prepare_for_scoring, score
+from rmlab.scoring.batch import Padded
+from rmlab.scoring.heads import prepare_for_scoring, score
 
 TOLERANCE = 1e-5
 
@@ -29,7 +30,7 @@ def test_rule_1_score_is_read_at_the_last_token_by_mask(kind):
     head, base = copy.deepcopy(model.score), getattr(model, model.base_model_prefix)
     prepare_for_scoring(model)
     sequences = [[1, 70, 71, 2], [1, 80, 2]]
-    got = score(model, pad(sequences, pad_token_id=2))
+    got = score(model, Padded.of(sequences, pad_token_id=2))
     for sequence, reward in zip(sequences, got, strict=True):
         hidden = base(input_ids=torch.tensor([sequence])).last_hidden_state[0, -1]  # the EOS itself
         assert reward.item() == pytest.approx(head(hidden).item(), abs=TOLERANCE)
@@ -60,7 +61,7 @@ def test_rule_2_head_and_rewards_are_fp32_whatever_the_body(kind, how):
     if how == "weights":
         model = model.to(torch.bfloat16)
     prepare_for_scoring(model)
-    batch = pad([[1, 60 + n, 2] for n in range(32)], 0)
+    batch = Padded.of([[1, 60 + n, 2] for n in range(32)], 0)
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=how == "autocast"):
         rewards = score(model, batch)
     assert rewards.dtype == torch.float32
@@ -199,10 +200,10 @@ def test_rule_6_scores_do_not_change_with_padding_side(kind):
     """Fails if position ids are not derived from the mask (learned positions), or the last token from its end."""
     model = make_model(kind).eval()
     prepare_for_scoring(model)
-    right = pad([[1, 70, 71, 72, 2], [1, 80, 2]], 0)
-    left = {k: v.clone() for k, v in right.items()}
-    left["input_ids"][1] = torch.tensor([0, 0, 1, 80, 2])
-    left["attention_mask"][1] = torch.tensor([0, 0, 1, 1, 1])
+    right = Padded.of([[1, 70, 71, 72, 2], [1, 80, 2]], 0)
+    left = Padded(right.input_ids.clone(), right.attention_mask.clone())
+    left.input_ids[1] = torch.tensor([0, 0, 1, 80, 2])
+    left.attention_mask[1] = torch.tensor([0, 0, 1, 1, 1])
     assert torch.allclose(score(model, right), score(model, left), atol=TOLERANCE)
 
 
@@ -343,7 +344,7 @@ def test_rule_10_dropout_is_off_functional_attention_dropout_included(kind, toke
     names |= dict.fromkeys(("bert", "roberta"), ("attention_probs_dropout_prob", "hidden_dropout_prob"))
     names |= {"distilbert": ("attention_dropout", "dropout"), "modernbert": ("attention_dropout", "mlp_dropout")}
     options = dict.fromkeys(names.get(kind, ("attention_dropout",)), 0.5)
-    batch = pad([[1, *range(60, 80), 2]] * 2, 0)
+    batch = Padded.of([[1, *range(60, 80), 2]] * 2, 0)
     noisy = make_model(kind, **options).train()
     prepare_for_scoring(noisy)
     assert not torch.equal(score(noisy, batch), score(noisy, batch)), "dropout must be on before it can be off"

@@ -160,7 +160,7 @@ def test_several_named_sets_and_subsets(tokenizer, tmp_path):
     trainer = trainer_for(make_model(), tokenizer, tmp_path, evaluation=DatasetDict(sets))
     metrics = trainer.evaluate()
     assert {"eval_one_loss", "eval_one_accuracy", "eval_two_easy_accuracy", "eval_two_hard_nll"} <= metrics.keys()
-    assert set(trainer.scores) == {"one", "two"}
+    assert set(trainer.evaluations) == {"one", "two"}
 
 
 def test_compute_metrics_sees_rewards_of_chosen_and_rejected(tokenizer, pairs, tmp_path):
@@ -176,8 +176,8 @@ def test_compute_metrics_sees_rewards_of_chosen_and_rejected(tokenizer, pairs, t
 # ---- training metrics ----
 
 
-def test_training_metrics_are_over_the_items_of_the_window(tokenizer, tmp_path):
-    """Zero learning rate: the logged window must equal what the items give, with a short last micro-batch."""
+def test_training_metrics_are_over_the_preferences_since_the_last_log(tokenizer, tmp_path):
+    """Zero learning rate: what is logged must equal what the rewards give, with a short last micro-batch."""
     rows = make_pairs(10)
     trainer = trainer_for(
         make_model(), tokenizer, tmp_path, rows, per_device_train_batch_size=4, gradient_accumulation_steps=3,
@@ -276,7 +276,7 @@ def test_a_peft_model_with_a_peft_config_is_refused(tokenizer, tmp_path):
 
 @pytest.mark.parametrize("method", ["lora", "dora", "ia3", "prompt_tuning", "prefix_tuning"])
 def test_peft_methods_train(method, tokenizer, tmp_path):
-    from rmlab.model.adapters import build_peft
+    from rmlab.model.adapters import PeftConfig
 
     options = {
         "lora": {"r": 4, "target_modules": "all-linear"},

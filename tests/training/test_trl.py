@@ -51,7 +51,7 @@ def rows(tokenizer, margin: bool) -> Dataset:
 
 def in_trls_order(rewards, batch):
     """All chosen, then all rejected; a flat row has the two of a pair side by side."""
-    return torch.cat([rewards[batch["better"]], rewards[batch["worse"]]])
+    return torch.cat([rewards[batch.better], rewards[batch.worse]])
 
 
 def both(tokenizer, tmp_path, case, kind="qwen3", layout="auto", **options):
@@ -86,7 +86,7 @@ def test_loss_gradients_and_rewards_equal_trls(case, kind, layout, tolerance, to
         for trainer, batch in ((theirs, their_batch), (ours, our_batch)):
             trainer.model.train()
             trainer.model.zero_grad()
-            loss, outputs = trainer.compute_loss(trainer.model, dict(batch), return_outputs=True)
+            loss, outputs = trainer.compute_loss(trainer.model, batch, return_outputs=True)
             loss.backward()
             rewards = outputs.logits.squeeze(-1) if trainer is theirs else in_trls_order(outputs["rewards"], batch)
             gradients = {n: p.grad for n, p in trainer.model.named_parameters() if p.grad is not None}
@@ -136,5 +136,5 @@ def test_the_collator_lays_pairs_out_as_trls(tokenizer):
     theirs = DataCollatorForPreference(pad_token_id=0)(list(data))
     ours = PreferenceCollator(0)(list(tokenize(data, tokenizer, Options())))
     assert torch.equal(theirs["input_ids"], ours["input_ids"])
-    assert torch.equal(theirs["attention_mask"], ours["attention_mask"])
-    assert torch.equal(theirs["margin"], ours["strength"])
+    assert torch.equal(theirs["attention_mask"], ours.tokens.attention_mask)
+    assert torch.equal(theirs["margin"], ours.strength)

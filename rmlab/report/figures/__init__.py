@@ -51,6 +51,7 @@ def draw(
 def of_one_set(
     study: Study, name: str, items: Items, rows: pd.DataFrame, grid: Study, only: bool
 ) -> dict[str, Drawing | None]:
+    """The figures of an evaluation set by name, None where its data is not there. only: the study has no other set."""
     look = look_of(study)
     return {
         "accuracy": accuracy(items, rows[rows["set"] == name], look, bayes_accuracy(items.runs, name)),
@@ -64,6 +65,7 @@ def of_one_set(
 
 
 def save(canvas: Canvas, folder: Path, name: str) -> None:
+    """NAME.pdf, NAME.png and NAME.svg in the folder, without a date: the same data makes the same files."""
     canvas.draw_without_rendering()
     canvas.set_layout_engine("none")  # laid out once for all formats: that takes a third of the time
     for kind, metadata in UNDATED.items():

@@ -61,6 +61,7 @@ def accuracy(items: Items, rows: pd.DataFrame, look: Look, bayes: float | None) 
 
 
 def draw_means(ax: Axes, part: pd.DataFrame, items: Items, look: Look, bayes: float | None) -> None:
+    """A mean with its interval per arm, seeds as light dots below it; vertical lines: the baseline and `bayes`."""
     of_run = np.nanmean(items.values()[:, 0], axis=1)
     for place, (arm, row) in enumerate(part.iterrows()):
         mine = of_run[items.arm == arm]
@@ -77,6 +78,7 @@ def draw_means(ax: Axes, part: pd.DataFrame, items: Items, look: Look, bayes: fl
 
 
 def draw_differences(ax: Axes, part: pd.DataFrame, look: Look) -> None:
+    """A difference to the baseline with its interval per arm, the dot filled where there is a verdict."""
     for place, (arm, row) in enumerate(part.iterrows()):
         found = isinstance(row["verdict"], str) and bool(row["verdict"])
         interval(ax, row[["difference", "diff_low", "diff_high"]], place, look.colours[str(arm)], filled=found)
@@ -94,6 +96,7 @@ def interval(ax: Axes, numbers: "pd.Series[float]", place: float, colour: str, f
 
 
 def bayes_accuracy(runs: Sequence[Run], name: str) -> float | None:
+    """Accuracy of the true rewards on a set, from the first run that has it; None where they are not known."""
     known = [run.metrics["eval"].get(name, {}).get("bayes_accuracy") for run in runs]
     return next((float(value) for value in known if value is not None), None)
 
@@ -187,6 +190,7 @@ def heat_cells(study: Study, name: str) -> pd.DataFrame | None:
 
 
 def level(value: Any) -> float | str:
+    """A number as it is, so that levels are put in order by size; any other value in words."""
     return value if is_number(value) else show(value)
 
 
@@ -223,6 +227,7 @@ def heatmap(study: Study, name: str, items: Items) -> Drawing | None:
 
 
 def write_cell(ax: Axes, x: int, y: int, value: float, dark: bool) -> None:
+    """The value in cell (x, y), three decimals; NaN is hatched. dark: the cell is, so the text is white."""
     missing = np.isnan(value)
     if missing:
         ax.add_patch(Rectangle((x, y), 1, 1, facecolor="#f0f0f0", hatch="////", edgecolor="#c8c8c8", lw=0))

@@ -73,6 +73,7 @@ def tick_labels(names: Sequence[str], sizes: np.ndarray, narrow: bool) -> list[s
 
 
 def by_strength(correct: np.ndarray, prompt: np.ndarray, bins: np.ndarray) -> Iterable[tuple[float, float]]:
+    """(mean, standard error) of each bin in turn. correct (S, I): S seeds, I items; prompt, bins (I,)."""
     for b in range(bins.max() + 1):
         yield mean_and_error(correct[:, bins == b], prompt[bins == b])
 

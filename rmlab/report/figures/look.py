@@ -57,6 +57,8 @@ UNDATED: dict[str, dict[str, Any]] = {"pdf": {"CreationDate": None}, "png": {}, 
 
 @dataclass
 class Drawing:
+    """A figure that is drawn but not saved, with what stands above and below it on the page."""
+
     canvas: Canvas
     title: str
     caption: str
@@ -79,6 +81,10 @@ class Look:
 
 
 def look_of(study: Study) -> Look:
+    """Up to six arms have colours and markers; more have shades if one number tells them apart, else a panel each.
+
+    Only arms with a finished run, the baseline first and always in dark grey.
+    """
     arms = [arm for arm, runs in study.arms.items() if finished(runs)]
     others = [arm for arm in arms if arm != study.baseline]
     few, number = len(arms) <= TOGETHER, only_number([study.values[arm] for arm in arms])
@@ -94,6 +100,7 @@ def look_of(study: Study) -> Look:
 
 
 def finished(runs: Sequence[Run]) -> list[Run]:
+    """The runs that have metrics, in the order given."""
     return [run for run in runs if run.state == "finished"]
 
 
@@ -105,6 +112,7 @@ def only_number(values: Sequence[Mapping[str, Any]]) -> str:
 
 
 def is_number(value: Any) -> bool:
+    """Whether a value of the config can be put on an axis; true and false cannot."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
@@ -153,10 +161,12 @@ def small_multiples(
 
 
 def new_canvas(wide: bool, height: float) -> Canvas:
+    """An empty figure of the width of a page, or of a column; height in inches."""
     return Canvas(figsize=(PAGE if wide else COLUMN, height))
 
 
 def is_leftmost(ax: Axes) -> bool:
+    """Whether a panel is in the first column, where the y axis is labelled."""
     place = ax.get_subplotspec()
     return place is not None and place.is_first_col()
 
@@ -178,6 +188,7 @@ def wrapped(text: str, width: int) -> str:
 
 
 def line(look: Look, arm: str) -> dict[str, Any]:
+    """Colour and marker of an arm, as arguments of matplotlib's plot."""
     return {"color": look.colours[arm], "marker": look.markers[arm]}
 
 
@@ -205,6 +216,7 @@ def draw_bands(ax: Axes, curves: Mapping[str, pd.DataFrame], look: Look) -> None
 
 
 def told_apart(look: Look) -> str:
+    """A sentence for captions, with a space before it, where arms have a panel each; else empty."""
     return f" One panel per arm; dark grey: the baseline, {look.baseline}." if look.apart else ""
 
 
@@ -221,15 +233,18 @@ def counted(items: Items, decided: bool = False) -> str:
 
 
 def size_of(items: Items, decided: bool) -> str:
+    """`1,000 prompts, 1,031 decided preferences.` decided: do not count ties; the word is there if there are any."""
     used = (items.probability != 0.5) | (not decided)
     kind = "" if used.all() else "decided "
     return f"{len(np.unique(items.prompt[used])):,} prompts, {used.sum():,} {kind}preferences."
 
 
 def several_seeds(items: Items) -> bool:
+    """Whether there is a spread over seeds to draw."""
     return len(set(items.seed)) > 1
 
 
 def listed(names: Sequence[str]) -> str:
+    """`A, b and c`, the first letter in upper case."""
     text = ", ".join(names[:-1]) + " and " * (len(names) > 1) + names[-1]
     return text[0].upper() + text[1:]
