@@ -112,8 +112,8 @@ def print_sets(sets: Mapping[str, SetAgreement]) -> None:
 
 def differing(then: Mapping[str, Any], now: Mapping[str, Any]) -> Pairs:
     """What differs, in the order of `then`, what only `now` has at the end."""
-    keys = {**then, **now}
-    return {key: [then.get(key), now.get(key)] for key in keys if then.get(key) != now.get(key)}
+    pairs = {key: [None if part.get(key) == {} else part.get(key) for part in (then, now)] for key in {**then, **now}}
+    return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
 
 
 def shown(value: Any) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from rmlab.messages import UserError, first_line
 from rmlab.metrics.scored import ScoredComparison
 
 PREFERENCE = ("better", "worse", "strength", "probability")
@@ -68,7 +69,15 @@ def write_scores(comparisons: Sequence[ScoredComparison], path: Path) -> None:
 
 def read_scores(path: Path) -> Scores:
     """The scores that `write_scores` wrote to `path` and beside it."""
-    return Scores(pd.read_parquet(path), pd.read_parquet(beside(path)))
+    return Scores(read_table(path), read_table(beside(path)))
+
+
+def read_table(file: Path) -> pd.DataFrame:
+    """The rows of a parquet file. UserError naming the file if it is damaged or gone."""
+    try:
+        return pd.read_parquet(file)
+    except (OSError, ValueError) as error:  # what pyarrow raises is one of them
+        raise UserError(f"cannot read {file}: {first_line(error)}") from error
 
 
 def beside(path: Path) -> Path:

@@ -13,8 +13,10 @@ import yaml
 from conftest import ROOT, rmlab, run_directory
 from filelock import FileLock
 
-from rmlab.commands.reproduce import compare, config_now, differences_now, main, make_room, parse
+from rmlab.commands.reproduce import config_now, differences_now, main, make_room, parse
 from rmlab.messages import UserError
+from rmlab.runner.config import Config
+from rmlab.runner.directory import RunDirectory
 
 OF_THE_CHECKOUT = {"commit", "diff", "code"}  # may change while the tests run
 
@@ -177,7 +179,9 @@ def test_a_run_without_its_scores_is_refused_before_it_is_trained(copied, capsys
         ("trainer.learning_rate.x=3", "learning_rate is 0.002"),
         ("trainer.learning_rat=3", "trainer has no option 'learning_rat'; did you mean 'learning_rate'?"),
         ("trainer.max_steps=many", "trainer.max_steps must be int, not 'many'"),
-        ("data.eval_fraction=much", "a value of the config has the wrong type"),
+        ("data.eval_fraction=much", "data.eval_fraction: Value 'much' of type 'str' could not be converted to Float"),
+        ("data.columns=3", "data.columns"),
+        ("model.train_layers=1", "the config has no 'model.train_layers'; did you mean 'model.train_last_layers'?"),
         ("plugins=[no_such_module]", "plugins: cannot import 'no_such_module'"),
         ("seed=[1", "cannot read the value '[1'"),
         ("seed", "'seed' is no override; write key=value"),
@@ -190,11 +194,23 @@ def test_a_wrong_override_is_one_sentence(finished, override, sentence, tmp_path
 
 def test_a_config_that_cannot_be_read_is_one_sentence(copied, capsys):
     content = yaml.safe_load((copied / "config.yaml").read_text())
-    del content["scoring"]
-    (copied / "config.yaml").write_text(yaml.safe_dump(content))
-    assert refused(capsys, copied) == f"{copied / 'config.yaml'} has no 'scoring'"
+    for key in ("run", "plugins"):
+        (copied / "config.yaml").write_text(yaml.safe_dump({k: v for k, v in content.items() if k != key}))
+        assert refused(capsys, copied) == f"{copied} holds a config.yaml without '{key}'"
+    (copied / "config.yaml").write_text(yaml.safe_dump({**content, "data": {**content["data"], "head": 64}}))
+    assert refused(capsys, copied) == "data.head is now data.limit"
     (copied / "config.yaml").write_text("a: [")
     assert refused(capsys, copied).startswith(f"cannot read {copied / 'config.yaml'}: ")
+    (copied / "config.yaml").write_text("[]")
+    assert refused(capsys, copied) == f"{copied / 'config.yaml'} holds no keys and values"
+
+
+def test_a_damaged_metrics_or_environment_file_is_one_sentence(copied, capsys):
+    for name in ("metrics.json", "environment.json"):
+        whole = (copied / name).read_text()
+        (copied / name).write_text(whole[: len(whole) // 2])
+        assert refused(capsys, copied).startswith(f"cannot read {copied / name}: ")
+        (copied / name).write_text(whole)
 
 
 def test_nothing_but_an_earlier_reproduction_is_replaced(copied, tmp_path, capsys):
@@ -207,9 +223,9 @@ def test_nothing_but_an_earlier_reproduction_is_replaced(copied, tmp_path, capsy
         (place / "reproduction.json").write_text("{}")
         assert "would replace" in refused(capsys, copied, "-o", place)
     out = tmp_path / "out"
-    make_room(out, copied)
+    make_room(RunDirectory(out), RunDirectory(copied))
     with FileLock(out / ".lock"), pytest.raises(UserError, match="trained by another process"):
-        make_room(out, copied)
+        make_room(RunDirectory(out), RunDirectory(copied))
 
 
 # ---- the config ----
@@ -217,7 +233,7 @@ def test_nothing_but_an_earlier_reproduction_is_replaced(copied, tmp_path, capsy
 
 def test_a_new_option_is_taken_where_others_define_them(finished):
     overrides = ["+loss.center.weight=1e-2", "trainer.warmup_steps=0", "data.columns.prompt=question", "run.threads=1"]
-    config, changes = config_now(finished, read(finished / "environment.json"), overrides)
+    config, changes = config_now(RunDirectory(finished), read(finished / "environment.json"), overrides)
     assert config["loss"] == {"bradley_terry": {"margin": 0.0}, "center": {"weight": 0.01}}
     assert changes == {
         "trainer.warmup_steps": [0.05, 0],
@@ -228,13 +244,24 @@ def test_a_new_option_is_taken_where_others_define_them(finished):
     assert config["logger"] == {"report_to": "none"}
 
 
+def test_a_part_that_config_yaml_lacks_has_its_default_and_is_named_if_it_was_another(copied):
+    content = yaml.safe_load((copied / "config.yaml").read_text())
+    del content["scoring"]
+    (copied / "config.yaml").write_text(yaml.safe_dump(content))
+    environment = read(copied / "environment.json")
+    config, changes = config_now(RunDirectory(copied), environment, [])
+    assert (config["scoring"], changes) == ({"layout": "auto"}, {})
+    environment["config"]["scoring"]["layout"] = "packed"
+    assert config_now(RunDirectory(copied), environment, [])[1] == {"scoring.layout": ["packed", "auto"]}
+
+
 def test_an_older_run_without_its_config_as_trained_is_compared_with_config_yaml(copied):
     edit(copied / "config.yaml", trainer__learning_rate=0.001)
     environment = read(copied / "environment.json")
-    assert config_now(copied, environment, [])[1] == {"trainer.learning_rate": [0.002, 0.001]}
+    assert config_now(RunDirectory(copied), environment, [])[1] == {"trainer.learning_rate": [0.002, 0.001]}
     del environment["config"], environment["hardware"]
-    assert config_now(copied, environment, [])[1] == {}
-    assert config_now(copied, environment, ["seed=7"])[1] == {"seed": [0, 7]}
+    assert config_now(RunDirectory(copied), environment, [])[1] == {}
+    assert config_now(RunDirectory(copied), environment, ["seed=7"])[1] == {"seed": [0, 7]}
 
 
 @pytest.mark.parametrize(
@@ -265,7 +292,7 @@ def test_changed_and_missing_inputs_are_told_apart(tmp_path):
         file.write_text("{}\n")
     specs = {**{name: {"path": str(file)} for name, file in files.items()}, "hub": {"path": "some/name"}}
     config = {"data": {"train": specs, "eval": {}}, "plugins": [], "run": {"threads": None}}
-    then = {**describe_environment(), "inputs": fingerprints(config)}
+    then = {**describe_environment(), "inputs": fingerprints(Config.of(config))}
     assert differences_now(then, config) == {}
     files["changed"].write_text("{}\n{}\n")
     files["gone"].unlink()
@@ -296,88 +323,3 @@ def test_a_gpu_that_is_here_now_and_was_not_then_is_named(monkeypatch):
     monkeypatch.setattr("rmlab.commands.reproduce.describe_environment", lambda: here(gpu="H100", gpus=1))
     assert differences_now(here(), config) == {"hardware.gpu": [None, "H100"], "hardware.gpus": [None, 1]}
     assert differences_now(here(gpu="H100", gpus=1), config) == {}
-
-
-# ---- the verdict ----
-
-
-def change_rewards(run, change):
-    file = run / "scores" / "eval.parquet"
-    scores = pd.read_parquet(file)
-    change(scores)
-    scores.astype({"reward": "float32"}).to_parquet(file, index=False)
-
-
-def test_a_shift_of_all_rewards_is_within_tolerance_up_to_1e_5(finished, copied):
-    assert compare(finished, copied)["verdict"] == "identical"
-
-    def shift(scores):
-        scores["reward"] += 5e-6
-
-    change_rewards(copied, shift)
-    result = compare(finished, copied)
-    assert result["verdict"] == "within tolerance"
-    assert result["sets"]["eval"]["reward_difference"] == pytest.approx(5e-6, abs=3e-7)
-    assert result["sets"]["eval"]["changed_sides"] == 0
-    change_rewards(copied, lambda scores: (shift(scores), shift(scores)))
-    assert compare(finished, copied)["verdict"] == "different"
-
-
-def test_one_changed_reward_is_found_and_its_preference_counted(finished, copied):
-    """Both rewards of the third comparison are exchanged."""
-
-    def exchange(scores):
-        third = scores.comparison == scores.comparison.unique()[2]
-        scores.loc[third, "reward"] = scores.loc[third, "reward"].to_numpy()[::-1]
-
-    change_rewards(copied, exchange)
-    result = compare(finished, copied)
-    assert result["verdict"] == "different"
-    assert result["sets"]["eval"]["changed_sides"] == 1
-    assert result["sets"]["eval"]["same_rows"]
-
-
-def test_the_order_of_rows_does_not_matter_but_every_row_does(finished, copied):
-    file = copied / "scores" / "eval.parquet"
-    scores = pd.read_parquet(file)
-    scores.iloc[::-1].to_parquet(file, index=False)
-    assert compare(finished, copied)["verdict"] == "identical"
-    scores.iloc[1:].to_parquet(file, index=False)
-    result = compare(finished, copied)
-    assert result["verdict"] == "different"
-    assert result["sets"]["eval"]["rows"] == [len(scores), len(scores) - 1]
-    assert result["sets"]["eval"]["reward_difference"] == 0
-    scores.assign(id=scores["id"] + "x").to_parquet(file, index=False)
-    assert compare(finished, copied)["sets"]["eval"]["reward_difference"] is None
-    file.unlink()
-    assert compare(finished, copied)["sets"]["eval"]["rows"] == [len(scores), 0]
-
-
-def test_other_preferences_on_the_same_responses_are_different(finished, copied):
-    file = copied / "scores" / "eval.preferences.parquet"
-    preferences = pd.read_parquet(file)
-    preferences.assign(strength=2.0).to_parquet(file, index=False)
-    assert compare(finished, copied)["verdict"] == "different"
-
-
-@pytest.mark.parametrize(
-    ("part", "verdict"), [("eval", "within tolerance"), ("train", "within tolerance"), ("far", "different")]
-)
-def test_metrics_are_compared_too(finished, copied, part, verdict):
-    key = "train__loss" if part == "train" else "eval__eval__nll"
-    metrics = read(copied / "metrics.json")
-    before = metrics["train"]["loss"] if part == "train" else metrics["eval"]["eval"]["nll"]
-    after = before + (2e-4 if part == "far" else 5e-5)
-    edit(copied / "metrics.json", **{key: after})
-    result = compare(finished, copied)
-    assert result["verdict"] == verdict
-    assert result["metrics"] == {key.replace("__", "."): [before, after]}
-
-
-def test_a_metric_that_is_gone_is_different(finished, copied):
-    metrics = read(copied / "metrics.json")
-    gone = metrics["eval"]["eval"].pop("ece")
-    (copied / "metrics.json").write_text(json.dumps(metrics))
-    result = compare(finished, copied)
-    assert result["verdict"] == "different"
-    assert result["metrics"] == {"eval.eval.ece": [gone, None]}

@@ -14,7 +14,8 @@ def command(*arguments, **options):
 
 
 def test_help_lists_groups_and_values_without_torch():
-    code = "import sys; sys.argv = ['rmlab', '--help']\nfrom rmlab.commands.train import main\ntry:\n    main()\nfinally:\n"
+    code = "import sys; sys.argv = ['rmlab', '--help']\nfrom rmlab.commands.train import main\n"
+    code += "try:\n    main()\nfinally:\n"
     code += "    print('TORCH', 'torch' in sys.modules)"
     done = command(sys.executable, "-c", code)
     assert "loss: centered, margin, plain" in done.stdout

@@ -38,7 +38,15 @@ CASES = {
     "wrong choice": ({}, ["data.overlong=trunc"], "data.overlong is 'trunc'; did you mean 'truncate'?", 2),
     "wrong layout": ({}, ["scoring.layout=shared"], "scoring.layout is 'shared'; did you mean 'shared_prefix'?", 2),
     "no budget": ({}, ["trainer.tokens_per_batch=0"], "trainer.tokens_per_batch is 0; it must be at least 1", 2),
-    "layers below none": ({}, ["model.train_layers=-1"], "model.train_layers is -1; it must be at least 0", 2),
+    "layers below none": (
+        {},
+        ["model.train_last_layers=-1"],
+        "model.train_last_layers is -1; it must be at least 0",
+        2,
+    ),
+    "old name of the limit": ({}, ["data.head=3"], "data.head is now data.limit", 2),
+    "old name of the layers": ({}, ["model.train_layers=1"], "model.train_layers is now model.train_last_layers", 2),
+    "old name in a dict": ({}, ["data={head: 3}"], "Key 'head' not in 'DataConfig'", 1),
     "set elsewhere": ({}, ["trainer.layout=packed"], "trainer.layout is set by scoring.layout", 2),
     "grouping a stream": (
         {"rows.jsonl": rows()},
@@ -90,7 +98,7 @@ CASES = {
     ),
     "chosen equals rejected": (
         {"rows.jsonl": rows((5, {"rejected": "a5"}))},
-        ["data=files", "data.path=rows.jsonl"],
+        ["data=files", "data.path=rows.jsonl", "data.identical=error"],
         "train row 5 (counting from 0): the better and the worse response are identical",
         2,
     ),
@@ -191,6 +199,7 @@ def test_the_catalogue_of_rows_is_complete():
 
 def test_a_good_pair_is_good():
     """The rows above are refused for their flaw alone."""
-    from rmlab.data.prepare import Options, check_rows
+    from rmlab.data.config import Options
+    from rmlab.data.prepare import check_rows
 
     check_rows(make_pairs(3), "train", Options(identical="error"))

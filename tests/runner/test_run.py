@@ -14,7 +14,11 @@ import yaml
 from conftest import ROOT, make_pairs, rmlab, run_directory, shared
 
 from rmlab import run
-from rmlab.runner.run import print_table
+from rmlab.data.prepare import read_row
+from rmlab.data.sets import load_rows
+from rmlab.runner.config import Config
+from rmlab.runner.directory import RunDirectory
+from rmlab.runner.summary import print_table
 
 SMALL = [
     "data.train.synthetic.prompts=160",
@@ -97,10 +101,8 @@ def test_the_model_loads_in_plain_transformers(finished):
     tokenizer = AutoTokenizer.from_pretrained(out / "model")
     scores = pd.read_parquet(out / "scores" / "eval.parquet")
     config = yaml.safe_load((out / "config.yaml").read_text())
-    from rmlab.data.prepare import read_row
-    from rmlab.data.sets import load_source
-
-    rows = [read_row(r) for r in load_source(config["data"]["train"]["synthetic"], "x")]
+    (source,) = load_rows(Config.of(config).data).train
+    rows = [read_row(row) for row in source.rows]
     for _, score in scores.head(6).iterrows():
         row = rows[int(score["id"])]
         text = tokenizer.apply_chat_template(row["prompt"] + row["responses"][score["response"]], tokenize=False)
@@ -179,9 +181,12 @@ def test_a_killed_run_resumes_to_the_same_metrics(tmp_path):
     rmlab(whole, *arguments)
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
-        [sys.executable, "-m", "rmlab.commands.train", *arguments], cwd=killed, env=environment, stdout=subprocess.DEVNULL,
+        [sys.executable, "-m", "rmlab.commands.train", *arguments],
+        cwd=killed,
+        env=environment,
+        stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+    )
     deadline = time.time() + 120
     while time.time() < deadline and not list(killed.glob("runs/*/*/checkpoints/checkpoint-*/whole")):
         time.sleep(0.02)
@@ -296,7 +301,7 @@ def test_own_jsonl_with_a_margin_warns_when_no_row_has_one(tmp_path):
 def test_print_table_lists_sets_and_subsets(capsys, tmp_path):
     part = {"accuracy": 0.5, "nll": 0.7, "comparisons": 2}
     metrics = {"eval": {"a": {**part, "subsets": {"easy": part}}, "b": part}, "train": {"loss": 0.1}}
-    print_table(metrics, tmp_path, 60.0)
+    print_table(metrics, RunDirectory(tmp_path), 60.0)
     printed = capsys.readouterr().out
     assert "a/easy" in printed
     assert "0.7000" in printed
@@ -316,7 +321,14 @@ def test_a_pretrained_encoder_learns_from_the_command_line(minilm, tmp_path):
 
 def test_a_linear_probe_computes_its_features_once_for_all_arms(tmp_path):
     """Two losses on one frozen model: features for the training and the evaluation set, made by the first run."""
-    arms = ["-m", *SMALL, "model.train_layers=0", "loss=plain,centered", "logger=none", "data.group_by_prompt=true"]
+    arms = [
+        "-m",
+        *SMALL,
+        "model.train_last_layers=0",
+        "loss=plain,centered",
+        "logger=none",
+        "data.group_by_prompt=true",
+    ]
     printed = rmlab(tmp_path, *arms).stdout
     assert printed.count("frozen layers: computed once for the responses") == 2
     assert len(list(tmp_path.glob("runs/.cache/features-*.bin"))) == 2

@@ -258,7 +258,7 @@ def test_tags_and_older_arguments(tokenizer, tmp_path):
         max_length=256,
     )
     assert set(trainer.model.model_tags) >= {"rmlab", "reward-trainer"}
-    assert trainer.options.max_length == 256
+    assert trainer.args.options.max_length == 256
 
 
 def test_two_labels_are_refused(tokenizer, tmp_path):
@@ -285,7 +285,7 @@ def test_peft_methods_train(method, tokenizer, tmp_path):
         "prompt_tuning": {"num_virtual_tokens": 4},
         "prefix_tuning": {"num_virtual_tokens": 4},
     }[method]
-    config = build_peft({"method": "lora" if method == "dora" else method, **options})
+    config = PeftConfig.of({"method": "lora" if method == "dora" else method, **options}).build()
     rows = make_pairs(8)
     trainer = trainer_for(make_model(), tokenizer, tmp_path, rows, learning_rate=1e-2, peft_config=config)
     before = trainer.predict(rows).predictions
@@ -361,7 +361,7 @@ def test_margins_of_a_generator_stream_are_seen(tokenizer, tmp_path):
     [
         ({"eos_token": "<|nowhere|>"}, "eos_token '<|nowhere|>' is not in the tokenizer's vocabulary"),
         ({"train": [{"chosen": "a", "rejected": "b"}]}, "train_dataset must be one datasets.Dataset, not a list"),
-        ({"overlong": "shorten"}, "overlong is 'shorten'; use one of drop, truncate, error"),
+        ({"overlong": "shorten"}, "overlong is 'shorten'; known: drop, error, truncate"),
     ],
 )
 def test_wrong_arguments_are_named(options, message, tokenizer, tmp_path):
