@@ -71,8 +71,7 @@ class FeatureCache:
 
         The layout of the collator has been proved for the model.
         """
-        ready = not isinstance(trees, Dataset) or trees.format["type"] == "custom"  # a stream, or done before
-        if ready or self.folder is None or not self.budget_gb or not applies(model):
+        if self.folder is None or not self.budget_gb or not applies(model):
             return trees
         changes = sum(version_of(tensor) for _, tensor in frozen_tensors(model))
         state = fingerprint(trees), first_trained_layer(model), changes

@@ -123,13 +123,16 @@ class RewardTrainer(Trainer):
 
     def train(self, *arguments: Any, **options: Any) -> Any:
         """Trainer's, with embedding gradients summed in place where a step has several micro-batches."""
-        self._prove_layout(self.train_dataset)
-        self.train_dataset = self._with_features(self.train_dataset)
         several = self.args.tokens_per_batch is not None or self.args.gradient_accumulation_steps > 1
         alone = self.accelerator.distributed_type == DistributedType.NO and not self.args.torch_compile
         in_place = embedding_gradients_in_place(base_of(self.model)) if several and alone else contextlib.nullcontext()
         with in_place:
             return super().train(*arguments, **options)
+
+    def get_train_dataloader(self) -> Any:
+        """Trainer's, of comparisons with what frozen layers make of them."""
+        with replaced(self, train_dataset=self._ready(self.train_dataset)):
+            return super().get_train_dataloader()
 
     def get_batch_samples(self, epoch_iterator: Iterator[Any], num_batches: int, device: Any) -> Any:
         """The batches of an optimizer step, and the (2,) weight of all their pairs and responses, over all ranks.
@@ -194,18 +197,20 @@ class RewardTrainer(Trainer):
         return self.scorer(model, batch)
 
     def _prove_layout(self, dataset: Any) -> None:
-        """Once, before accelerate wraps the model, on the comparison with the longest response and some more.
+        """Once, before accelerate wraps the model, on the comparison with the longest response after some others.
 
         Sharded models are proved on the first batch: before they are wrapped, no rank holds a model that runs.
         """
-        if self.scorer.is_proved or dataset is None or self.is_fsdp_enabled or self.is_deepspeed_enabled:
+        if self.scorer.is_proved or self.is_fsdp_enabled or self.is_deepspeed_enabled:
             return
         count = self.args.per_device_train_batch_size
+        rows: list[Any] = []
         if isinstance(dataset, IterableDataset):
             rows = list(dataset.take(count))
-        else:
-            others = range(min(count, len(dataset)))
-            rows = [dataset[n] for n in dict.fromkeys([int(np.argmax(dataset["length"])), *others])][:count]
+        elif isinstance(dataset, Dataset):
+            longest = int(np.argmax(dataset["length"]))
+            others = [n for n in range(min(count, len(dataset))) if n != longest]
+            rows = [dataset[n] for n in (*others, longest)]  # last, where a wrong place in the flat row would show
         if rows:
             model: Any = self.model
             self._prove(model.to(self.args.device), parts_of(self.data_collator(rows))[0].to(self.args.device))
@@ -214,8 +219,9 @@ class RewardTrainer(Trainer):
         autocast = self.accelerator.autocast if self.accelerator.mixed_precision != "no" else None
         self.scorer.prove(model, batch, self.is_world_process_zero(), autocast)
 
-    def _with_features(self, dataset: Any) -> Any:
-        """The set with what frozen layers make of it, where some are frozen."""
+    def _ready(self, dataset: Any) -> Any:
+        """The set to make batches of: its layout proved, and with what frozen layers make of it, where some are."""
+        self._prove_layout(dataset)
         if self.layout == "padded" or not isinstance(dataset, Dataset):
             return dataset
         model = base_of(self.accelerator.unwrap_model(self.model))
@@ -224,44 +230,28 @@ class RewardTrainer(Trainer):
     # ---- evaluation ----
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
-        """Each comparison once: of a set by name, of the trainer's own (None), or of rows in any accepted format."""
+        """Trainer's, of every comparison once. Rows given here are tokenised, and refused on training prompts."""
         if isinstance(eval_dataset, str):
             sets = cast(dict[str, Any], self.eval_dataset)
-            sets[eval_dataset] = self._ready_to_evaluate(sets[eval_dataset])
-        elif eval_dataset is None:
-            self.eval_dataset = self._ready_to_evaluate(self.eval_dataset)
-        else:
-            train = self.train_dataset
-            trees = prepare_eval(eval_dataset, train, self.processing_class, self.args, "eval")
-            eval_dataset = self._ready_to_evaluate(trees)
-        with self._every_comparison_once(eval_dataset):
-            return super().get_eval_dataloader(eval_dataset)
+            ready = self._ready(sets[eval_dataset])
+            with replaced(self, eval_dataset={**sets, eval_dataset: ready}), self._every_comparison_once(ready):
+                return super().get_eval_dataloader(eval_dataset)
+        if eval_dataset is not None:
+            eval_dataset = prepare_eval(eval_dataset, self.train_dataset, self.processing_class, self.args, "eval")
+        ready = self._ready(self.eval_dataset if eval_dataset is None else eval_dataset)
+        with self._every_comparison_once(ready):
+            return super().get_eval_dataloader(ready)
 
     def get_test_dataloader(self, test_dataset: Any) -> Any:
-        """Each comparison once, of rows in any accepted format."""
-        trees = self._ready_to_evaluate(prepare_set(test_dataset, self.processing_class, self.args, "test"))
-        with self._every_comparison_once(trees):
-            return super().get_test_dataloader(trees)
+        """Trainer's, of every comparison once; rows in any accepted format."""
+        ready = self._ready(prepare_set(test_dataset, self.processing_class, self.args, "test"))
+        with self._every_comparison_once(ready):
+            return super().get_test_dataloader(ready)
 
-    def _ready_to_evaluate(self, trees: Any) -> Any:
-        if isinstance(trees, dict) or trees is None:  # Trainer itself says what is wrong
-            return trees
-        self._prove_layout(trees)
-        return self._with_features(trees)
-
-    @contextlib.contextmanager
-    def _every_comparison_once(self, dataset: Any) -> Iterator[None]:
+    def _every_comparison_once(self, dataset: Any) -> contextlib.AbstractContextManager[None]:
         """Evaluation drops no last batch, and one worker reads a stream, so that its comparisons are numbered once."""
-        sets: Any = self.eval_dataset
-        dataset = sets if dataset is None else sets[dataset] if isinstance(dataset, str) else dataset
-        kept = self.args.dataloader_drop_last, self.args.dataloader_num_workers
-        self.args.dataloader_drop_last = False
-        if isinstance(dataset, IterableDataset):
-            self.args.dataloader_num_workers = 0
-        try:
-            yield
-        finally:
-            self.args.dataloader_drop_last, self.args.dataloader_num_workers = kept
+        workers = 0 if isinstance(dataset, IterableDataset) else self.args.dataloader_num_workers
+        return replaced(self.args, dataloader_drop_last=False, dataloader_num_workers=workers)
 
     def prediction_step(self, model: Any, inputs: Any, prediction_loss_only: bool, ignore_keys: Any = None) -> Any:
         """Keep the comparisons of a batch with their rewards; Trainer's loop has nothing to gather."""
@@ -296,6 +286,19 @@ class RewardTrainer(Trainer):
         prefix = f"{metric_key_prefix}_"
         logged = {k if k.startswith(prefix) else f"{prefix}{k}": v for k, v in logged.items()}
         return EvalLoopOutput(predictions=predictions, label_ids=best, metrics=logged, num_samples=len(comparisons))
+
+
+@contextlib.contextmanager
+def replaced(target: Any, **values: Any) -> Iterator[None]:
+    """Other values for attributes of an object, inside."""
+    before = {name: getattr(target, name) for name in values}
+    try:
+        for name, value in values.items():
+            setattr(target, name, value)
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(target, name, value)
 
 
 def gathered(scored: list[ScoredComparison], name: str) -> list[ScoredComparison]:
