@@ -15,13 +15,46 @@ No module here imports torch, so that bad rows are named before it loads. Batche
 """
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from rmlab.registry import Registry
 
 DATASETS = Registry("data source", "rmlab.data")
 
 Text = str | list[dict[str, Any]]  # plain text, or chat messages
+
+
+class Tokenizer(Protocol):
+    """What rmlab asks of a tokenizer, and any of transformers has; spelled out here, for importing it takes seconds."""
+
+    chat_template: Any
+    init_kwargs: dict[str, Any]
+    special_tokens_map: dict[str, Any]
+    bos_token_id: int | None
+    eos_token: str | None
+    eos_token_id: int | None
+    pad_token: str | None
+    pad_token_id: int | None
+    unk_token: str | None
+    unk_token_id: int | None
+
+    def __len__(self) -> int:
+        """Tokens in the vocabulary, added ones too."""
+
+    def __call__(self, text: str, *, add_special_tokens: bool, verbose: bool = True) -> Any:
+        """Token ids as `["input_ids"]`."""
+
+    def apply_chat_template(self, conversation: list[dict[str, Any]], *, tokenize: bool, **variables: Any) -> Any:
+        """The text of messages, for tokenize=False."""
+
+    def get_vocab(self) -> dict[str, int]:
+        """Token -> id."""
+
+    def add_special_tokens(self, special_tokens_dict: dict[str, Any]) -> int:
+        """Add them to the vocabulary where they are not in it; returns how many were added."""
+
+    def save_pretrained(self, save_directory: str) -> Any:
+        """Write it to a folder."""
 
 
 @dataclass(frozen=True)

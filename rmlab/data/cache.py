@@ -13,6 +13,8 @@ from typing import Any
 import datasets
 from datasets import Dataset
 
+from rmlab.data import Tokenizer
+
 
 @functools.cache
 def code(*packages: Path) -> str:
@@ -26,7 +28,7 @@ def digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
-def tokenizer_fingerprint(tokenizer: Any) -> str:
+def tokenizer_fingerprint(tokenizer: Tokenizer) -> str:
     """A hash of what the tokenizer does to text, whatever it was last called with (padding, truncation)."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     state: Any = [type(tokenizer).__name__, sorted(tokenizer.get_vocab().items()), str(tokenizer.init_kwargs)]

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow.compute as pc
 from datasets import Dataset, Features, IterableDataset, Value
 
+from rmlab.data import Tokenizer
 from rmlab.data.cache import code, digest, quiet, save_atomically, tokenizer_fingerprint
 from rmlab.data.config import Options
 from rmlab.data.render import refuse_dated_template
@@ -57,7 +58,7 @@ def check_first_rows(dataset: Dataset, name: str) -> None:
 
 def tokenize(
     dataset: Dataset | IterableDataset,
-    tokenizer: Any,
+    tokenizer: Tokenizer,
     options: Options,
     name: str = "train",
     cache_dir: Path | None = None,
@@ -92,7 +93,7 @@ def is_tokenized(dataset: Any) -> bool:
     return "suffixes" in (getattr(dataset, "column_names", None) or [])
 
 
-def tree_row(row: Mapping[str, Any], index: int, tokenizer: Any, options: Options, name: str) -> dict[str, Any]:
+def tree_row(row: Mapping[str, Any], index: int, tokenizer: Tokenizer, options: Options, name: str) -> dict[str, Any]:
     """The columns of a row's token tree, for `Dataset.map`."""
     place = where(name, index)
     return to_tree(to_comparison(read_row(row), place), index, place, tokenizer, options).row()

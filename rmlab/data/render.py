@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from rmlab.data import Text
+from rmlab.data import Text, Tokenizer
 from rmlab.messages import UserError
 
 
-def render(tokenizer: Any, prompt: Text, response: Text, template: dict[str, Any]) -> str:
+def render(tokenizer: Tokenizer, prompt: Text, response: Text, template: dict[str, Any]) -> str:
     """The exact text that is scored: `prompt + response`, or both through the tokenizer's chat template.
 
     Plain text is closed with the EOS token; a chat template closes its turns itself, and a server that applies
@@ -15,7 +15,9 @@ def render(tokenizer: Any, prompt: Text, response: Text, template: dict[str, Any
     if isinstance(prompt, str) and isinstance(response, str):
         text, eos = prompt + response, tokenizer.eos_token
         return text if eos is None or text.endswith(eos) else text + eos
-    messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) and prompt else list(prompt)
+    messages: list[dict[str, Any]] = []
+    if prompt:
+        messages += [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
     messages += [{"role": "assistant", "content": response}] if isinstance(response, str) else response
     if getattr(tokenizer, "chat_template", None) is None:
         raise UserError(
@@ -24,7 +26,7 @@ def render(tokenizer: Any, prompt: Text, response: Text, template: dict[str, Any
     return str(tokenizer.apply_chat_template(messages, tokenize=False, **template))
 
 
-def encode(tokenizer: Any, prompt: Text, response: Text, template: dict[str, Any]) -> list[int]:
+def encode(tokenizer: Tokenizer, prompt: Text, response: Text, template: dict[str, Any]) -> list[int]:
     """Token ids with exactly one BOS and one final EOS, where the tokenizer has them.
 
     Special tokens are taken from what the tokenizer puts around an empty text ([CLS] .. [SEP], <s> ..), and never
@@ -44,7 +46,7 @@ def encode(tokenizer: Any, prompt: Text, response: Text, template: dict[str, Any
     return ids
 
 
-def special_tokens(tokenizer: Any) -> tuple[list[int], list[int]]:
+def special_tokens(tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
     """What the tokenizer puts before and after a text: ([BOS], []), ([CLS], [SEP]), ([], []), ..."""
     probe = tokenizer("a", add_special_tokens=False)["input_ids"]
     whole = tokenizer("a", add_special_tokens=True)["input_ids"]
@@ -58,7 +60,7 @@ def special_tokens(tokenizer: Any) -> tuple[list[int], list[int]]:
 CLOCKS = [f"{{% macro strftime_now(format) %}}{day}{{% endmacro %}}" for day in ("one day", "another day")]
 
 
-def refuse_dated_template(tokenizer: Any, template: dict[str, Any]) -> None:
+def refuse_dated_template(tokenizer: Tokenizer, template: dict[str, Any]) -> None:
     """UserError when the chat template prints today's date: rewards would change from day to day."""
     source = str(getattr(tokenizer, "chat_template", None) or "")
     if "strftime_now" not in source:

@@ -8,7 +8,7 @@ from typing import Any
 import datasets
 from datasets import Dataset, IterableDataset
 
-from rmlab.data import DATASETS
+from rmlab.data import DATASETS, Tokenizer
 from rmlab.data.cache import digest
 from rmlab.data.config import DataConfig, SourceConfig
 from rmlab.data.prepare import check_rows, tokenize
@@ -71,7 +71,7 @@ def load_part(config: DataConfig, specs: Mapping[str, Any], part: str) -> list[S
 
 
 def build_sets(
-    rows: Rows, config: DataConfig, tokenizer: Any, cache: Path | None = None, num_proc: int | None = None
+    rows: Rows, config: DataConfig, tokenizer: Tokenizer, cache: Path | None = None, num_proc: int | None = None
 ) -> Sets:
     """Token trees of all sources, mixed and split.
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from datasets import Features, List, Value
 
-from rmlab.data import Comparison
+from rmlab.data import Comparison, Tokenizer
 from rmlab.data.cache import digest
 from rmlab.data.config import Options
 from rmlab.data.render import encode, special_tokens
@@ -93,7 +93,7 @@ FEATURES = Features(
 )
 
 
-def to_tree(comparison: Comparison, index: int, where: str, tokenizer: Any, options: Options) -> TokenTree:
+def to_tree(comparison: Comparison, index: int, where: str, tokenizer: Tokenizer, options: Options) -> TokenTree:
     """The token tree of a comparison; `where` names its row in errors, `index` is its id if it has none."""
     refuse_identical(comparison, where, options)
     template = {**options.template, **comparison.template}
@@ -136,7 +136,9 @@ def refuse_identical(comparison: Comparison, where: str, options: Options) -> No
         )
 
 
-def fitted(tokens: list[list[int]], where: str, tokenizer: Any, options: Options) -> tuple[list[list[int]], str, bool]:
+def fitted(
+    tokens: list[list[int]], where: str, tokenizer: Tokenizer, options: Options
+) -> tuple[list[list[int]], str, bool]:
     """(tokens within max_length, why the row is dropped or empty, whether it was truncated)."""
     limit, longest = options.max_length, max(map(len, tokens))
     if limit is None or longest <= limit:
@@ -151,7 +153,7 @@ def fitted(tokens: list[list[int]], where: str, tokenizer: Any, options: Options
 
 
 def response_lengths(
-    comparison: Comparison, tokens: list[list[int]], tokenizer: Any, template: dict[str, Any]
+    comparison: Comparison, tokens: list[list[int]], tokenizer: Tokenizer, template: dict[str, Any]
 ) -> list[int]:
     """Tokens of each response: all of them less those of the prompt, or of the shared prefix where it is implicit."""
     if isinstance(comparison.prompt, str) and comparison.prompt:

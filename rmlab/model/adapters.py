@@ -9,6 +9,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from rmlab import upstream
+from rmlab.data import Tokenizer
 from rmlab.messages import UserError, did_you_mean, first_line, say
 from rmlab.model.head import head_modules
 from rmlab.model.layers import layers_of
@@ -100,7 +101,7 @@ def train_head_of(model: Any) -> None:
         say(f"peft: the score head {name!r} was frozen; it is now trained and saved with the adapter")
 
 
-def export(model: Any, tokenizer: Any, place: Path) -> None:
+def export(model: Any, tokenizer: Tokenizer, place: Path) -> None:
     """Write the final reward model for plain transformers: merged where there is an adapter that can be.
 
     The adapter itself goes to `place`/../adapter. An adapter that cannot be merged (prompt tuning, a quantised body)

@@ -5,12 +5,13 @@ from typing import Any
 
 from transformers import AutoTokenizer
 
+from rmlab.data import Tokenizer
 from rmlab.data.tokenizer import build_tokenizer
 from rmlab.messages import UserError, first_line, say
 from rmlab.model.config import ModelConfig
 
 
-def load_tokenizer(config: ModelConfig) -> Any:
+def load_tokenizer(config: ModelConfig) -> Tokenizer:
     """The tokenizer of a `model` config node: its own, the model's, or the embedded one (`tokenizer: embedded`)."""
     name = config.tokenizer or config.path
     if name == "embedded":
@@ -28,7 +29,9 @@ def load_tokenizer(config: ModelConfig) -> Any:
     return tokenizer
 
 
-def complete_tokenizer(tokenizer: Any, pad_token: str | None, eos_token: str | None, chat_template: str | None) -> None:
+def complete_tokenizer(
+    tokenizer: Tokenizer, pad_token: str | None, eos_token: str | None, chat_template: str | None
+) -> None:
     """Set what is given: a pad token (a new one is added), an EOS token of the vocabulary, a template (see below)."""
     if pad_token is not None:
         set_special_token(tokenizer, "pad_token", pad_token)
@@ -38,7 +41,7 @@ def complete_tokenizer(tokenizer: Any, pad_token: str | None, eos_token: str | N
         tokenizer.chat_template = read_template(chat_template)
 
 
-def set_special_token(tokenizer: Any, key: str, token: str) -> None:
+def set_special_token(tokenizer: Tokenizer, key: str, token: str) -> None:
     """Set eos_token (it must be in the vocabulary) or pad_token (a new one is added)."""
     if token not in tokenizer.get_vocab():
         if key == "eos_token":
@@ -59,7 +62,7 @@ def read_template(path: str) -> str:
     return str(template)
 
 
-def ensure_pad_token(model: Any, tokenizer: Any) -> None:
+def ensure_pad_token(model: Any, tokenizer: Tokenizer) -> None:
     """Give the tokenizer a pad token that is not EOS, and tell the model's config.
 
     Training reads scores by attention mask, but a server reads them at the last token that is not pad: with

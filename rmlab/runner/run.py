@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rmlab.data import Tokenizer
 from rmlab.data.config import SourceConfig
 from rmlab.messages import UserError, is_first_rank, say
 from rmlab.model.config import check_architecture
@@ -126,7 +127,7 @@ def train_here(config: Config, out: RunDirectory, inputs: dict[str, str], checke
 
 
 def train_and_evaluate(
-    config: Config, out: RunDirectory, checked: Checked, tokenizer: Any, sets: "Sets"
+    config: Config, out: RunDirectory, checked: Checked, tokenizer: Tokenizer, sets: "Sets"
 ) -> dict[str, Any]:
     """The metrics of a run: {"eval": {set: {...}}, "train": {...}}; model/, scores/ and checkpoints/ are in `out`."""
     from transformers.utils import logging as hf_logging

@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from datasets import Dataset, IterableDataset
 
+from rmlab.data import Tokenizer
 from rmlab.data.merge import merged_by_prompt
 from rmlab.data.prepare import numbered, tokenize
 from rmlab.data.sets import Sets, without_overlap
@@ -25,18 +26,18 @@ from rmlab.training.config import RewardConfig
 # ---- data ----
 
 
-def prepare_sets(sets: Sets, tokenizer: Any, args: RewardConfig) -> Sets:
+def prepare_sets(sets: Sets, tokenizer: Tokenizer, args: RewardConfig) -> Sets:
     """Training and evaluation sets as numbered token trees, the latter without training prompts."""
     train = None if sets.train is None else prepare_set(sets.train, tokenizer, args, "train")
     return Sets(train, {name: prepare_eval(s, train, tokenizer, args, name) for name, s in sets.eval.items()})
 
 
-def prepare_set(dataset: Any, tokenizer: Any, args: RewardConfig, name: str) -> Any:
+def prepare_set(dataset: Any, tokenizer: Tokenizer, args: RewardConfig, name: str) -> Any:
     """Numbered token trees. What is numbered has been here before."""
     return dataset if is_prepared(dataset) else numbered(trees_of(dataset, tokenizer, args, name))
 
 
-def prepare_eval(dataset: Any, train: Any, tokenizer: Any, args: RewardConfig, name: str) -> Any:
+def prepare_eval(dataset: Any, train: Any, tokenizer: Tokenizer, args: RewardConfig, name: str) -> Any:
     """The same of an evaluation set, without the prompts of the training set."""
     if is_prepared(dataset):
         return dataset
@@ -44,7 +45,7 @@ def prepare_eval(dataset: Any, train: Any, tokenizer: Any, args: RewardConfig, n
     return numbered(without_overlap(train, trees, name, args.prompt_overlap))
 
 
-def trees_of(dataset: Any, tokenizer: Any, args: RewardConfig, name: str) -> Any:
+def trees_of(dataset: Any, tokenizer: Tokenizer, args: RewardConfig, name: str) -> Any:
     """Token trees, grouped by prompt if `args` says so."""
     cache = None if args.cache_dir is None else Path(args.cache_dir)
     with args.main_process_first(desc="tokenise"):
@@ -67,7 +68,7 @@ def is_prepared(dataset: Any) -> bool:
 # ---- model ----
 
 
-def prepare_model(model: Any, args: RewardConfig, tokenizer: Any, peft_config: Any) -> Any:
+def prepare_model(model: Any, args: RewardConfig, tokenizer: Tokenizer, peft_config: Any) -> Any:
     """One label, no dropout, a pad token of its own, fp32 head, adapter with the head in it."""
     from peft import PeftModel
 
@@ -115,10 +116,10 @@ def choose_layout(model: Any, args: RewardConfig, own_collator: bool) -> Choice:
     return choose(model, args.layout)
 
 
-def build_collator(model: Any, args: RewardConfig, tokenizer: Any, layout: str) -> PreferenceCollator:
+def build_collator(model: Any, args: RewardConfig, tokenizer: Tokenizer, layout: str) -> PreferenceCollator:
     """Read at the last token for decoders, at the first for encoders; all else as `args` says."""
     return PreferenceCollator(
-        pad_token_id=tokenizer.pad_token_id,
+        pad_token_id=cast(int, tokenizer.pad_token_id),
         pad_to_multiple_of=args.pad_to_multiple_of if isinstance(args.pad_to_multiple_of, int) else None,
         pair_weighting=args.pair_weighting,
         layout=layout,

@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import AutoTokenizer, EvalPrediction, Trainer, set_seed
 from transformers.trainer_utils import EvalLoopOutput
 
+from rmlab.data import Tokenizer
 from rmlab.data.sets import Sets
 from rmlab.losses import Term
 from rmlab.losses.reduce import term_means, weighted_sum
@@ -219,6 +220,10 @@ class RewardTrainer(Trainer):
         autocast = self.accelerator.autocast if self.accelerator.mixed_precision != "no" else None
         self.scorer.prove(model, batch, self.is_world_process_zero(), autocast)
 
+    @property
+    def _tokenizer(self) -> Tokenizer:
+        return cast(Tokenizer, self.processing_class)
+
     def _ready(self, dataset: Any) -> Any:
         """The set to make batches of: its layout proved, and with what frozen layers make of it, where some are."""
         self._prove_layout(dataset)
@@ -237,14 +242,14 @@ class RewardTrainer(Trainer):
             with replaced(self, eval_dataset={**sets, eval_dataset: ready}), self._every_comparison_once(ready):
                 return super().get_eval_dataloader(eval_dataset)
         if eval_dataset is not None:
-            eval_dataset = prepare_eval(eval_dataset, self.train_dataset, self.processing_class, self.args, "eval")
+            eval_dataset = prepare_eval(eval_dataset, self.train_dataset, self._tokenizer, self.args, "eval")
         ready = self._ready(self.eval_dataset if eval_dataset is None else eval_dataset)
         with self._every_comparison_once(ready):
             return super().get_eval_dataloader(ready)
 
     def get_test_dataloader(self, test_dataset: Any) -> Any:
         """Trainer's, of every comparison once; rows in any accepted format."""
-        ready = self._ready(prepare_set(test_dataset, self.processing_class, self.args, "test"))
+        ready = self._ready(prepare_set(test_dataset, self._tokenizer, self.args, "test"))
         with self._every_comparison_once(ready):
             return super().get_test_dataloader(ready)
 
