@@ -238,6 +238,8 @@ def read(file: Path, kind: type = dict) -> Any:
     try:
         text = file.read_text(encoding="utf-8")
         content = yaml.safe_load(text) if file.suffix == ".yaml" else json.loads(text)
+        if file.suffix == ".yaml" and content is None:  # an empty file, perhaps of somebody else
+            return kind()
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise UserError(f"cannot read {file}: {describe(error)}") from error
     if not isinstance(content, kind):

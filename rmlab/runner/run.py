@@ -76,12 +76,12 @@ def check_and_run(config: Config, out: RunDirectory) -> dict[str, Any]:
 def check(config: Config, out: RunDirectory) -> Checked:
     """From fast to slow: files are read in less time than torch is imported for the loss, generators take more."""
     specs = {f"data.train.{name}": spec for name, spec in config.data.train.items()}
-    if any(SourceConfig.of(spec, where, ["load"]).source != "load" for where, spec in specs.items()):
-        build_loss(config)
+    generated = any(SourceConfig.of(spec, where, ["load"]).source != "load" for where, spec in specs.items())
+    loss = build_loss(config) if generated else None
     from rmlab.data.sets import load_rows
 
     rows = load_rows(config.data)
-    loss = build_loss(config)
+    loss = loss or build_loss(config)
     check_architecture(config.model.config)
 
     from rmlab.model.adapters import PeftConfig

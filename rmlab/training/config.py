@@ -94,6 +94,8 @@ class RewardConfig(TrainingArguments):
             check_at_least(key, getattr(self, key), least)
         if self.bf16_full_eval or self.fp16_full_eval:
             raise UserError("bf16_full_eval and fp16_full_eval would round the rewards; leave them out")
+        if self.include_for_metrics:
+            raise UserError("include_for_metrics: compute_metrics is given the rewards alone; leave it out")
         self.remove_unused_columns = False  # our collator reads token trees, not the columns of model.forward
         self.dataloader_pin_memory = self.dataloader_pin_memory and torch.cuda.is_available()
         super().__post_init__()

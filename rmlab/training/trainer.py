@@ -11,7 +11,7 @@ from accelerate.utils import DistributedType, gather_object
 from datasets import Dataset, IterableDataset
 from torch import Tensor
 from transformers import AutoTokenizer, EvalPrediction, Trainer, set_seed
-from transformers.trainer_utils import EvalLoopOutput
+from transformers.trainer_utils import EvalLoopOutput, denumpify_detensorize
 
 from rmlab.data import Tokenizer
 from rmlab.data.sets import Sets
@@ -287,9 +287,10 @@ class RewardTrainer(Trainer):
         predictions, best = as_arrays(comparisons)
         logged = {"loss": set_loss(self.loss_terms, comparisons, self.args.pair_weighting), **flatten(metrics)}
         if self.compute_metrics is not None:
-            logged.update(self.compute_metrics(EvalPrediction(predictions=predictions, label_ids=best)))
+            last = {"compute_result": True} if self.args.batch_eval_metrics else {}
+            logged.update(self.compute_metrics(EvalPrediction(predictions=predictions, label_ids=best), **last))
         prefix = f"{metric_key_prefix}_"
-        logged = {k if k.startswith(prefix) else f"{prefix}{k}": v for k, v in logged.items()}
+        logged = denumpify_detensorize({k if k.startswith(prefix) else f"{prefix}{k}": v for k, v in logged.items()})
         return EvalLoopOutput(predictions=predictions, label_ids=best, metrics=logged, num_samples=len(comparisons))
 
 
