@@ -28,6 +28,7 @@ from rmlab.data.tokenizer import build_tokenizer
 from rmlab.data.trees import TokenTree
 from rmlab.model import adapters
 from rmlab.model.dropout import disable_dropout
+from rmlab.scoring.collator import PreferenceCollator
 from rmlab.scoring.heads import prepare_for_scoring, score
 
 ROOT = Path(__file__).parent.parent
@@ -49,7 +50,7 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "distilbert": {"vocab_size": 768, "dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 64},
     "modernbert": {**COMMON, "intermediate_size": 64, "max_position_embeddings": 512, "pad_token_id": 0},
 }
-# Only for how they are scored: see test_scoring.py.
+# Only for how they are scored: see tests/scoring.
 MORE: dict[str, dict[str, Any]] = {
     "qwen3 sliding": {
         **DECODER, "head_dim": 8, "sliding_window": 7, "use_sliding_window": True,
@@ -182,7 +183,8 @@ def trainer_for(model, tokenizer, tmp_path, train=None, evaluation=None, **optio
         "use_cpu": True,
         "max_length": None,
     }
-    rest = {k: options.pop(k) for k in ("peft_config", "loss", "compute_metrics", "callbacks") if k in options}
+    others = ("peft_config", "loss", "compute_metrics", "callbacks", "optimizers", "data_collator")
+    rest = {k: options.pop(k) for k in others if k in options}
     return RewardTrainer(
         model=model,
         args=RewardConfig(**{**config, **options}),
@@ -259,6 +261,10 @@ def tree_of(responses):
 def torch_prefix(sequences):
     together = itertools.takewhile(lambda column: len(set(column)) == 1, zip(*sequences, strict=False))
     return [column[0] for column in together]
+
+
+def flat_batch(trees, layout="shared_prefix", causal=True):
+    return PreferenceCollator(0, layout=layout, causal=causal).batch(trees)
 
 
 def model_for(kind, lora=False, checkpointing=False):

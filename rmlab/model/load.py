@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, AutoModelForSequenceClassification, set_seed
 from transformers.utils import logging as hf_logging
 
@@ -25,10 +26,11 @@ def load_model(config: ModelConfig, seed: int, quantization: Any = None) -> Any:
     try:
         with errors_only():  # the new head is meant to be missing from the checkpoint
             model, new = random_model(config) if config.path is None else pretrained(config, quantization)
-    except (OSError, ValueError, ImportError, TypeError) as error:
-        if isinstance(error, UserError):
-            raise
-        raise UserError(f"model: cannot load {config.path or config.config}: {first_line(error)}") from error
+    except UserError:
+        raise
+    except (OSError, ValueError, ImportError, TypeError, StrictDataclassError) as error:
+        cause = error.__cause__ if isinstance(error, StrictDataclassError) else None  # which says what is wrong
+        raise UserError(f"model: cannot load {config.path or config.config}: {first_line(cause or error)}") from error
     name_the_output(model)
     init_head(model, new, config.head_init)
     model.rmlab_new_modules = new_modules(model, new)

@@ -107,11 +107,15 @@ class RunDirectory:
         try:
             lock.acquire()
         except Timeout:
-            raise BusyError(f"{self} is being trained by another process; wait for it, or stop it") from None
+            raise self.busy() from None
         try:
             yield
         finally:
             lock.release()
+
+    def busy(self) -> BusyError:
+        """The error of a second process."""
+        return BusyError(f"{self} is being trained by another process; wait for it, or stop it")
 
     def stamps(self) -> tuple[int | None, int | None]:
         """When metrics.json and error.txt were written; None for what is not there."""

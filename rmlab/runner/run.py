@@ -63,6 +63,8 @@ def check_and_run(config: Config, out: RunDirectory) -> dict[str, Any]:
     inputs = fingerprints(config)
     if out.is_finished and not config.run.redo:
         return finished(config, out, inputs)
+    if is_first_rank() and out.is_locked:  # known before anything slow; the lock itself still decides
+        raise out.busy()
     say(f"run {out}")
     checked = check(config, out)
     with out.locked(), threads(config.run.threads):

@@ -29,7 +29,8 @@ from rmlab.training.config import RewardConfig
 def prepare_sets(sets: Sets, tokenizer: Tokenizer, args: RewardConfig) -> Sets:
     """Training and evaluation sets as numbered token trees, the latter without training prompts."""
     train = None if sets.train is None else prepare_set(sets.train, tokenizer, args, "train")
-    return Sets(train, {name: prepare_eval(s, train, tokenizer, args, name) for name, s in sets.eval.items()})
+    unprepared = {name: s for name, s in sets.eval.items() if not is_prepared(s)}
+    return Sets(train, {**sets.eval, **{n: prepare_eval(s, train, tokenizer, args, n) for n, s in unprepared.items()}})
 
 
 def prepare_set(dataset: Any, tokenizer: Tokenizer, args: RewardConfig, name: str) -> Any:
@@ -39,9 +40,7 @@ def prepare_set(dataset: Any, tokenizer: Tokenizer, args: RewardConfig, name: st
 
 def prepare_eval(dataset: Any, train: Any, tokenizer: Tokenizer, args: RewardConfig, name: str) -> Any:
     """The same of an evaluation set, without the prompts of the training set."""
-    if is_prepared(dataset):
-        return dataset
-    trees = trees_of(dataset, tokenizer, args, name)
+    trees = dataset if is_prepared(dataset) else trees_of(dataset, tokenizer, args, name)
     return numbered(without_overlap(train, trees, name, args.prompt_overlap))
 
 
@@ -167,6 +166,10 @@ def check_arguments(args: Any, model: Any, train_dataset: Any, evaluates_streams
         raise UserError(f"{args.n_gpu} GPUs in one process; start with `accelerate launch`, DataParallel is not exact")
     if args.tokens_per_batch is not None and getattr(args, "deepspeed", None):
         raise UserError("tokens_per_batch does not work with DeepSpeed, which takes a step per backward; leave it out")
+    if args.tokens_per_batch is not None and args.include_num_input_tokens_seen not in ("no", False):
+        raise UserError(
+            "include_num_input_tokens_seen does not count the parts that tokens_per_batch makes; leave it out"
+        )
     if evaluates_streams or isinstance(train_dataset, IterableDataset):
         # Batches hold text (the comparisons' ids), which rank 0 cannot send to the others.
         args.accelerator_config.dispatch_batches = False  # type: ignore[union-attr]

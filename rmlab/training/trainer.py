@@ -213,8 +213,7 @@ class RewardTrainer(Trainer):
             others = [n for n in range(min(count, len(dataset))) if n != longest]
             rows = [dataset[n] for n in (*others, longest)]  # last, where a wrong place in the flat row would show
         if rows:
-            model: Any = self.model
-            self._prove(model.to(self.args.device), parts_of(self.data_collator(rows))[0].to(self.args.device))
+            self._prove(self.model, parts_of(self.data_collator(rows))[0].to(self.args.device))
 
     def _prove(self, model: Any, batch: Batch) -> None:
         autocast = self.accelerator.autocast if self.accelerator.mixed_precision != "no" else None

@@ -103,7 +103,7 @@ def test_two_sweeps_at_once_share_the_work(tmp_path):
     both = [start(tmp_path, *arguments) for _ in range(2)]
     printed = [process.communicate(timeout=600)[0] for process in both]
     assert [process.returncode for process in both] == [0, 0], printed
-    assert sum(text.count("\nrun runs/s/") for text in printed) == 4
+    assert sum(text.count("\nmetrics.json  runs/s/") for text in printed) == 4, "what a run says at its end"
     assert len(metrics(tmp_path)) == 4
 
 

@@ -10,7 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from rmlab.messages import UserError
 from rmlab.metrics.evaluate import evaluate
+from rmlab.metrics.scored import ScoredComparison
 from rmlab.report import figures
 from rmlab.report.figures import arms
 from rmlab.report.figures import items as of_items
@@ -18,29 +20,27 @@ from rmlab.report.figures.look import STYLE, Look, look_of
 from rmlab.report.items import METRICS, Items, load_items, set_names
 from rmlab.report.page import write_page
 from rmlab.report.study import load_study
-from rmlab.runner.directory import write_config, write_json
-from rmlab.runner.run import write_scores
+from rmlab.runner.directory import RunDirectory
 
 PROMPTS = 40
 
 
 def write_run(study, loss, seed, right, rate=0.001, sets=("eval",), history=True, error=""):
     """A run directory as a run leaves it. right: on how many of the prompts the better response gets more reward."""
-    out = study / f"{loss.strip('<>')}-s{seed}-{rate}"
+    out = RunDirectory(study / f"{loss.strip('<>')}-s{seed}-{rate}")
     choices = {"loss": loss, "data": "synthetic"}
     config = {"study": study.name, "question": "Which <loss>?", "seed": seed, "run": {"name": loss, "choices": choices}}
-    write_config({**config, "loss": {loss: {}}, "trainer": {"learning_rate": rate}}, out)
+    out.write_config({**config, "loss": {loss: {}}, "trainer": {"learning_rate": rate}})
     if error:
-        (out / "error.txt").write_text(f"{error}\n\nTraceback", encoding="utf-8")
+        out.write_error(UserError(error))
         return
-    write_json(out / "environment.json", {"code": "1", "packages": {}, "seconds": 90.0})
+    out.write_environment({"code": "1", "packages": {}, "seconds": 90.0})
     items = {name: make_items(right, seed, graded=place == 0) for place, name in enumerate(sets)}
     for name, of_set in items.items():
-        (out / "scores").mkdir(exist_ok=True)
-        write_scores(of_set, out / "scores" / f"{name}.parquet")
+        out.write_scores(name, of_set)
     if history:
-        write_json(out / "history.json", make_history(right / PROMPTS))
-    write_json(out / "metrics.json", {"eval": {name: evaluate(of_set) for name, of_set in items.items()}, "train": {}})
+        out.write_history(make_history(right / PROMPTS))
+    out.write_metrics({"eval": {name: evaluate(of_set) for name, of_set in items.items()}, "train": {}})
 
 
 def make_items(right, seed, graded):
@@ -51,7 +51,8 @@ def make_items(right, seed, graded):
         gap = generator.uniform(0.2, 1.5) * (1 if prompt < right else -1)
         pair = {"better": [1], "worse": [0], "strength": [1.0 + prompt % 3 * graded], "probability": [1.0]}
         names = {"index": prompt, "id": "", "prompt_id": f"p{prompt}", "subset": ""}
-        items.append({**names, **pair, "rewards": [0.0, gap], "lengths": [10 + prompt, 12], "gold": [0.0, 1.0]})
+        lengths = [10 + prompt, 12]
+        items.append(ScoredComparison(**names, **pair, rewards=[0.0, gap], lengths=lengths, gold=[0.0, 1.0]))
     return items
 
 

@@ -127,13 +127,21 @@ def test_only_the_first_rank_writes(out, monkeypatch):
         ("reproduction", "reproduction.json"),
     ],
 )
-@pytest.mark.parametrize("content", [b"{cut: [", b"", b"\xff\xfe\x00", b"3", b'"text"'])
+@pytest.mark.parametrize("content", [b"{cut: [", b"\xff\xfe\x00", b"3", b'"text"'])
 def test_a_damaged_file_is_named(file, name, content, out):
     (out.path / name).write_bytes(content)
     with pytest.raises(UserError) as error:
         getattr(out, file)()
     assert str(out.path / name) in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("file", ["environment", "metrics", "history", "reproduction"])
+def test_an_empty_json_file_is_damaged(file, out):
+    """As a crash of the machine leaves it."""
+    (out.path / f"{file}.json").touch()
+    with pytest.raises(UserError, match=f"cannot read .*{file}.json"):
+        getattr(out, file)()
 
 
 @pytest.mark.parametrize("name", ["eval.parquet", "eval.preferences.parquet"])

@@ -129,7 +129,8 @@ def test_whole_training_runs_agree(tokenizer, tmp_path):
 def test_the_collator_lays_pairs_out_as_trls(tokenizer):
     from trl.trainer.reward_trainer import DataCollatorForPreference
 
-    from rmlab.data.prepare import Options, tokenize
+    from rmlab.data.config import Options
+    from rmlab.data.prepare import tokenize
     from rmlab.scoring.collator import PreferenceCollator
 
     data = Dataset.from_dict({"chosen_ids": [[1, 2, 3], [6, 7]], "rejected_ids": [[4, 5], [8]], "margin": [0.1, 0.2]})

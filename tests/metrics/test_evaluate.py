@@ -1,29 +1,12 @@
 """Metrics against their definitions, computed here by hand or by loops."""
 
 import math
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import torch
+from comparisons import scored
 
-from rmlab.losses import Preferences
-from rmlab.metrics.evaluate import calibration_error, evaluate, preference_metrics
-from rmlab.metrics.running import TrainingWindow
-
-
-def item(rewards, better, worse, probability=None, subset="", gold=(), lengths=None):
-    count = len(better)
-    return {
-        "rewards": rewards,
-        "better": better,
-        "worse": worse,
-        "probability": probability or [1.0] * count,
-        "strength": [1.0] * count,
-        "subset": subset,
-        "gold": list(gold),
-        "lengths": lengths or list(range(len(rewards))),
-    }
+from rmlab.metrics.evaluate import as_arrays, calibration_error, evaluate, flatten, preference_metrics
 
 
 def test_accuracy_counts_reward_ties_half_and_reports_them():
@@ -75,10 +58,10 @@ def test_ece_vanishes_for_calibrated_rewards_and_not_for_inflated_ones():
     assert preference_metrics(3 * signed, np.ones(gap.size))["ece"] > 0.05
 
 
-def test_a_set_is_measured_over_items_and_by_subset():
-    items = [item([1.0, 0.0], [0], [1], subset="a"), item([0.0, 1.0], [0], [1], subset="b")]
-    items += [item([3.0, 2.0, 1.0], [0, 0, 1], [1, 2, 2], subset="b")]
-    metrics = evaluate(items)
+def test_a_set_is_measured_over_comparisons_and_by_subset():
+    comparisons = [scored([1.0, 0.0], [0], [1], subset="a"), scored([0.0, 1.0], [0], [1], subset="b")]
+    comparisons += [scored([3.0, 2.0, 1.0], [0, 0, 1], [1, 2, 2], subset="b")]
+    metrics = evaluate(comparisons)
     assert metrics["accuracy"] == 4 / 5
     assert metrics["subsets"]["a"]["accuracy"] == 1.0
     assert metrics["subsets"]["b"]["accuracy"] == 3 / 4
@@ -90,14 +73,14 @@ def test_a_set_is_measured_over_items_and_by_subset():
 
 
 def test_length_correlation_is_spearmans():
-    metrics = evaluate([item([1.0, 8.0, 3.0], [1], [0], lengths=[5, 7, 6])])
+    metrics = evaluate([scored([1.0, 8.0, 3.0], [1], [0], lengths=[5, 7, 6])])
     assert metrics["length_correlation"] == pytest.approx(1.0)
-    assert "length_correlation" not in evaluate([item([1.0, 2.0], [0], [1], lengths=[4, 4])])
+    assert "length_correlation" not in evaluate([scored([1.0, 2.0], [0], [1], lengths=[4, 4])])
 
 
 def test_bayes_accuracy_is_that_of_the_gold_rewards_on_the_same_labels():
-    items = [item([0.0, 1.0], [0], [1], gold=[2.0, 1.0]), item([0.0, 1.0], [0], [1], gold=[0.0, 1.0])]
-    metrics = evaluate(items)
+    comparisons = [scored([0.0, 1.0], [0], [1], gold=[2.0, 1.0]), scored([0.0, 1.0], [0], [1], gold=[0.0, 1.0])]
+    metrics = evaluate(comparisons)
     assert metrics["bayes_accuracy"] == 0.5
     assert metrics["accuracy"] == 0.0
 
@@ -115,25 +98,29 @@ def test_ties_are_calibrated():
 
 
 def test_gold_rewards_of_ties_alone_give_no_bayes_accuracy():
-    assert "bayes_accuracy" not in evaluate([item([0.0, 1.0], [0], [1], [0.5], gold=[1.0, 2.0])])
+    assert "bayes_accuracy" not in evaluate([scored([0.0, 1.0], [0], [1], [0.5], gold=[1.0, 2.0])])
 
 
 def test_gaps_are_of_decided_preferences_and_their_likelier_side():
-    """A tie, whose order means nothing, and a preference that the votes turn; the same in training windows."""
+    """A tie, whose order means nothing, and a preference that the votes turn; test_running.py has the same."""
     rewards, better, worse, probability = [1.0, 3.0, 7.0], [0, 1, 2], [1, 2, 0], [0.5, 0.2, 0.9]
     chosen, rejected = [7.0, 7.0], [3.0, 1.0]  # of the second and third preference
     expected = {"chosen_mean": 7.0, "rejected_mean": 2.0, "gap_mean": 5.0, "accuracy": 1.0}
-    metrics = evaluate([item(rewards, better, worse, probability)])
+    metrics = evaluate([scored(rewards, better, worse, probability)])
     assert {k: metrics[k] for k in expected} == pytest.approx(expected)
     assert metrics["gap_std"] == pytest.approx(np.std(np.subtract(chosen, rejected)))
-    assert "gap_mean" not in evaluate([item([0.0, 1.0], [0], [1], [0.5])])
+    assert "gap_mean" not in evaluate([scored([0.0, 1.0], [0], [1], [0.5])])
 
-    window = TrainingWindow([])
-    accelerator = SimpleNamespace(reduce=lambda sums, how: sums, num_processes=1)
-    for a, b in ((0, 2), (2, 3)):  # a micro-batch with the tie, one without
-        columns = [torch.tensor(x) for x in (rewards, better[a:b], worse[a:b], [1.0] * (b - a), probability[a:b])]
-        window.add(Preferences(*columns, torch.zeros(3, dtype=torch.long)), [])
-    read = window.read(accelerator)
-    assert {k: read[k] for k in expected} == pytest.approx(expected)
-    window.add(Preferences(*(torch.tensor(x) for x in ([0.0, 1.0], [0], [1], [0.0], [0.5], [0, 0]))), [])
-    assert window.read(accelerator).keys() == {"reward_mean", "reward_std"}
+
+def test_subsets_are_logged_under_their_names():
+    flat = flatten({"accuracy": 0.5, "subsets": {"hard": {"accuracy": 0.25, "nll": 1.0}}})
+    assert flat == {"accuracy": 0.5, "hard_accuracy": 0.25, "hard_nll": 1.0}
+
+
+def test_arrays_hold_a_row_per_comparison_and_its_most_preferred_response():
+    """Where one has fewer responses, NaN; a probability below one half is a win of the other side."""
+    rewards, best = as_arrays(
+        [scored([1.0, 2.0], [0], [1], [0.2]), scored([3.0, 4.0, 5.0], [2, 2, 0], [0, 1, 1], [1.0, 0.5, 1.0])]
+    )
+    assert np.array_equal(rewards, np.float32([[1, 2, np.nan], [3, 4, 5]]), equal_nan=True)
+    assert best.tolist() == [1, 2]
