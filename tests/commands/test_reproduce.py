@@ -88,12 +88,12 @@ def test_a_run_is_identical_on_the_same_machine(finished, capsys):
 
 
 def test_an_edited_config_is_named_and_gives_other_numbers(copied, capsys):
-    edit(copied / "config.yaml", trainer__learning_rate=0.001)
+    edit(copied / "config.yaml", trainer__learning_rate=0.002)
     edit(copied / "environment.json", data={"train/synthetic": "others"})
     before = (copied / "metrics.json").read_bytes()
     assert main([str(copied)]) == 1
     lines = capsys.readouterr().out.splitlines()
-    assert "  trainer.learning_rate: 0.002 -> 0.001" in lines
+    assert "  trainer.learning_rate: 0.001 -> 0.002" in lines
     assert any(line.startswith("  data.train/synthetic: others -> ") for line in lines)
     (causes,) = (line for line in lines if line.startswith("likely causes: trainer.learning_rate, "))
     assert "data.train/synthetic" in causes
@@ -108,11 +108,11 @@ def test_an_override_is_named_and_replaces_an_earlier_reproduction(finished, tmp
     out = tmp_path / "out"
     (out / "checkpoints" / "checkpoint-1").mkdir(parents=True)
     (out / "reproduction.json").write_text("{}")
-    assert main([str(finished), "-o", str(out), "trainer.learning_rate=1e-3", "trainer.save_strategy=no"]) == 1
+    assert main([str(finished), "-o", str(out), "trainer.learning_rate=2e-3", "trainer.save_strategy=no"]) == 1
     lines = capsys.readouterr().out.splitlines()
-    assert "  trainer.learning_rate: 0.002 -> 0.001" in lines
+    assert "  trainer.learning_rate: 0.001 -> 0.002" in lines
     assert lines[-1] == "different"
-    assert read(out / "reproduction.json")["config"]["trainer.learning_rate"] == [0.002, 0.001]
+    assert read(out / "reproduction.json")["config"]["trainer.learning_rate"] == [0.001, 0.002]
     assert not (out / "checkpoints" / "checkpoint-1").exists()
 
 
@@ -256,9 +256,9 @@ def test_a_part_that_config_yaml_lacks_has_its_default_and_is_named_if_it_was_an
 
 
 def test_an_older_run_without_its_config_as_trained_is_compared_with_config_yaml(copied):
-    edit(copied / "config.yaml", trainer__learning_rate=0.001)
+    edit(copied / "config.yaml", trainer__learning_rate=0.002)
     environment = read(copied / "environment.json")
-    assert config_now(RunDirectory(copied), environment, [])[1] == {"trainer.learning_rate": [0.002, 0.001]}
+    assert config_now(RunDirectory(copied), environment, [])[1] == {"trainer.learning_rate": [0.001, 0.002]}
     del environment["config"], environment["hardware"]
     assert config_now(RunDirectory(copied), environment, [])[1] == {}
     assert config_now(RunDirectory(copied), environment, ["seed=7"])[1] == {"seed": [0, 7]}

@@ -19,7 +19,7 @@ def test_help_lists_groups_and_values_without_torch():
     code += "    print('TORCH', 'torch' in sys.modules)"
     done = command(sys.executable, "-c", code)
     assert "loss: centered, margin, plain" in done.stdout
-    assert "learning_rate: 0.002" in done.stdout
+    assert "learning_rate: 0.001" in done.stdout
     assert "TORCH False" in done.stdout
 
 

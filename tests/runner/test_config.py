@@ -208,7 +208,7 @@ def test_open_keys_in_a_config_file_are_taken_on_top_of_an_option(tmp_path):
         config = compose("mine", [f"hydra.searchpath=[file://{CONF}]", "run.name=x", "run.id=x", "run.dir=x"])
     assert config.loss == {"bradley_terry": {"margin": 0.0}, "center": {"weight": 0.1}}
     assert config.trainer.adam_beta2 == 0.98
-    assert config.trainer.learning_rate == 0.002
+    assert config.trainer.learning_rate == 0.001
     assert (config.data.columns, config.data.chat_template_kwargs) == ({"prompt": "q"}, {"x": 1})
     assert (config.model.config.rope_theta, config.model.config.model_type) == (5.0, "qwen3")
 

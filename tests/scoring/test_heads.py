@@ -14,7 +14,7 @@ TOLERANCE = 1e-5
 
 @pytest.mark.parametrize("kind", DECODERS)
 def test_rule_1_score_is_read_at_the_last_token_by_mask(kind):
-    """Fails if forward_at_last_token searches `input_ids != pad_token_id`: with pad == eos it skips the last token."""
+    """Fails if forward_decoder searches `input_ids != pad_token_id`: with pad == eos it skips the last token."""
     model = make_model(kind, pad_token_id=2).eval()  # pad == eos == 2
     head, base = copy.deepcopy(model.score), getattr(model, model.base_model_prefix)
     prepare_for_scoring(model)

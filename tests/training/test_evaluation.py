@@ -28,12 +28,12 @@ def test_rule_3_metrics_are_over_items_not_batches(tokenizer, tmp_path):
 
 
 def test_rule_3_duplicates_that_even_batches_add_are_dropped(tokenizer, tmp_path, monkeypatch):
-    """Fails if gathered items are not de-duplicated by index: two ranks pad 21 items to 22."""
+    """Fails if gathered comparisons are not de-duplicated by index: two ranks pad 21 to 22."""
     import rmlab.training.trainer as module
 
     trainer = trainer_for(make_model(), tokenizer, tmp_path, evaluation=make_pairs(21))
     honest = trainer.evaluate()
-    monkeypatch.setattr(module, "gather_object", lambda items: items[:11] + items[11:] + items[:1])
+    monkeypatch.setattr(module, "gather_object", lambda scored: scored[:11] + scored[11:] + scored[:1])
     assert trainer.evaluate()["eval_preferences"] == 21
     assert trainer.evaluate()["eval_nll"] == honest["eval_nll"]
 
