@@ -218,12 +218,8 @@ def test_memory_is_measured_where_it_is_asked_for(tokenizer, pairs, tmp_path):
     assert "eval_mem_cpu_alloc_delta" in trainer.evaluate()
 
 
-@pytest.mark.parametrize("budget", [None, 60])
-def test_inputs_may_be_asked_for_or_are_refused(budget, tokenizer, pairs, tmp_path):
-    """Metrics that want the token ids: never an error in the middle of an evaluation."""
-    options = {"include_for_metrics": ["inputs"], "tokens_per_batch": budget}
-    try:
-        trainer = trainer_for(make_model(), tokenizer, tmp_path, evaluation=pairs, **options)
-    except UserError:
-        return
-    assert trainer.evaluate()["eval_comparisons"] == 21
+def test_what_metrics_cannot_be_given_is_refused(tokenizer, pairs, tmp_path):
+    """Not in the middle of an evaluation, and not in silence."""
+    for what in (["inputs"], ["loss"]):
+        with pytest.raises(UserError, match="include_for_metrics: compute_metrics is given the rewards alone"):
+            trainer_for(make_model(), tokenizer, tmp_path, evaluation=pairs, include_for_metrics=what)

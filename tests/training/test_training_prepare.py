@@ -45,6 +45,22 @@ def test_budgets_that_cannot_be_kept_are_refused(tokenizer, tmp_path):
     args.deepspeed = {"zero_optimization": {"stage": 2}}  # set afterwards: the constructor wants DeepSpeed installed
     with pytest.raises(UserError, match="tokens_per_batch does not work with DeepSpeed"):
         RewardTrainer(model=make_model(), args=args, processing_class=tokenizer)
+    with pytest.raises(UserError, match="include_num_input_tokens_seen does not count the parts"):
+        trainer_for(make_model(), tokenizer, tmp_path, tokens_per_batch=60, include_num_input_tokens_seen="all")
+
+
+@pytest.mark.parametrize(
+    ("layout", "mode", "count"), [("auto", "all", 48), ("padded", "all", 88), ("padded", "non_padding", 64)]
+)
+def test_tokens_seen_are_those_that_the_model_computes(layout, mode, count, tokenizer, tmp_path):
+    """Two pairs of 22 and 10 tokens, of which 8 are shared."""
+    shared = [1, *range(60, 67)]
+    chosen = [[*shared, *range(100, 112), n, 2] for n in (80, 81)]
+    rows = Dataset.from_dict({"chosen_ids": chosen, "rejected_ids": [[*shared, 90, 2]] * 2})
+    options = {"layout": layout, "include_num_input_tokens_seen": mode, "max_steps": 1}
+    trainer = trainer_for(make_model(), tokenizer, tmp_path, rows, **options)
+    trainer.train()
+    assert trainer.state.num_input_tokens_seen == count
 
 
 def test_a_collator_of_ones_own_is_padded_or_refused(tokenizer, tmp_path):
@@ -127,6 +143,16 @@ def test_rule_9_evaluating_on_training_prompts_is_refused(tokenizer, pairs, tmp_
     fresh = make_pairs(24).select(range(18, 24))  # three prompts of the training set, three new ones
     assert len(make(fresh, prompt_overlap="drop").eval_dataset) == 3
     assert len(make(fresh, prompt_overlap="allow").eval_dataset) == 6
+
+
+def test_rule_9_rows_that_are_evaluated_later_are_compared_with_training_prompts_too(tokenizer, pairs, tmp_path):
+    """Fails if only the sets given at construction are; the training set itself is no exception."""
+    trainer = trainer_for(make_model(), tokenizer, tmp_path, pairs)
+    for rows, count in ((pairs.select(range(3)), 3), (trainer.train_dataset, 21)):
+        with pytest.raises(UserError, match=f"{count} of {count} comparisons are on prompts of the training set"):
+            trainer.evaluate(rows)
+    assert trainer.evaluate(make_pairs(24).select(range(21, 24)))["eval_comparisons"] == 3
+    assert trainer.predict(pairs).metrics["test_comparisons"] == 21
 
 
 def test_a_collator_that_makes_no_batch_is_refused(tokenizer, tmp_path):
