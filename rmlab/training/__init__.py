@@ -3,6 +3,7 @@
 config.py               RewardConfig: TrainingArguments and what a reward model adds
 prepare.py              data, model, layout and loss made ready, for `rmlab` and for RewardTrainer alike
 trainer.py              RewardTrainer
+evaluation.py           what an evaluation makes of the comparisons that it has scored
 checkpoints.py          checkpoints that a killed run can trust
 embedding_gradients.py  the gradient of a large vocabulary, summed in place
 """

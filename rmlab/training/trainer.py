@@ -2,23 +2,20 @@
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
 import torch
-from accelerate.utils import DistributedType, gather_object
+from accelerate.utils import DistributedType
 from datasets import Dataset, IterableDataset
 from torch import Tensor
-from transformers import AutoTokenizer, EvalPrediction, Trainer, set_seed
-from transformers.trainer_utils import EvalLoopOutput, denumpify_detensorize
+from transformers import AutoTokenizer, Trainer, set_seed
+from transformers.trainer_utils import EvalLoopOutput
 
 from rmlab.data import Tokenizer
 from rmlab.data.sets import Sets
 from rmlab.losses import Term
 from rmlab.losses.reduce import term_means, weighted_sum
-from rmlab.messages import UserError
-from rmlab.metrics.evaluate import as_arrays, evaluate, flatten
 from rmlab.metrics.running import RunningMetrics
 from rmlab.metrics.scored import ScoredComparison
 from rmlab.metrics.set_loss import set_loss
@@ -30,6 +27,7 @@ from rmlab.scoring.feature_cache import FeatureCache
 from rmlab.scoring.scorer import Scorer
 from rmlab.training.config import RewardConfig
 from rmlab.training.embedding_gradients import embedding_gradients_in_place
+from rmlab.training.evaluation import Evaluation
 from rmlab.training.prepare import (
     build_collator,
     check_arguments,
@@ -40,14 +38,6 @@ from rmlab.training.prepare import (
     prepare_set,
     prepare_sets,
 )
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """An evaluation set as it was last scored: its comparisons in order, and their metrics."""
-
-    comparisons: list[ScoredComparison]
-    metrics: dict[str, Any]
 
 
 class RewardTrainer(Trainer):
@@ -272,25 +262,14 @@ class RewardTrainer(Trainer):
         ignore_keys: list[str] | None = None,
         metric_key_prefix: str = "eval",
     ) -> EvalLoopOutput:
-        """Score every comparison once, gather across ranks, drop the duplicates that even batches add, then measure.
-
-        predictions: (N, K) rewards in the order of the set, NaN where one has fewer responses; for pairs the
-        columns are chosen and rejected. label_ids: (N,) the index of the most preferred response.
-        """
+        """Score every comparison once, and measure them; see `Evaluation.output` for what is returned."""
         self._scored = []
         super().evaluation_loop(dataloader, description, True, ignore_keys, metric_key_prefix)
-        comparisons = gathered(self._scored, metric_key_prefix)
-        metrics = evaluate(comparisons)
         name = metric_key_prefix.removeprefix("eval").removeprefix("_") or "eval"
-        self.evaluations[name] = Evaluation(comparisons, metrics)
-        predictions, best = as_arrays(comparisons)
-        logged = {"loss": set_loss(self.loss_terms, comparisons, self.args.pair_weighting), **flatten(metrics)}
-        if self.compute_metrics is not None:
-            last = {"compute_result": True} if self.args.batch_eval_metrics else {}
-            logged.update(self.compute_metrics(EvalPrediction(predictions=predictions, label_ids=best), **last))
-        prefix = f"{metric_key_prefix}_"
-        logged = denumpify_detensorize({k if k.startswith(prefix) else f"{prefix}{k}": v for k, v in logged.items()})
-        return EvalLoopOutput(predictions=predictions, label_ids=best, metrics=logged, num_samples=len(comparisons))
+        evaluation = self.evaluations[name] = Evaluation.of(self._scored, metric_key_prefix)
+        loss = set_loss(self.loss_terms, evaluation.comparisons, self.args.pair_weighting)
+        last = {"compute_result": True} if self.args.batch_eval_metrics else {}
+        return evaluation.output(loss, metric_key_prefix, self.compute_metrics, **last)
 
 
 @contextlib.contextmanager
@@ -304,20 +283,6 @@ def replaced(target: Any, **values: Any) -> Iterator[None]:
     finally:
         for name, value in before.items():
             setattr(target, name, value)
-
-
-def gathered(scored: list[ScoredComparison], name: str) -> list[ScoredComparison]:
-    """Those of all ranks, each once, in the order of the set. UserError for none, and for rewards that diverged."""
-    comparisons = sorted({c.index: c for c in gather_object(scored)}.values(), key=lambda c: c.index)
-    if not comparisons:
-        raise UserError(f"{name}: the evaluation set is empty")
-    lost = sum(not np.isfinite(c.rewards).all() for c in comparisons)
-    if lost:
-        raise UserError(
-            f"{name}: the rewards of {lost} of {len(comparisons)} comparisons are not finite: training has diverged; "
-            "lower trainer.learning_rate or trainer.max_grad_norm"
-        )
-    return comparisons
 
 
 def activations_on_cpu(wanted: bool) -> Any:

@@ -29,7 +29,7 @@ def test_rule_3_metrics_are_over_items_not_batches(tokenizer, tmp_path):
 
 def test_rule_3_duplicates_that_even_batches_add_are_dropped(tokenizer, tmp_path, monkeypatch):
     """Fails if gathered comparisons are not de-duplicated by index: two ranks pad 21 to 22."""
-    import rmlab.training.trainer as module
+    import rmlab.training.evaluation as module
 
     trainer = trainer_for(make_model(), tokenizer, tmp_path, evaluation=make_pairs(21))
     honest = trainer.evaluate()
