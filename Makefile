@@ -4,7 +4,7 @@ BIN := .venv/bin
 # A process per core, so one thread each.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile
 
-.PHONY: help train test test-all lint format clean
+.PHONY: help train test test-all lint format docs clean
 
 help:
 	@grep -hE '^[a-z-]+:.*#' Makefile | sed -E 's/:[^#]*#/\t/'
@@ -38,5 +38,9 @@ format: .venv/installed-dev  # format and mend what ruff can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+docs: .venv/installed-dev  # the documentation, into site/
+	$(BIN)/python docs/generate_config.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 clean:  # remove the environment and caches; runs/ stays
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache dist
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache dist site
