@@ -44,7 +44,8 @@ def fields(file: Path, name: str) -> Iterator[tuple[str, str, str, str]]:
     """(name, type, default, meaning) of each field."""
     lines = file.read_text(encoding="utf-8").splitlines()
     for statement in class_of(file, name).body:
-        if isinstance(statement, ast.AnnAssign) and "InitVar" not in (kind := ast.unparse(statement.annotation)):
+        if isinstance(statement, ast.AnnAssign):
+            kind = ast.unparse(statement.annotation)
             value, comment = statement.value, lines[(statement.end_lineno or 1) - 1].partition("  # ")[2]
             if isinstance(value, ast.Call):
                 given = {keyword.arg: keyword.value for keyword in value.keywords}

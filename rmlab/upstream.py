@@ -1,11 +1,11 @@
 """What rmlab takes of other libraries beyond their documented interface, all of it in this file.
 
 Each function rests on one assumption about a library's inside, and tests/test_upstream.py has a canary for each. When
-an upgrade breaks rmlab, the canary says which assumption fell, and this file is where to mend it. torch, transformers,
-peft and Hydra are imported by the functions that need them.
+an upgrade breaks rmlab, the canary says which assumption fell, and this file is where to mend it.
 """
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator
 from types import MethodType
 from typing import TYPE_CHECKING, Any
@@ -54,8 +54,6 @@ def wrap_forward(module: "nn.Module", wrapper: Callable[..., Any]) -> None:
 
     A partial can be copied with its model, a closure would keep the weights of the original.
     """
-    import functools
-
     module.forward = functools.partial(wrapper, module.forward)
 
 

@@ -73,7 +73,7 @@ def trainer_fields() -> dict[str, set[str]]:
         for statement in node.body
         if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name)
     ]
-    return {name: plain_types(kind) for name, kind in annotated if not kind.startswith("InitVar")}
+    return {name: plain_types(kind) for name, kind in annotated}
 
 
 def plain_types(annotation: str) -> set[str]:

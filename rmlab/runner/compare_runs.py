@@ -58,10 +58,10 @@ def compare_set(then: RunDirectory, now: RunDirectory, name: str, metrics: list[
     import numpy as np
     import pandas as pd
 
-    shown = {key: [m.get(key) for m in metrics] for key in ("accuracy", "nll")}
+    told = {key: [m.get(key) for m in metrics] for key in ("accuracy", "nll")}
     if not (then.has_scores(name) and now.has_scores(name)):  # only one of them evaluated this set
         rows = [len(run.scores(name).responses) if run.has_scores(name) else 0 for run in (then, now)]
-        return SetAgreement(rows, False, None, None, **shown)
+        return SetAgreement(rows, False, None, None, **told)
     before, after = then.scores(name), now.scores(name)
     a, b = (scores.responses.astype({"id": str, "reward": "float64"}) for scores in (before, after))
     both = a.merge(b, on=ROW).set_index(ROW[:2])[["reward_x", "reward_y"]]
@@ -74,7 +74,7 @@ def compare_set(then: RunDirectory, now: RunDirectory, name: str, metrics: list[
         same_rows=len(a) == len(b) == len(both) and pairs.equals(after.preferences),
         reward_difference=float((both.reward_x - both.reward_y).abs().max(skipna=False)) if len(both) else None,
         changed_sides=int((signs[:, 0] != signs[:, 1]).sum()) if len(both) else None,
-        **shown,
+        **told,
     )
 
 

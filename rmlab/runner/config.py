@@ -111,9 +111,8 @@ class Config:
     @classmethod
     def of(cls, mapping: Mapping[str, Any]) -> "Config":
         """Of a resolved mapping, as config.yaml holds it. UserError naming a key that is unknown or of a wrong type."""
-        refuse_renamed(flatten(dict(mapping)))
         try:
-            config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(cls), dict(mapping)))
+            config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(cls), renamed(mapping)))
         except OmegaConfBaseException as error:
             raise UserError(named(error)) from error
         assert isinstance(config, cls)
@@ -137,11 +136,14 @@ class Config:
         self.model.check(self.data.max_length)
 
 
-def refuse_renamed(keys: Mapping[str, Any]) -> None:
-    """UserError naming the new name of an old key."""
+def renamed(mapping: Mapping[str, Any]) -> dict[str, Any]:
+    """The config of an older version without its old keys. UserError naming the new one where a value would be lost."""
+    config = {key: dict(node) if isinstance(node, Mapping) else node for key, node in mapping.items()}
     for old, new in RENAMED.items():
-        if old in keys:
+        node, _, key = old.partition(".")
+        if isinstance(config.get(node), dict) and config[node].pop(key, None) is not None:
             raise UserError(f"{old} is now {new}")
+    return config
 
 
 def named(error: OmegaConfBaseException) -> str:

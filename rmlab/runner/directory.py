@@ -107,15 +107,17 @@ class RunDirectory:
         try:
             lock.acquire()
         except Timeout:
-            raise self.busy() from None
+            raise BusyError(f"{self} is being trained by another process; wait for it, or stop it") from None
         try:
             yield
         finally:
             lock.release()
 
-    def busy(self) -> BusyError:
-        """The error of a second process."""
-        return BusyError(f"{self} is being trained by another process; wait for it, or stop it")
+    def refuse_if_busy(self) -> None:
+        """BusyError if a process works in it, known before anything slow; `locked` still decides."""
+        if is_first_rank() and (self.path / LOCK).exists():
+            with self.locked():
+                pass
 
     def stamps(self) -> tuple[int | None, int | None]:
         """When metrics.json and error.txt were written; None for what is not there."""

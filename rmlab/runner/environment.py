@@ -42,19 +42,31 @@ def software() -> dict[str, Any]:
 def fingerprints(config: Config) -> dict[str, str]:
     """Hashes of the files that the config only names: local data and plugin modules. A changed one is another run."""
     specs = [s for part in (config.data.train, config.data.eval) for s in part.values() if isinstance(s, Mapping)]
-    places = [Path(spec["path"]).expanduser() for spec in specs if isinstance(spec.get("path"), str)]
-    modules = [*config.plugins, *(entry.module for entry in installed_plugins())]
-    sources = [importlib.util.find_spec(module) for module in modules]
-    places += [Path(s.origin) for s in sources if s is not None and s.origin]
+    data = [Path(spec["path"]).expanduser() for spec in specs if isinstance(spec.get("path"), str)]
+    files = {place: sorted(place.rglob("*")) if place.is_dir() else [place] for place in data}
+    for module in (*config.plugins, *(entry.module for entry in installed_plugins())):
+        place = source_of(module)
+        if place is not None:
+            files[place] = sorted(place.rglob("*.py")) if place.is_dir() else [place]
     hashes = {}
-    for place in places:
-        files = sorted(place.rglob("*")) if place.is_dir() else [place]
+    for place, some in files.items():
         whole = hashlib.sha256()
-        for file in files:
+        for file in some:
             if file.is_file():
                 whole.update(file_hash(file, file.stat().st_size, file.stat().st_mtime_ns))
         hashes[str(place)] = whole.hexdigest()[:16]  # by path: two sources may have files of one name
     return hashes
+
+
+def source_of(module: str) -> Path | None:
+    """The file of a module, the folder of a package; None for what cannot be found, which is said elsewhere."""
+    try:
+        spec = importlib.util.find_spec(module)
+    except (ImportError, ValueError):
+        return None
+    if spec is None or not spec.origin:
+        return None
+    return Path(spec.origin).parent if spec.submodule_search_locations else Path(spec.origin)
 
 
 @functools.cache

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rmlab.data import Tokenizer
-from rmlab.data.config import SourceConfig
 from rmlab.messages import UserError, is_first_rank, say
 from rmlab.model.config import check_architecture
 from rmlab.registry import import_plugins
@@ -63,8 +62,7 @@ def check_and_run(config: Config, out: RunDirectory) -> dict[str, Any]:
     inputs = fingerprints(config)
     if out.is_finished and not config.run.redo:
         return finished(config, out, inputs)
-    if is_first_rank() and out.is_locked:  # known before anything slow; the lock itself still decides
-        raise out.busy()
+    out.refuse_if_busy()
     say(f"run {out}")
     checked = check(config, out)
     with out.locked(), threads(config.run.threads):
@@ -77,8 +75,8 @@ def check_and_run(config: Config, out: RunDirectory) -> dict[str, Any]:
 
 def check(config: Config, out: RunDirectory) -> Checked:
     """From fast to slow: files are read in less time than torch is imported for the loss, generators take more."""
-    specs = {f"data.train.{name}": spec for name, spec in config.data.train.items()}
-    generated = any(SourceConfig.of(spec, where, ["load"]).source != "load" for where, spec in specs.items())
+    specs = config.data.train.values()
+    generated = any(isinstance(spec, Mapping) and spec.get("source") != "load" for spec in specs)
     loss = build_loss(config) if generated else None
     from rmlab.data.sets import load_rows
 
@@ -184,7 +182,7 @@ def reward_config(config: Config, out: RunDirectory) -> "RewardConfig":
             group_by_prompt=data.group_by_prompt,
             layout=config.scoring.layout,
             train_last_layers=config.model.train_last_layers,
-            cache_dir=config.run.cache_dir,
+            cache_dir=None if config.run.cache is None else str(config.run.cache),
             feature_cache_gb=config.run.feature_cache_gb,
             dataset_num_proc=config.run.num_proc,
             **{k: v for k, v in config.trainer.items() if k != "data_seed"},

@@ -34,6 +34,13 @@ class PreferenceCollator:
             return self.batch(trees)
         return [self.batch(part) for part in self.parts(trees, self.tokens_per_batch)]
 
+    def to_prove(self, rows: Sequence[Mapping[str, Any]]) -> Batch:
+        """One batch of these rows in their order, or of the last of them where all are beyond `tokens_per_batch`."""
+        trees = [TokenTree.of(row) for row in rows]
+        while len(trees) > 2 and self.tokens_per_batch is not None and self.computed(trees) > self.tokens_per_batch:
+            trees.pop(0)
+        return self.batch(trees)
+
     def batch(self, trees: Sequence[TokenTree]) -> Batch:
         """All these comparisons in one batch, whatever `tokens_per_batch` says."""
         # Order responses by (rank in the comparison, comparison): position[(c, k)] is the row of response k of c.

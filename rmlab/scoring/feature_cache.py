@@ -34,7 +34,7 @@ from rmlab.scoring.flat import flat_rows
 from rmlab.scoring.proof import plan_of, prove
 from rmlab.upstream import fingerprint, version_of
 
-CODE = Path(__file__).parent, Path(__file__).parent.parent / "model"  # what the vectors depend on
+ROOMS = Path(__file__).parent, Path(__file__).parent.parent / "model", Path(__file__).parent.parent / "data"
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class FeatureCache:
     def add_to(self, trees: Any, model: Any, collator: PreferenceCollator, accelerator: Accelerator) -> Any:
         """Token trees with their vectors, or as they are: where nothing is frozen, or the vectors would not fit.
 
-        The layout of the collator has been proved for the model.
+        The layout of the collator has been proved for the model, or is proved on the first batch of a sharded one.
         """
         if self.folder is None or not self.budget_gb or not applies(model):
             return trees
@@ -99,6 +99,10 @@ class FeatureCache:
         wrong = what_is_wrong(features, model, trees, collator, accelerator)
         if wrong is not None:
             say(f"frozen layers: computed anew every time, because {wrong}")
+            accelerator.wait_for_everyone()  # all have read what one now removes
+            if accelerator.is_local_main_process:
+                for suffix in (".json", ".bin"):
+                    place.with_suffix(suffix).unlink(missing_ok=True)
             return trees
         return trees.with_transform(features.add_to)
 
@@ -121,7 +125,7 @@ def frozen_tensors(model: Any) -> Iterator[tuple[str, Tensor]]:
 def key(model: Any, trees: Any, layout: str, precision: str) -> str:
     """A hash of everything that the vectors depend on: frozen weights, tokens, layout, precision and code."""
     first = first_trained_layer(model)
-    settings = [layout, precision, first, transformers.__version__, code(*CODE)]
+    settings = [layout, precision, first, transformers.__version__, code(*ROOMS)]
     modules = [module for layer in layers_of(model)[:first] for module in layer.modules()]
     if any(hasattr(module, "active_adapters") for module in modules):  # a frozen adapter: its scale is no weight
         adapters = {name: config.to_dict() for name, config in getattr(model, "peft_config", {}).items()}

@@ -50,7 +50,7 @@ class Scorer:
         """
         self.is_proved = True
         told = ""
-        if isinstance(batch.tokens, Flat):
+        if isinstance(batch.tokens, Flat) and batch.tokens.plan is not None:  # and not vectors alone
             proof = prove(model, batch, self.collator.pad_token_id, autocast)
             told = f"; {tokens_saved(batch)} in one batch, rewards within {proof.difference:.0e} of padded ones"
             if proof.wrong is not None and self.strict:

@@ -1,6 +1,6 @@
 """RewardConfig: TrainingArguments and what a reward model adds."""
 
-from dataclasses import InitVar, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -78,11 +78,13 @@ class RewardConfig(TrainingArguments):
         default=False, metadata={"help": "Hide losses that are not numbers; waits for the device in every step."}
     )
 
-    train_layers: InitVar[int | None] = None  # the old name of train_last_layers, refused
-
-    def __post_init__(self, train_layers: int | None) -> None:
-        if train_layers is not None:
+    def __new__(cls, *arguments: Any, **options: Any) -> "RewardConfig":
+        """Refuses an old name with the new one."""
+        if "train_layers" in options:
             raise UserError("train_layers is now train_last_layers: how many of the last layers are trained")
+        return super().__new__(cls)
+
+    def __post_init__(self) -> None:
         if self.bf16 is None:
             gpu = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
             self.bf16 = gpu and not self.fp16 and not self.use_cpu

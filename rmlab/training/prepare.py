@@ -29,8 +29,7 @@ from rmlab.training.config import RewardConfig
 def prepare_sets(sets: Sets, tokenizer: Tokenizer, args: RewardConfig) -> Sets:
     """Training and evaluation sets as numbered token trees, the latter without training prompts."""
     train = None if sets.train is None else prepare_set(sets.train, tokenizer, args, "train")
-    unprepared = {name: s for name, s in sets.eval.items() if not is_prepared(s)}
-    return Sets(train, {**sets.eval, **{n: prepare_eval(s, train, tokenizer, args, n) for n, s in unprepared.items()}})
+    return Sets(train, {name: prepare_eval(s, train, tokenizer, args, name) for name, s in sets.eval.items()})
 
 
 def prepare_set(dataset: Any, tokenizer: Tokenizer, args: RewardConfig, name: str) -> Any:
@@ -136,6 +135,10 @@ def prepare_loss(loss: Mapping[str, Any] | Sequence[Term] | None, args: RewardCo
     That is a margin where rows have a `margin` column, and centering where its coefficient is set.
     """
     if loss is not None and not isinstance(loss, Mapping):
+        if not loss or args.center_rewards_coefficient is not None:
+            raise UserError(
+                "loss, given as terms: at least one, and centering among them, not center_rewards_coefficient"
+            )
         return list(loss)
     named = dict(loss) if loss else {"bradley_terry": {"margin": float("margin" in columns_of(train_dataset))}}
     if args.center_rewards_coefficient is not None:
@@ -154,7 +157,7 @@ def columns_of(dataset: Any) -> Sequence[str]:
 # ---- arguments ----
 
 
-def check_arguments(args: Any, model: Any, train_dataset: Any, evaluates_streams: bool) -> None:
+def check_arguments(args: Any, model: Any, train_dataset: Any) -> None:
     """UserError for what RewardTrainer cannot do."""
     if not isinstance(args, RewardConfig):
         raise UserError(f"args must be a rmlab.RewardConfig, not a {type(args).__name__}; it takes the same fields")
@@ -170,6 +173,3 @@ def check_arguments(args: Any, model: Any, train_dataset: Any, evaluates_streams
         raise UserError(
             "include_num_input_tokens_seen does not count the parts that tokens_per_batch makes; leave it out"
         )
-    if evaluates_streams or isinstance(train_dataset, IterableDataset):
-        # Batches hold text (the comparisons' ids), which rank 0 cannot send to the others.
-        args.accelerator_config.dispatch_batches = False  # type: ignore[union-attr]

@@ -23,6 +23,7 @@ from rmlab.model.head import base_of
 from rmlab.model.load import config_by_name, load_model, tag
 from rmlab.model.tokenizer import complete_tokenizer
 from rmlab.scoring.batch import Batch, parts_of
+from rmlab.scoring.collator import PreferenceCollator
 from rmlab.scoring.feature_cache import FeatureCache
 from rmlab.scoring.scorer import Scorer
 from rmlab.training.config import RewardConfig
@@ -76,8 +77,12 @@ class RewardTrainer(Trainer):
         **trainer_options: Any,
     ) -> None:
         args = args or RewardConfig(output_dir="reward-model")
-        named = eval_dataset if isinstance(eval_dataset, dict) else {} if eval_dataset is None else {"": eval_dataset}
-        check_arguments(args, model, train_dataset, any(isinstance(d, IterableDataset) for d in named.values()))
+        several = isinstance(eval_dataset, dict)
+        named = eval_dataset if several else {} if eval_dataset is None else {"eval": eval_dataset}
+        check_arguments(args, model, train_dataset)
+        if any(isinstance(d, IterableDataset) for d in (train_dataset, *named.values())):
+            # Batches hold text (the comparisons' ids), which rank 0 cannot send to the others.
+            args.accelerator_config.dispatch_batches = False  # type: ignore[union-attr]
         if max_length is not None:
             args.max_length = max_length
         if isinstance(model, str):
@@ -90,7 +95,7 @@ class RewardTrainer(Trainer):
         self.loss_terms = prepare_loss(loss, args, train_dataset)
         set_seed(args.seed)  # of an adapter's weights
         model = prepare_model(model, args, tokenizer, peft_config)
-        sets = prepare_sets(Sets(train_dataset, {n or "eval": d for n, d in named.items()}), tokenizer, args)
+        sets = prepare_sets(Sets(train_dataset, dict(named)), tokenizer, args)
         choice = choose_layout(model, args, own_collator=data_collator is not None)
         collator = data_collator or build_collator(model, args, tokenizer, choice.layout)
         self.scorer = Scorer(choice, collator, strict=args.layout != "auto")
@@ -103,7 +108,7 @@ class RewardTrainer(Trainer):
             args=args,
             data_collator=cast(Any, collator),
             train_dataset=sets.train,
-            eval_dataset=sets.eval if isinstance(eval_dataset, dict) else sets.eval.get("eval"),
+            eval_dataset=sets.eval if several else sets.eval.get("eval"),
             processing_class=tokenizer,
             **trainer_options,
         )
@@ -122,7 +127,7 @@ class RewardTrainer(Trainer):
 
     def get_train_dataloader(self) -> Any:
         """Trainer's, of comparisons with what frozen layers make of them."""
-        with replaced(self, train_dataset=self._ready(self.train_dataset)):
+        with with_attributes(self, train_dataset=self._ready(self.train_dataset)):
             return super().get_train_dataloader()
 
     def get_batch_samples(self, epoch_iterator: Iterator[Any], num_batches: int, device: Any) -> Any:
@@ -183,14 +188,16 @@ class RewardTrainer(Trainer):
 
     def _rewards(self, model: Any, batch: Batch) -> Tensor:
         """(R,) rewards of a (micro-)batch."""
-        if not self.scorer.is_proved:  # a sharded model, which only runs wrapped: see _prove_layout
-            self._prove(model, batch)
+        if not self.scorer.is_proved:  # a sharded model, which only runs wrapped, or somebody's own data loader
+            sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
+            self._prove(model if sharded else self.accelerator.unwrap_model(model), batch)
         return self.scorer(model, batch)
 
     def _prove_layout(self, dataset: Any) -> None:
-        """Once, before accelerate wraps the model, on the comparison with the longest response after some others.
+        """Once, before accelerate wraps the model, on some comparisons and, last, the one with the longest response.
 
-        Sharded models are proved on the first batch: before they are wrapped, no rank holds a model that runs.
+        Of a stream the first. Sharded models are proved on the first batch: before they are wrapped, no rank holds a
+        model that runs.
         """
         if self.scorer.is_proved or self.is_fsdp_enabled or self.is_deepspeed_enabled:
             return
@@ -198,12 +205,14 @@ class RewardTrainer(Trainer):
         rows: list[Any] = []
         if isinstance(dataset, IterableDataset):
             rows = list(dataset.take(count))
-        elif isinstance(dataset, Dataset):
+        elif isinstance(dataset, Dataset) and len(dataset):
             longest = int(np.argmax(dataset["length"]))
-            others = [n for n in range(min(count, len(dataset))) if n != longest]
+            others = [n for n in range(min(count + 1, len(dataset))) if n != longest][:count]
             rows = [dataset[n] for n in (*others, longest)]  # last, where a wrong place in the flat row would show
         if rows:
-            self._prove(self.model, parts_of(self.data_collator(rows))[0].to(self.args.device))
+            collator = self.scorer.collator
+            batch = collator.to_prove(rows) if isinstance(collator, PreferenceCollator) else parts_of(collator(rows))[0]
+            self._prove(self.model, batch.to(self.args.device))
 
     def _prove(self, model: Any, batch: Batch) -> None:
         autocast = self.accelerator.autocast if self.accelerator.mixed_precision != "no" else None
@@ -216,7 +225,7 @@ class RewardTrainer(Trainer):
     def _ready(self, dataset: Any) -> Any:
         """The set to make batches of: its layout proved, and with what frozen layers make of it, where some are."""
         self._prove_layout(dataset)
-        if self.layout == "padded" or not isinstance(dataset, Dataset):
+        if self.layout == "padded" or not isinstance(dataset, Dataset) or not len(dataset):
             return dataset
         model = base_of(self.accelerator.unwrap_model(self.model))
         return self.features.add_to(dataset, model, self.scorer.collator, self.accelerator)
@@ -228,11 +237,12 @@ class RewardTrainer(Trainer):
         if isinstance(eval_dataset, str):
             sets = cast(dict[str, Any], self.eval_dataset)
             ready = self._ready(sets[eval_dataset])
-            with replaced(self, eval_dataset={**sets, eval_dataset: ready}), self._every_comparison_once(ready):
+            with with_attributes(self, eval_dataset={**sets, eval_dataset: ready}), self._every_comparison_once(ready):
                 return super().get_eval_dataloader(eval_dataset)
         if eval_dataset is not None:
-            eval_dataset = prepare_eval(eval_dataset, self.train_dataset, self._tokenizer, self.args, "eval")
-        ready = self._ready(self.eval_dataset if eval_dataset is None else eval_dataset)
+            trees = prepare_eval(eval_dataset, self.train_dataset, self._tokenizer, self.args, "eval")
+            return self.get_test_dataloader(trees)  # as Trainer's, but never one that it has kept of another set
+        ready = self._ready(self.eval_dataset)
         with self._every_comparison_once(ready):
             return super().get_eval_dataloader(ready)
 
@@ -245,7 +255,7 @@ class RewardTrainer(Trainer):
     def _every_comparison_once(self, dataset: Any) -> contextlib.AbstractContextManager[None]:
         """Evaluation drops no last batch, and one worker reads a stream, so that its comparisons are numbered once."""
         workers = 0 if isinstance(dataset, IterableDataset) else self.args.dataloader_num_workers
-        return replaced(self.args, dataloader_drop_last=False, dataloader_num_workers=workers)
+        return with_attributes(self.args, dataloader_drop_last=False, dataloader_num_workers=workers)
 
     def prediction_step(self, model: Any, inputs: Any, prediction_loss_only: bool, ignore_keys: Any = None) -> Any:
         """Keep the comparisons of a batch with their rewards; Trainer's loop has nothing to gather."""
@@ -273,7 +283,7 @@ class RewardTrainer(Trainer):
 
 
 @contextlib.contextmanager
-def replaced(target: Any, **values: Any) -> Iterator[None]:
+def with_attributes(target: Any, **values: Any) -> Iterator[None]:
     """Other values for attributes of an object, inside."""
     before = {name: getattr(target, name) for name in values}
     try:

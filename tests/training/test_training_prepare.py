@@ -204,7 +204,7 @@ def test_a_pair_of_equal_responses_is_dropped_unless_it_is_to_be_an_error(tokeni
 
 
 def test_the_loss_may_be_given_as_terms(tokenizer, tmp_path):
-    args = RewardConfig(output_dir=str(tmp_path), use_cpu=True, center_rewards_coefficient=0.25)
+    args = RewardConfig(output_dir=str(tmp_path), use_cpu=True)
     terms = build_loss({"bradley_terry": {"margin": 0.5}})
     assert prepare_loss(terms, args, None) == terms
     named = prepare_loss({"bradley_terry": {"margin": 0.5}}, args, None)
