@@ -176,7 +176,7 @@ def test_a_run_without_its_scores_is_refused_before_it_is_trained(copied, capsys
     [
         ("data.max_lenth=3", "the config has no 'data.max_lenth'; did you mean 'data.max_length'?"),
         ("loss=margin", "the config has no 'loss'"),
-        ("trainer.learning_rate.x=3", "learning_rate is 0.002"),
+        ("trainer.learning_rate.x=3", "learning_rate is 0.001"),
         ("trainer.learning_rat=3", "trainer has no option 'learning_rat'; did you mean 'learning_rate'?"),
         ("trainer.max_steps=many", "trainer.max_steps must be int, not 'many'"),
         ("data.eval_fraction=much", "data.eval_fraction: Value 'much' of type 'str' could not be converted to Float"),
@@ -236,7 +236,7 @@ def test_a_new_option_is_taken_where_others_define_them(finished):
     config, changes = config_now(RunDirectory(finished), read(finished / "environment.json"), overrides)
     assert config["loss"] == {"bradley_terry": {"margin": 0.0}, "center": {"weight": 0.01}}
     assert changes == {
-        "trainer.warmup_steps": [0.05, 0],
+        "trainer.warmup_steps": [0.1, 0],
         "loss.center.weight": [None, 0.01],
         "data.columns.prompt": [None, "question"],
     }
