@@ -1,8 +1,7 @@
 """The long table, cut for readers: terminal, Markdown, LaTeX, CSV."""
 
 import math
-import os
-import sys
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -128,7 +127,7 @@ def print_tables(tables: Tables, title: str, facts: Sequence[str], notes: Sequen
     from rich.markup import escape
     from rich.table import Table
 
-    console = Console() if sys.stdout.isatty() or "COLUMNS" in os.environ else Console(width=144)
+    console = Console(width=shutil.get_terminal_size((144, 24)).columns)
     console.print(f"\n[bold]{escape(title)}[/bold]\n")
     colours = {"better": "green", "worse": "red"}
     for heading, frame in tables:

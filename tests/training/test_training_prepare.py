@@ -207,9 +207,12 @@ def test_the_loss_may_be_given_as_terms(tokenizer, tmp_path):
     args = RewardConfig(output_dir=str(tmp_path), use_cpu=True)
     terms = build_loss({"bradley_terry": {"margin": 0.5}})
     assert prepare_loss(terms, args, None) == terms
-    named = prepare_loss({"bradley_terry": {"margin": 0.5}}, args, None)
+    centered = RewardConfig(output_dir=str(tmp_path), use_cpu=True, center_rewards_coefficient=0.25)
+    named = prepare_loss({"bradley_terry": {"margin": 0.5}}, centered, None)
     assert [(t.name, t.weight) for t in named] == [("bradley_terry", 1.0), ("center", 0.25)]
-    (plain, _), (margin, _) = (prepare_loss(None, args, rows) for rows in (make_pairs(2), make_pairs(2, margin=[1, 2])))
+    (plain, _), (margin, _) = (
+        prepare_loss(None, centered, rows) for rows in (make_pairs(2), make_pairs(2, margin=[1, 2]))
+    )
     assert (plain.function.keywords, margin.function.keywords) == ({"margin": 0.0}, {"margin": 1.0})
 
 
