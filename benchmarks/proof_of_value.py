@@ -26,7 +26,11 @@ TINY = [
     "trainer.per_device_train_batch_size=16", "trainer.logging_steps=5", "trainer.save_steps=5",
     "trainer.max_grad_norm=1.0", "trainer.lr_scheduler_type=cosine",
 ]  # fmt: skip
-SMALL = ["model.config.hidden_size=64", "model.config.num_hidden_layers=2", "model.config.intermediate_size=192"]
+SMALL = [  # pinned, so that another default is not taken for another code
+    "model.config.hidden_size=64", "model.config.num_hidden_layers=2", "model.config.intermediate_size=192",
+    "model.config.num_attention_heads=4", "model.config.num_key_value_heads=2",
+    "model.config.rope_parameters={{rope_type: default, rope_theta: 10000.0}}",
+]  # fmt: skip
 RUNS: dict[str, list[str]] = {
     "plain, shared prefix": ["loss=plain", "scoring.layout=shared_prefix"],
     "margin, padded": ["loss=margin", "scoring.layout=padded"],
