@@ -101,6 +101,7 @@ class Watched(Launcher):
             if job.config and found == "new":
                 job.out.write_config(job.config)  # so that a run that never starts is seen
         announce(self.config.study, intended)
+        warn_of_doubles(jobs)
         warn_of_changes([job for job, found in zip(jobs, intended, strict=True) if found == "finished"])
         results: list[Any] = [
             finished(job.out) if found == "finished" else None for job, found in zip(jobs, intended, strict=True)
@@ -205,6 +206,16 @@ def announce(study: str, intended: Sequence[str]) -> None:
     counts = Counter(intended)
     parts = [f"{counts[key]} {INTENDED[key]}" for key in INTENDED if counts[key]]
     tell(f"sweep {study}: {len(intended)} run{'s'[: len(intended) != 1]}: {', '.join(parts)}")
+
+
+def warn_of_doubles(jobs: Sequence[Job]) -> None:
+    """Jobs of one directory, in one line: they differ in nothing that is computed, so only the first is trained."""
+    doubles = len(jobs) - len({job.out for job in jobs})
+    if doubles:
+        tell(
+            f"warning: {doubles} of the {len(jobs)} runs are the same as another, and are trained once: study, run, "
+            "logger and report say not what is computed; give each value of run.threads and the like a study of its own"
+        )
 
 
 def warn_of_changes(jobs: Sequence[Job]) -> None:

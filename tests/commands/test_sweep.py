@@ -43,6 +43,14 @@ def test_finished_runs_are_not_launched_and_others_are_taken_up(serial):
     assert not (broken / "error.txt").exists()
 
 
+def test_values_that_make_no_other_run_are_said_to_be_none(tmp_path):
+    """The number of threads is no part of a run's id: two values are one run, which is not to pass unnoticed."""
+    output = here(tmp_path, "-m", "debug=tiny", "study=s", "run.threads=1,2", "seed=0,1")
+    assert "warning: 2 of the 4 runs are the same as another, and are trained once" in output
+    assert len(metrics(tmp_path)) == 2
+    assert "the same as another" not in here(tmp_path, *TINY, "seed=0,1")
+
+
 def test_a_failing_run_does_not_stop_the_others(tmp_path):
     """Its error is in its directory and in the summary; the exit status is 1; its neighbours are finished."""
     arms = ["trainer.optim=adamw_bnb_8bit,adamw_torch", "loss=plain,margin"]  # bitsandbytes is not installed
