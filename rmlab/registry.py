@@ -64,9 +64,9 @@ class Registry:
         if unknown or missing:
             wrong = [f"unknown {unknown}"] * bool(unknown) + [f"missing {missing}"] * bool(missing)
             raise UserError(f"{where} takes {[*takes]}, the config gives {sorted(options)} ({', '.join(wrong)})")
-        hints = inspect.get_annotations(function, eval_str=True)
         for key, value in options.items():
-            if hints.get(key) in (float, int) and (isinstance(value, bool) or not isinstance(value, int | float)):
+            number = takes[key].annotation in (float, int, "float", "int")  # a module may keep annotations as text
+            if number and (isinstance(value, bool) or not isinstance(value, int | float)):
                 raise UserError(f"{where}.{key} must be a number, not {value!r}")
         return functools.partial(function, **options)
 

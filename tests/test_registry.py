@@ -9,6 +9,7 @@ import pytest
 from conftest import ROOT
 
 from rmlab import LOSSES, UserError
+from rmlab.registry import Registry
 
 
 def install(site, name, entry_points, **modules):
@@ -80,3 +81,15 @@ def test_unknown_names_and_options_name_both_sides():
         LOSSES.build("bradley_tery", {})
     with pytest.raises(UserError, match=r"loss.bradley_terry takes \['margin'\], the config gives \['scale'\]"):
         LOSSES.build("bradley_terry", {"scale": 1.0})
+
+
+def test_annotations_may_be_text_and_name_what_only_a_type_checker_knows():
+    registry = Registry("term", "rmlab.losses")
+
+    @registry.register
+    def plugged(data: "Unknown", *, gap: "float") -> "Unknown":  # noqa: F821
+        return data, gap
+
+    assert registry.build("plugged", {"gap": 2})("rows") == ("rows", 2)
+    with pytest.raises(UserError, match=r"term.plugged.gap must be a number, not 'wide'"):
+        registry.build("plugged", {"gap": "wide"})
