@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from rmlab.messages import UserError, check_one_of
+from rmlab.messages import UserError, check_at_least, check_one_of
 
 OVERLONG = ("drop", "truncate", "error")
 IDENTICAL = ("drop", "error")
@@ -66,6 +66,8 @@ class DataConfig:
     def check(self) -> None:
         """UserError naming the key. What needs a source's own signature is checked when the source is built."""
         check_choices(self, where="data.")
+        for key in ("limit", "max_rows", "max_length"):
+            check_at_least(f"data.{key}", getattr(self, key), 1)
         if not 0 <= self.eval_fraction < 1:
             raise UserError(f"data.eval_fraction is {self.eval_fraction}; it must be at least 0 and below 1")
         if self.streams and not self.eval and self.eval_fraction:

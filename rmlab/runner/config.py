@@ -51,9 +51,10 @@ class RunConfig:
     choices: dict[str, Any] = field(default_factory=dict)  # the options chosen of each config group, for names of arms
 
     def check(self) -> None:
-        """UserError for a negative feature_cache_gb and for threads below 1."""
+        """UserError for a negative feature_cache_gb, and for threads and num_proc below 1."""
         check_at_least("run.feature_cache_gb", self.feature_cache_gb, 0)
         check_at_least("run.threads", self.threads, 1)
+        check_at_least("run.num_proc", self.num_proc, 1)
 
     @property
     def cache(self) -> Path | None:

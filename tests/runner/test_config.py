@@ -170,6 +170,26 @@ def test_a_wrong_key_or_type_of_a_mapping_is_named(given, message):
         Config.of(given)
 
 
+@pytest.mark.parametrize(
+    ("key", "least"),
+    [
+        ("data.limit", 1),
+        ("data.max_rows", 1),
+        ("data.max_length", 1),
+        ("run.threads", 1),
+        ("run.num_proc", 1),
+        ("run.feature_cache_gb", 0),
+        ("model.train_last_layers", 0),
+        ("trainer.tokens_per_batch", 1),
+    ],
+)
+def test_a_number_below_its_range_is_named(key, least):
+    node, name = key.split(".")
+    message = f"^{re.escape(key)} is {float(least - 1) if 'gb' in key else least - 1}; it must be at least {least}$"
+    with pytest.raises(UserError, match=message):
+        Config.of({"model": {"config": {"model_type": "qwen3"}}, node: {name: least - 1}}).check()
+
+
 def test_a_config_is_what_its_mapping_says_and_comes_back_as_one():
     mapping = to_dict(composed("loss=centered", "peft=lora", "data=files", "data.path=x.jsonl"))
     whole = Config.of(mapping).as_dict()
