@@ -11,7 +11,9 @@ from types import MethodType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from peft import PeftModel
     from torch import Tensor, nn
+    from transformers import PreTrainedConfig, Trainer
 
 # ---- datasets ----
 
@@ -61,7 +63,7 @@ def wrap_forward(module: "nn.Module", wrapper: Callable[..., Any]) -> None:
 
 
 @contextlib.contextmanager
-def attention_named(config: Any, name: str) -> Iterator[None]:
+def attention_named(config: "PreTrainedConfig", name: str) -> Iterator[None]:
     """transformers: `_attn_implementation` of a config decides, in each forward, which attention function is called.
 
     The public `set_attn_implementation` looks for kernels and walks all modules: made for once, not for every forward.
@@ -76,7 +78,7 @@ def attention_named(config: Any, name: str) -> Iterator[None]:
         config._attn_implementation = before
 
 
-def load_trained(trainer: Any, checkpoint: str, best: bool) -> None:
+def load_trained(trainer: "Trainer", checkpoint: str, best: bool) -> None:
     """transformers: Trainer's own loading of a checkpoint's weights, without training on (it would take one more step).
 
     `best`: then those of the best checkpoint that its state names.
@@ -103,7 +105,7 @@ def without_mixed_precision(model: "nn.Module") -> Iterator[None]:
 # ---- peft ----
 
 
-def train_and_save(model: Any, module: str) -> None:
+def train_and_save(model: "PeftModel", module: str) -> None:
     """peft: what `modules_to_save` does to a module when an adapter is made, done to one that is there."""
     from peft.utils.other import _set_trainable
 

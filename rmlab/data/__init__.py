@@ -29,7 +29,6 @@ class Tokenizer(Protocol):
 
     chat_template: Any
     init_kwargs: dict[str, Any]
-    special_tokens_map: dict[str, Any]
     bos_token_id: int | None
     eos_token: str | None
     eos_token_id: int | None
@@ -37,6 +36,10 @@ class Tokenizer(Protocol):
     pad_token_id: int | None
     unk_token: str | None
     unk_token_id: int | None
+
+    @property
+    def special_tokens_map(self) -> dict[str, Any]:
+        """pad_token, eos_token and so on -> its text."""
 
     def __len__(self) -> int:
         """Tokens in the vocabulary, added ones too."""

@@ -18,7 +18,7 @@ from rmlab.data.cache import code, digest, quiet, save_atomically, tokenizer_fin
 from rmlab.data.config import Options
 from rmlab.data.render import refuse_dated_template
 from rmlab.data.rows import check_columns, to_comparison
-from rmlab.data.trees import FEATURES, refuse_identical, to_tree
+from rmlab.data.trees import FEATURES, Trees, refuse_identical, to_tree
 from rmlab.messages import UserError, say
 from rmlab.upstream import fingerprint
 
@@ -63,7 +63,7 @@ def tokenize(
     name: str = "train",
     cache_dir: Path | None = None,
     num_proc: int | None = None,
-) -> Any:
+) -> Trees:
     """Token trees of a data set in any accepted row format (already tokenised ones are returned as they are).
 
     With a `cache_dir` the result is kept under a key of content, tokenizer and options, written atomically.
@@ -88,7 +88,7 @@ def tokenize(
     return report_and_keep(trees, name)
 
 
-def is_tokenized(dataset: Any) -> bool:
+def is_tokenized(dataset: Dataset | IterableDataset) -> bool:
     """Whether the rows are token trees already: they have a column `suffixes`."""
     return "suffixes" in (getattr(dataset, "column_names", None) or [])
 
@@ -99,7 +99,7 @@ def tree_row(row: Mapping[str, Any], index: int, tokenizer: Tokenizer, options: 
     return to_tree(to_comparison(read_row(row), place), index, place, tokenizer, options).row()
 
 
-def numbered(trees: Any) -> Any:
+def numbered(trees: Trees) -> Trees:
     """Token trees with their position as `index`, by which duplicates are dropped after gathering."""
     if "index" in (trees.column_names or []):
         return trees

@@ -12,6 +12,7 @@ from rmlab.data import DATASETS, Tokenizer
 from rmlab.data.cache import digest
 from rmlab.data.config import DataConfig, SourceConfig
 from rmlab.data.prepare import check_rows, tokenize
+from rmlab.data.trees import Trees
 from rmlab.messages import UserError, say
 from rmlab.upstream import fingerprint
 
@@ -42,8 +43,8 @@ class Rows:
 class Sets:
     """Token trees to train on, and evaluation sets by name."""
 
-    train: Any
-    eval: dict[str, Any]
+    train: Trees | None
+    eval: dict[str, Trees]
 
 
 def load_rows(config: DataConfig) -> Rows:
@@ -101,7 +102,7 @@ def build_sets(
     return Sets(mixed, sets)
 
 
-def mix(parts: list[tuple[Any, float]], seed: int) -> Any:
+def mix(parts: list[tuple[Trees, float]], seed: int) -> Trees:
     """One training set: concatenated, or for streams interleaved with probabilities proportional to the weights."""
     if len(parts) == 1:
         return parts[0][0]
@@ -116,7 +117,7 @@ def mix(parts: list[tuple[Any, float]], seed: int) -> Any:
     )
 
 
-def at_most(trees: Any, rows: int, seed: int) -> Any:
+def at_most(trees: Trees, rows: int, seed: int) -> Trees:
     """The first `rows` of a random order that does not depend on `rows`: smaller sets are parts of larger ones."""
     if isinstance(trees, IterableDataset):
         return trees.take(rows)
@@ -142,7 +143,7 @@ def split_by_prompt(trees: Dataset, fraction: float, seed: int) -> tuple[Dataset
     return train, test
 
 
-def without_overlap(train: Any, test: Any, name: str, overlap: str) -> Any:
+def without_overlap(train: Trees | None, test: Trees, name: str, overlap: str) -> Trees:
     """The evaluation set without training prompts (`drop`), or a UserError if it has any (`error`).
 
     Streams are not compared: their prompts are not known.

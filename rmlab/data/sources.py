@@ -3,14 +3,17 @@
 import collections
 import gzip
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, TYPE_CHECKING, Any
 
 from rmlab.data import DATASETS
 from rmlab.data.cache import code, digest
 from rmlab.messages import UserError, did_you_mean, say
 from rmlab.upstream import fingerprint
+
+if TYPE_CHECKING:  # imported where rows are read: rmlab's own checks come before
+    from datasets import Dataset, IterableDataset
 
 SUFFIXES = (".jsonl", ".json", ".parquet")
 
@@ -25,7 +28,7 @@ def load(
     columns: Mapping[str, Any] | None = None,
     prompt_separator: str | None = None,
     streaming: bool = False,
-) -> Any:
+) -> "Dataset | IterableDataset":
     """Rows of a jsonl/json/parquet file (also .gz), a local folder (of such files, or `save_to_disk`), or a hub name.
 
     Args:
@@ -93,7 +96,7 @@ def read_json(file: Path) -> Iterable[dict[str, Any]]:
         raise UserError(f"data.path: cannot read {file}: {error}") from error
 
 
-def parse_json(file: Path, opener: Any) -> Iterable[dict[str, Any]]:
+def parse_json(file: Path, opener: Callable[..., IO[str]]) -> Iterable[dict[str, Any]]:
     """Rows of a file that `opener` opens: of one array, where a .json file begins with [, else an object per line.
 
     Empty lines are passed over. UserError naming the line or row that is no JSON object.
@@ -125,7 +128,9 @@ def parse_json(file: Path, opener: Any) -> Iterable[dict[str, Any]]:
                 yield row
 
 
-def load_hub(path: str, name: str | None, split: str, revision: str | None, streaming: bool) -> Any:
+def load_hub(
+    path: str, name: str | None, split: str, revision: str | None, streaming: bool
+) -> "Dataset | IterableDataset":
     """One split of a data set on the hub, name being its configuration. UserError for whatever prevents it."""
     import datasets
 
@@ -135,7 +140,7 @@ def load_hub(path: str, name: str | None, split: str, revision: str | None, stre
         raise UserError(f"data.path: {path!r} is no local file, and loading it from the hub failed: {error}") from error
 
 
-def load_local(path: str, files: list[Path], split: str, streaming: bool) -> Any:
+def load_local(path: str, files: list[Path], split: str, streaming: bool) -> "Dataset | IterableDataset":
     """Rows of JSON or parquet files, all of the kind of the first, or of a `save_to_disk` folder if there are no files.
 
     split: only such a folder has several. UserError for a split that is not there and files that cannot be read.
@@ -193,7 +198,7 @@ def flat(values: Any) -> list[str]:
     return [str(values)] if values not in (None, "") else []
 
 
-def group_rated(rows: Iterable[Mapping[str, Any]], path: str) -> Any:
+def group_rated(rows: Iterable[Mapping[str, Any]], path: str) -> "Dataset":
     """A dataset of JSON rows; rows of one rated response each become one K-wise row per prompt."""
     from datasets import Dataset
 

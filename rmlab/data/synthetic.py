@@ -6,12 +6,15 @@ margins, centering, ensembles or over-optimisation have a ground truth to be jud
 
 import itertools
 import json
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from rmlab.data import DATASETS
 from rmlab.messages import UserError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 NAMES = (
     "Ada Ben Cleo Dan Eve Finn Gus Hana Ivan Joy Kai Lena Milo Nora Otis Pia Quin Rosa Sam Tara Uma Vic Wren Zoe "
@@ -52,7 +55,7 @@ def synthetic(
     tie_width: float,
     label_noise: float,
     seed: int,
-) -> Any:
+) -> "Dataset":
     """`prompts` native rows with `responses` answers each, all C(K, 2) preferences, and the gold rewards.
 
     Annotators see gold / temperature plus Gumbel noise on each response, so a preference is exactly Bradley-Terry,

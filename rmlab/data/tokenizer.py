@@ -1,6 +1,9 @@
 """The embedded tokenizer of model=tiny: byte-level BPE (any text works), a pad token of its own, a chat template."""
 
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 CHAT_TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}"
@@ -8,7 +11,7 @@ CHAT_TEMPLATE = (
 )
 
 
-def build_tokenizer() -> Any:
+def build_tokenizer() -> "PreTrainedTokenizerFast":
     """A `PreTrainedTokenizerFast` of about 450 tokens, trained on the words of the synthetic data; deterministic."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast

@@ -4,9 +4,9 @@ import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from datasets import Features, List, Value
+from datasets import Dataset, Features, IterableDataset, List, Value
 
 from rmlab.data import Comparison, Tokenizer
 from rmlab.data.cache import digest
@@ -14,6 +14,11 @@ from rmlab.data.config import Options
 from rmlab.data.render import encode, special_tokens
 from rmlab.data.rows import identical
 from rmlab.messages import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Trees: TypeAlias = Dataset | IterableDataset  # rows are token trees: FEATURES
 
 
 @dataclass(frozen=True)
@@ -41,8 +46,8 @@ class TokenTree:
     dropped: str = ""  # why the row is left out; empty: it stays
     truncated: bool = False
     index: int = -1
-    token_vectors: Any = None  # (T, d) what frozen layers made of its tokens, see scoring/feature_cache.py
-    response_vectors: Any = None  # (K, d) the same of its responses
+    token_vectors: "Tensor | None" = None  # (T, d) what frozen layers made of its tokens, see scoring/feature_cache.py
+    response_vectors: "Tensor | None" = None  # (K, d) the same of its responses
 
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> "TokenTree":

@@ -1,9 +1,9 @@
 """Training metrics between two logs: sums over preferences that stay on the device until they are read."""
 
 import math
-from typing import Any
 
 import torch
+from accelerate import Accelerator
 from torch import Tensor
 
 from rmlab.losses import Preferences, Term
@@ -41,7 +41,7 @@ class RunningMetrics:
         added = torch.stack([value.to(precise) for value in sums])
         self.sums = added if self.sums is None else self.sums + added
 
-    def read(self, accelerator: Any) -> dict[str, float]:
+    def read(self, accelerator: Accelerator) -> dict[str, float]:
         """Metrics of all preferences since the last read, under the names that evaluation uses; {} of none."""
         if self.sums is None:
             return {}

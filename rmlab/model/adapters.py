@@ -3,16 +3,20 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
+from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from rmlab import upstream
 from rmlab.data import Tokenizer
 from rmlab.messages import UserError, did_you_mean, first_line, say
-from rmlab.model.head import head_modules
+from rmlab.model.head import base_of, head_modules
 from rmlab.model.layers import layers_of
+
+if TYPE_CHECKING:
+    import peft
 
 
 @dataclass(frozen=True)
@@ -29,7 +33,7 @@ class PeftConfig:
         options = {str(k): v for k, v in node.items() if k not in ("method", "quantization")}
         return cls(str(node.get("method", cls.method)), dict(node.get("quantization") or {}), options)
 
-    def build(self) -> Any:
+    def build(self) -> "peft.PeftConfig | None":
         """The config of the `peft` library, or None for method none. UserError for an unknown method or option."""
         from peft import PeftType, get_peft_config
 
@@ -44,7 +48,7 @@ class PeftConfig:
             raise UserError(f"peft: {first_line(error)}") from error
 
 
-def apply_peft(model: Any, peft_config: Any) -> Any:
+def apply_peft(model: "PreTrainedModel | peft.PeftModel", peft_config: "peft.PeftConfig") -> "peft.PeftModel":
     """The model with an adapter, its score head trained and saved with it. A wrong task type is corrected.
 
     Raises UserError if `model` already carries an adapter.
@@ -64,7 +68,7 @@ def apply_peft(model: Any, peft_config: Any) -> Any:
     return get_peft_model(model, peft_config)
 
 
-def adapt_last_layers(model: Any, peft_config: Any, count: int) -> None:
+def adapt_last_layers(model: PreTrainedModel, peft_config: "peft.PeftConfig", count: int) -> None:
     """Keep an adapter out of all but the last `count` layers. UserError for one that cannot be told where to sit."""
     layers = layers_of(model)
     kind = str(getattr(peft_config.peft_type, "value", peft_config.peft_type)).lower()
@@ -81,12 +85,11 @@ def adapt_last_layers(model: Any, peft_config: Any, count: int) -> None:
     peft_config.exclude_modules = sorted({*(peft_config.exclude_modules or []), *others})
 
 
-def train_head_of(model: Any) -> None:
+def train_head_of(model: "peft.PeftModel") -> None:
     """Make sure that a PeftModel built elsewhere trains and saves its score head. UserError if LoRA sits on it."""
     from peft.utils import ModulesToSaveWrapper
 
-    base = model.get_base_model()
-    for name, module in head_modules(base).items():
+    for name, module in head_modules(base_of(model)).items():
         if isinstance(module, ModulesToSaveWrapper):
             continue
         if any("lora_" in part for part, _ in module.named_modules()):
@@ -94,14 +97,14 @@ def train_head_of(model: Any) -> None:
                 f"the adapter sits on the score head {name!r}, whose random base would not be saved; build it with "
                 "task_type=SEQ_CLS"
             )
-        config = model.peft_config[model.active_adapter]
+        config: Any = model.peft_config[model.active_adapter]
         config.modules_to_save = sorted({*(getattr(config, "modules_to_save", None) or []), name})
         config.task_type = "SEQ_CLS"
         upstream.train_and_save(model, name)
         say(f"peft: the score head {name!r} was frozen; it is now trained and saved with the adapter")
 
 
-def export(model: Any, tokenizer: Tokenizer, place: Path) -> None:
+def export(model: "PreTrainedModel | peft.PeftModel", tokenizer: Tokenizer, place: Path) -> None:
     """Write the final reward model for plain transformers: merged where there is an adapter that can be.
 
     The adapter itself goes to `place`/../adapter. An adapter that cannot be merged (prompt tuning, a quantised body)

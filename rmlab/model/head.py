@@ -1,37 +1,39 @@
 """The head: what turns a hidden state into the reward, and its first weights."""
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from rmlab.messages import UserError
 
 
-def base_of(model: Any) -> Any:
+def base_of(model: nn.Module) -> PreTrainedModel:
     """The transformers model, without the adapter around it."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
+    inner = getattr(model, "get_base_model", None)
+    return cast(PreTrainedModel, inner() if inner else model)
 
 
-def is_decoder(model: Any) -> bool:
+def is_decoder(model: PreTrainedModel) -> bool:
     """Whether the reward is one linear layer, `score`, on one token's hidden state (every causal architecture)."""
     head = getattr(model, "score", None)
     return isinstance(getattr(head, "original_module", head), nn.Linear)  # peft wraps a head that it trains
 
 
-def head_modules(model: nn.Module) -> dict[str, nn.Module]:
+def head_modules(model: PreTrainedModel) -> dict[str, nn.Module]:
     """The children that turn hidden states into the reward, by name: all with parameters but the base model."""
     base = model.base_model_prefix
     return {n: m for n, m in model.named_children() if n != base and any(True for _ in m.parameters())}
 
 
-def name_the_output(model: Any) -> None:
+def name_the_output(model: PreTrainedModel) -> None:
     """Mark the single output as a reward for whatever reads the saved config."""
     model.config.problem_type = "regression"
     model.config.id2label, model.config.label2id = {0: "reward"}, {"reward": 0}
 
 
-def init_head(model: Any, new: list[str], how: str | float) -> None:
+def init_head(model: PreTrainedModel, new: list[str], how: str | float) -> None:
     """Initialise the last linear layer of a head that the checkpoint did not have; a trained head is left alone.
 
     `how`: "1/sqrt(d+1)" (Stiennon et al. 2020), "1/(d+1)" (OpenRLHF), "zero", "default" (the architecture's own) or
@@ -60,7 +62,7 @@ def init_head(model: Any, new: list[str], how: str | float) -> None:
 # ---- fp32, whatever the body's dtype and whatever autocast says ----
 
 
-def keep_in_fp32(model: nn.Module) -> None:
+def keep_in_fp32(model: PreTrainedModel) -> None:
     """Weights and arithmetic of the head in fp32: bf16 rewards fall on a grid of 2^-7 and coarser, which makes ties."""
     for module in head_modules(model).values():
         module.float()
@@ -77,7 +79,7 @@ def enter_fp32(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any])
     autocast.__enter__()
     _autocasts.append(autocast)
     dtype = next(module.parameters()).dtype  # fp32, unless someone cast the whole model afterwards
-    return tuple(cast(a, dtype) for a in args), {k: cast(v, dtype) for k, v in kwargs.items()}
+    return tuple(as_dtype(a, dtype) for a in args), {k: as_dtype(v, dtype) for k, v in kwargs.items()}
 
 
 def leave_fp32(module: nn.Module, args: Any, output: Any) -> None:
@@ -85,6 +87,6 @@ def leave_fp32(module: nn.Module, args: Any, output: Any) -> None:
     _autocasts.pop().__exit__(None, None, None)
 
 
-def cast(value: Any, dtype: torch.dtype) -> Any:
+def as_dtype(value: Any, dtype: torch.dtype) -> Any:
     """A tensor of floats in that dtype; anything else as it is."""
     return value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value

@@ -1,8 +1,7 @@
 """The transformer layers of a model: where they are, which of them are trained, and how to freeze the others."""
 
-from typing import Any
-
 from torch import nn
+from transformers import PreTrainedModel
 
 from rmlab.messages import UserError
 
@@ -11,7 +10,7 @@ class Refused(Exception):  # noqa: N818  (as UserError, it is read by people)
     """The model wants something that flat layouts do not have; the message says what."""
 
 
-def layers_of(model: Any) -> nn.ModuleList:
+def layers_of(model: PreTrainedModel) -> nn.ModuleList:
     """The transformer layers, first to last. Raises Refused for a model without such a list."""
     base = getattr(model, model.base_model_prefix)
     base = getattr(base, "language_model", base)  # and not the layers of a vision tower
@@ -22,7 +21,7 @@ def layers_of(model: Any) -> nn.ModuleList:
     raise Refused("its layers are not one list")
 
 
-def freeze(model: Any, last_layers: int) -> None:
+def freeze(model: PreTrainedModel, last_layers: int) -> None:
     """Leave nothing to train but the head, the last layers (and norms after them), and what the checkpoint lacked."""
     base, layers = getattr(model, model.base_model_prefix), layers_of(model)
     if last_layers > len(layers):
@@ -36,7 +35,7 @@ def freeze(model: Any, last_layers: int) -> None:
         parameter.requires_grad_(id(parameter) in trained or late or name.split(".")[0] in new)
 
 
-def first_trained_layer(model: Any) -> int:
+def first_trained_layer(model: PreTrainedModel) -> int:
     """How many layers, from the embeddings on, have nothing to train; the number of all of them for a linear probe."""
     base, layers = getattr(model, model.base_model_prefix), layers_of(model)
     trained = [any(p.requires_grad for p in layer.parameters()) for layer in layers]

@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from transformers import AutoConfig, AutoModelForSequenceClassification, set_seed
+from torch import nn
+from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel, set_seed
 from transformers.utils import logging as hf_logging
 
 from rmlab.messages import UserError, first_line, say
@@ -14,7 +15,7 @@ from rmlab.model.config import DTYPES, ModelConfig
 from rmlab.model.head import base_of, head_modules, init_head, name_the_output
 
 
-def load_model(config: ModelConfig, seed: int, quantization: Any = None) -> Any:
+def load_model(config: ModelConfig, seed: int, quantization: Any = None) -> PreTrainedModel:
     """The model of a `model` config node, with one label and an initialised head. UserError if it cannot be loaded.
 
     `seed`: random weights are the same for the same seed. `quantization`: a quantization_config, or its options.
@@ -33,11 +34,11 @@ def load_model(config: ModelConfig, seed: int, quantization: Any = None) -> Any:
         raise UserError(f"model: cannot load {config.path or config.config}: {first_line(cause or error)}") from error
     name_the_output(model)
     init_head(model, new, config.head_init)
-    model.rmlab_new_modules = new_modules(model, new)
+    vars(model)["rmlab_new_modules"] = new_modules(model, new)
     return model
 
 
-def random_model(config: ModelConfig) -> tuple[Any, list[str]]:
+def random_model(config: ModelConfig) -> tuple[PreTrainedModel, list[str]]:
     """(model, names of its new parameters: all)."""
     built = dict(config.config)
     model_config = AutoConfig.for_model(built.pop("model_type"), num_labels=1, **built)
@@ -46,7 +47,7 @@ def random_model(config: ModelConfig) -> tuple[Any, list[str]]:
     return model, [name for name, _ in model.named_parameters()]
 
 
-def pretrained(config: ModelConfig, quantization: Any) -> tuple[Any, list[str]]:
+def pretrained(config: ModelConfig, quantization: Any) -> tuple[PreTrainedModel, list[str]]:
     """(model, names of the parameters that the checkpoint lacks)."""
     options = {"attn_implementation": config.attn_implementation, **config.init_kwargs}
     if quantization is not None:
@@ -63,7 +64,7 @@ def pretrained(config: ModelConfig, quantization: Any) -> tuple[Any, list[str]]:
     return model, sorted(report["missing_keys"])
 
 
-def dtype_of(config: ModelConfig) -> Any:
+def dtype_of(config: ModelConfig) -> torch.dtype | str:
     """torch's dtype of that name, or "auto"."""
     dtype = "auto" if config.dtype == "auto" else getattr(torch, config.dtype, None)
     if dtype is None:
@@ -95,7 +96,7 @@ def config_by_name(name: str, init_kwargs: Mapping[str, Any] | None, trust_remot
     )
 
 
-def new_modules(model: Any, new: list[str]) -> list[str]:
+def new_modules(model: PreTrainedModel, new: list[str]) -> list[str]:
     """Modules inside the base model that the checkpoint lacked (BERT's pooler): an adapter must train and save them."""
     if model.config.name_or_path == "":
         return []
@@ -103,13 +104,13 @@ def new_modules(model: Any, new: list[str]) -> list[str]:
     return sorted({name.removeprefix(base).split(".")[0] for name in new if name.startswith(base)})
 
 
-def tag(model: Any, tags: Iterable[str]) -> None:
+def tag(model: nn.Module, tags: Iterable[str]) -> None:
     """Tags of the model card, for adapters those of the base model."""
-    if hasattr(model, "add_model_tags"):
-        model.add_model_tags(list(tags))
+    if add := getattr(model, "add_model_tags", None):
+        add(list(tags))
 
 
-def warn_of_lost_updates(model: Any) -> None:
+def warn_of_lost_updates(model: nn.Module) -> None:
     """bf16 has 8 bits of precision: an update below 1/256 of a weight is rounded away."""
     head = set(head_modules(base_of(model)))
     low = {p.dtype for n, p in model.named_parameters() if p.requires_grad and not head & set(n.split("."))}

@@ -1,9 +1,10 @@
 """The tokenizer of a model: loaded, with its special tokens and its chat template."""
 
 from pathlib import Path
-from typing import Any
+from typing import cast
 
-from transformers import AutoTokenizer
+from torch import nn
+from transformers import AutoTokenizer, PreTrainedModel
 
 from rmlab.data import Tokenizer
 from rmlab.data.tokenizer import build_tokenizer
@@ -15,7 +16,7 @@ def load_tokenizer(config: ModelConfig) -> Tokenizer:
     """The tokenizer of a `model` config node: its own, the model's, or the embedded one (`tokenizer: embedded`)."""
     name = config.tokenizer or config.path
     if name == "embedded":
-        tokenizer = build_tokenizer()
+        tokenizer: Tokenizer = build_tokenizer()
     else:
         try:
             tokenizer = AutoTokenizer.from_pretrained(
@@ -62,7 +63,7 @@ def read_template(path: str) -> str:
     return str(template)
 
 
-def ensure_pad_token(model: Any, tokenizer: Tokenizer) -> None:
+def ensure_pad_token(model: PreTrainedModel, tokenizer: Tokenizer) -> None:
     """Give the tokenizer a pad token that is not EOS, and tell the model's config.
 
     Training reads scores by attention mask, but a server reads them at the last token that is not pad: with
@@ -75,7 +76,8 @@ def ensure_pad_token(model: Any, tokenizer: Tokenizer) -> None:
         else:
             tokenizer.add_special_tokens({"pad_token": "<|pad|>"})
         say(f"tokenizer {why}; servers would misread the last token, so the pad token is now {tokenizer.pad_token!r}")
-    if tokenizer.pad_token_id >= model.get_input_embeddings().weight.shape[0]:
+    embeddings = cast(nn.Embedding, model.get_input_embeddings())
+    if cast(int, tokenizer.pad_token_id) >= embeddings.weight.shape[0]:
         model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     for key in ("pad_token_id", "eos_token_id", "bos_token_id"):
         value = getattr(tokenizer, key)

@@ -1,7 +1,8 @@
 """The runs of a study and its arms: what varies between their configs, seeds apart."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -205,7 +206,7 @@ def find_arm(wanted: str | None, values: Mapping[str, Values], tune: Sequence[st
     return found[0]
 
 
-def natural(values: Mapping[str, Values]) -> Any:
+def natural(values: Mapping[str, Values]) -> Callable[[str], list[tuple[int, float, str]]]:
     """Sort key of arms: numbers by size, words by letter."""
 
     def key(arm: str) -> list[tuple[int, float, str]]:
@@ -262,16 +263,16 @@ def mixed(runs: Sequence[Run]) -> list[str]:
         ("numbers of processes", lambda e: e.get("processes")),
         ("hardware", lambda e: {k: v for k, v in e.get("hardware", {}).items() if k != "cpus"}),
     ):
-        note = differing(what, done, read)
+        note = differing(what, (read(run.environment) for run in done))
         notes += [note] if note else []
     packages = {name for run in done for name in run.environment.get("packages", {})}
     for name in sorted(packages - {"rmlab"}):
-        note = differing(f"versions of {name}", done, lambda e, n=name: e.get("packages", {}).get(n))
+        note = differing(f"versions of {name}", (run.environment.get("packages", {}).get(name) for run in done))
         notes += [note] if note else []
     files = {file for run in done for file in run.environment.get("inputs", {})}
     for file in sorted(files):
-        readers = [run for run in done if file in run.environment["inputs"]]
-        note = differing(f"contents of {file}", readers, lambda e, f=file: e["inputs"][f])
+        inputs = [run.environment.get("inputs", {}) for run in done]
+        note = differing(f"contents of {file}", (read[file] for read in inputs if file in read))
         notes += [note] if note else []
     return notes
 
@@ -282,12 +283,10 @@ def was_edited(run: Run) -> bool:
     return recorded is not None and json.loads(json.dumps(computed(run.config))) != recorded
 
 
-def differing(what: str, runs: Sequence[Run], read: Any) -> str | None:
+def differing(what: str, values: Iterable[object]) -> str | None:
     """`made by different code of rmlab: 3 runs ..., 2 runs ...`, or None where all agree."""
-    kinds: dict[str, list[Run]] = {}
-    for run in runs:
-        kinds.setdefault(json.dumps(read(run.environment), sort_keys=True), []).append(run)
+    kinds = Counter(json.dumps(value, sort_keys=True) for value in values)
     if len(kinds) < 2:
         return None
-    parts = [f"{len(some)} run{'s'[: len(some) != 1]} {kind}" for kind, some in kinds.items()]
+    parts = [f"{count} run{'s'[: count != 1]} {kind}" for kind, count in kinds.items()]
     return f"runs were made by different {what}: {', '.join(parts)}"

@@ -4,7 +4,7 @@ import math
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import pandas as pd
 
@@ -26,7 +26,7 @@ def readable(rows: pd.DataFrame, baseline: str) -> Tables:
     return tables
 
 
-def cells(row: Any, metric: str, baseline: str) -> dict[str, str]:
+def cells(row: "pd.Series[Any]", metric: str, baseline: str) -> dict[str, str]:
     """Texts by column title, empty where a number is missing; the McNemar test is there for accuracy only."""
     is_baseline = row["arm"] == baseline
     shown = {
@@ -45,34 +45,34 @@ def cells(row: Any, metric: str, baseline: str) -> dict[str, str]:
     return shown
 
 
-def verdict(row: Any) -> str:
+def verdict(row: "pd.Series[Any]") -> str:
     """`better`, `worse` or `none found`; `one seed`, which allows no verdict; empty where nothing was tested."""
     if not known(row["p_holm"]):
         return ""
     return "one seed" if row["pairs"] == 1 else row["verdict"] or "none found"
 
 
-def known(value: Any) -> bool:
+def known(value: float | None) -> TypeGuard[float]:
     """Whether a cell of the long table has a number: neither None nor NaN."""
     return value is not None and not math.isnan(value)
 
 
-def number(value: Any) -> str:
+def number(value: float | None) -> str:
     """Four decimals; empty where there is no number."""
     return f"{value:.4f}" if known(value) else ""
 
 
-def signed(value: Any) -> str:
+def signed(value: float | None) -> str:
     """Four decimals after a + or -, as differences are written; empty where there is no number."""
     return f"{value:+.4f}" if known(value) else ""
 
 
-def interval(low: Any, high: Any) -> str:
+def interval(low: float | None, high: float | None) -> str:
     """` [low, high]`, with a space to follow the difference; empty where there is none."""
     return f" [{low:+.4f}, {high:+.4f}]" if known(low) else ""
 
 
-def p_value(value: Any) -> str:
+def p_value(value: float | None) -> str:
     """Three decimals, or `< 0.001`; empty where nothing was tested."""
     return "" if not known(value) else "< 0.001" if value < 0.001 else f"{value:.3f}"
 

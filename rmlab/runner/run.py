@@ -21,9 +21,13 @@ from rmlab.runner.summary import print_table
 from rmlab.runner.tracking import track_metrics, tracked
 
 if TYPE_CHECKING:  # which take seconds to import; a run says its name before
+    from peft import PeftConfig
+
     from rmlab.data.sets import Rows, Sets
+    from rmlab.data.trees import Trees
     from rmlab.losses import Term
     from rmlab.training.config import RewardConfig
+    from rmlab.training.trainer import RewardTrainer
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,7 @@ class Checked:
     rows: "Rows"
     loss: list["Term"]
     args: "RewardConfig"
-    peft: Any  # a config of the peft library, or None
+    peft: "PeftConfig | None"  # of the peft library
 
 
 def run(config: Mapping[str, Any], out: Path | str) -> dict[str, Any]:
@@ -233,9 +237,9 @@ def threads(number: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def warn_about_margin(loss: Mapping[str, Any], train: Any) -> None:
+def warn_about_margin(loss: Mapping[str, Any], train: "Trees | None") -> None:
     """A margin without strengths in the data is a constant margin: legal, and rarely what was meant."""
-    if not (loss.get("bradley_terry") or {}).get("margin") or not hasattr(train, "__len__"):
+    if not (loss.get("bradley_terry") or {}).get("margin") or train is None or not hasattr(train, "__len__"):
         return
     if all(strength == 1.0 for row in train["strength"] for strength in row):
         say(
@@ -244,7 +248,7 @@ def warn_about_margin(loss: Mapping[str, Any], train: Any) -> None:
         )
 
 
-def last_train_logs(trainer: Any) -> dict[str, Any]:
+def last_train_logs(trainer: "RewardTrainer") -> dict[str, Any]:
     """The last training metrics that were logged; Trainer's own totals would forget what ran before a resume."""
     logged = [entry for entry in trainer.state.log_history if "loss" in entry]
     last = sorted(logged[-1].items()) if logged else []  # sorted, as a checkpoint keeps them
@@ -252,7 +256,7 @@ def last_train_logs(trainer: Any) -> dict[str, Any]:
     return {**kept, "steps": trainer.state.global_step, "epochs": trainer.state.epoch}
 
 
-def history(trainer: Any) -> list[dict[str, Any]]:
+def history(trainer: "RewardTrainer") -> list[dict[str, Any]]:
     """What was logged at each step of training, without timings."""
     timings = ("runtime", "per_second", "flos")
     entries = [{k: v for k, v in e.items() if not k.endswith(timings)} for e in trainer.state.log_history]

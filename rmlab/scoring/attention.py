@@ -7,6 +7,7 @@ the model. Tokens of one response see each other as if it lay alone, so nothing 
 import contextlib
 import functools
 import inspect
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -156,7 +157,16 @@ class Blocked(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, query: Any, key: Any, value: Any, groups: Any, masks: Any, causal: Any, scaling: Any) -> Any:
+    def forward(
+        ctx: Any,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        groups: Sequence[tuple[int, int]],
+        masks: Sequence[Tensor | None],
+        causal: bool,
+        scaling: float,
+    ) -> Tensor:
         """query (heads, T, d), key and value (key heads, T, d) -> (T, heads, d)."""
         heads, tokens, _ = query.shape
         few, repeats = key.shape[0], heads // key.shape[0]
@@ -176,7 +186,7 @@ class Blocked(torch.autograd.Function):
         return out
 
     @staticmethod
-    def backward(ctx: Any, grad: Any) -> Any:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of query, key and value, in their shapes; grad (T, heads, d). None for what is no tensor."""
         query, key, value, out, *kept = ctx.saved_tensors
         groups, masks, causal, scaling = ctx.settings
@@ -198,7 +208,9 @@ class Blocked(torch.autograd.Function):
         return dq, dk.to(key.dtype), dv.to(value.dtype), None, None, None, None
 
 
-def blocks(groups: Any, masks: Any, causal: bool, dtype: torch.dtype) -> Any:
+def blocks(
+    groups: Sequence[tuple[int, int]], masks: Sequence[Tensor | None], causal: bool, dtype: torch.dtype
+) -> Iterator[tuple[int, int, int, int, Tensor | None]]:
     """(first query, end, first key, end, what is hidden) of each block; no block spans two groups."""
     size = 128 if dtype == torch.float32 else 256  # measured: flat around these
     for (start, end), hidden in zip(groups, masks, strict=True):

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -96,7 +96,10 @@ class Batch:
         return getattr(self.tokens, name)
 
 
-def moved(value: Any, change: Callable[[Any], Any]) -> Any:
+Part = TypeVar("Part", bound=Batch | Padded | Flat | Weights)
+
+
+def moved(value: Part, change: Callable[[Any], Any]) -> Part:
     """The same with every tensor and plan in it changed."""
     changed: dict[str, Any] = {}
     for field in fields(value):

@@ -21,6 +21,7 @@ from accelerate import Accelerator
 from datasets import Dataset
 from torch import Tensor, nn
 from tqdm.auto import tqdm
+from transformers import PreTrainedModel
 
 from rmlab.data.cache import code
 from rmlab.data.prepare import numbered
@@ -64,9 +65,13 @@ class FeatureCache:
 
     def __init__(self, folder: str | None, budget_gb: float) -> None:
         self.folder, self.budget_gb = folder, budget_gb
-        self.sets: dict[Any, Any] = {}  # by fingerprint and state: hashing the weights of a large model takes a while
+        self.sets: dict[
+            tuple[object, ...], Dataset
+        ] = {}  # by fingerprint and state: hashing the weights of a large model takes a while
 
-    def add_to(self, trees: Any, model: Any, collator: PreferenceCollator, accelerator: Accelerator) -> Any:
+    def add_to(
+        self, trees: Dataset, model: PreTrainedModel, collator: PreferenceCollator, accelerator: Accelerator
+    ) -> Dataset:
         """Token trees with their vectors, or as they are: where nothing is frozen, or the vectors would not fit.
 
         The layout of the collator has been proved for the model, or is proved on the first batch of a sharded one.
@@ -80,7 +85,7 @@ class FeatureCache:
         return self.sets[state]
 
     def _with_vectors(
-        self, trees: Dataset, model: Any, collator: PreferenceCollator, accelerator: Accelerator
+        self, trees: Dataset, model: PreTrainedModel, collator: PreferenceCollator, accelerator: Accelerator
     ) -> Dataset:
         size = count_bytes(model, trees, collator)
         if size > self.budget_gb * 1e9:
@@ -107,12 +112,12 @@ class FeatureCache:
         return trees.with_transform(features.add_to)
 
 
-def per_token(model: Any) -> bool:
+def per_token(model: PreTrainedModel) -> bool:
     """Whether some layers are trained, so that the vectors of all tokens are needed."""
     return first_trained_layer(model) < len(layers_of(model))
 
 
-def frozen_tensors(model: Any) -> Iterator[tuple[str, Tensor]]:
+def frozen_tensors(model: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
     """Parameters and buffers that what enters the first trained layer depends on."""
     layers = layers_of(model)
     above = {id(t) for layer in layers[first_trained_layer(model) :] for t in (*layer.parameters(), *layer.buffers())}
@@ -122,7 +127,7 @@ def frozen_tensors(model: Any) -> Iterator[tuple[str, Tensor]]:
             yield name, tensor
 
 
-def key(model: Any, trees: Any, layout: str, precision: str) -> str:
+def key(model: PreTrainedModel, trees: Dataset, layout: str, precision: str) -> str:
     """A hash of everything that the vectors depend on: frozen weights, tokens, layout, precision and code."""
     first = first_trained_layer(model)
     settings = [layout, precision, first, transformers.__version__, code(*ROOMS)]
@@ -142,7 +147,7 @@ def key(model: Any, trees: Any, layout: str, precision: str) -> str:
 
 
 @torch.no_grad()
-def vectors(model: Any, batch: Batch) -> Tensor:
+def vectors(model: PreTrainedModel, batch: Batch) -> Tensor:
     """(R, d) or (T, d) what the frozen layers make of a flat batch; `model` is in eval mode."""
     assert isinstance(batch.tokens, Flat)
     if not per_token(model):
@@ -160,13 +165,13 @@ def vectors(model: Any, batch: Batch) -> Tensor:
     return entered[0][0]
 
 
-def applies(model: Any) -> bool:
+def applies(model: PreTrainedModel) -> bool:
     """Whether there are frozen layers below everything that is trained, and no dropout."""
     return first_trained_layer(model) > 0 and not any(p > 0 for _, p in dropouts(model))
 
 
 def what_is_wrong(
-    features: Features, model: Any, trees: Dataset, collator: PreferenceCollator, accelerator: Accelerator
+    features: Features, model: PreTrainedModel, trees: Dataset, collator: PreferenceCollator, accelerator: Accelerator
 ) -> str | None:
     """None if rewards from the vectors of a few comparisons are those of their tokens."""
     few = [TokenTree.of(trees[n]) for n in range(min(4, len(trees)))]
@@ -175,7 +180,9 @@ def what_is_wrong(
     return prove(model, collator.batch(few).to(accelerator.device), collator.pad_token_id, autocast, found).wrong
 
 
-def compute(model: Any, trees: Dataset, place: Path, collator: PreferenceCollator, accelerator: Accelerator) -> None:
+def compute(
+    model: PreTrainedModel, trees: Dataset, place: Path, collator: PreferenceCollator, accelerator: Accelerator
+) -> None:
     """Compute and write the vectors of a set, and say so."""
     started, training = time.time(), model.training
     model.eval()
@@ -192,7 +199,7 @@ def compute(model: Any, trees: Dataset, place: Path, collator: PreferenceCollato
     )
 
 
-def count_bytes(model: Any, trees: Dataset, collator: PreferenceCollator) -> int:
+def count_bytes(model: PreTrainedModel, trees: Dataset, collator: PreferenceCollator) -> int:
     """What the vectors of a data set come to, a little less where responses branch late."""
     tokens = per_token(model)
     count = sum(collator.computed([tree]) if tokens else len(tree.suffixes) for tree in map(TokenTree.of, trees))
@@ -200,7 +207,9 @@ def count_bytes(model: Any, trees: Dataset, collator: PreferenceCollator) -> int
     return count * width * next(iter(layers_of(model)[0].parameters())).element_size()
 
 
-def write(place: Path, model: Any, trees: Dataset, collator: PreferenceCollator, device: torch.device) -> None:
+def write(
+    place: Path, model: PreTrainedModel, trees: Dataset, collator: PreferenceCollator, device: torch.device
+) -> None:
     """Keep the vectors batch by batch; the description is written last, atomically."""
     place.parent.mkdir(parents=True, exist_ok=True)
     scratch = place.with_suffix(f".{os.getpid()}")

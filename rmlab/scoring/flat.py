@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from rmlab.model.layers import Refused, first_trained_layer, layers_of
 from rmlab.scoring.attention import NAME
@@ -14,7 +15,7 @@ from rmlab.scoring.batch import Flat
 from rmlab.upstream import attention_named, replaced, wrap_forward
 
 
-def flat_rows(model: Any, tokens: Flat) -> Tensor:
+def flat_rows(model: PreTrainedModel, tokens: Flat) -> Tensor:
     """(R, d) what the head reads of each response: at `read` of a flat row, or the mean of its tokens.
 
     With `features` the frozen layers are passed over: (R, d), all that is below the head, or (T, d), what enters the
@@ -64,7 +65,7 @@ def own_positions(base: nn.Module, input_ids: Tensor, position_ids: Tensor) -> T
     return (count - before) * real + pad_token_id
 
 
-def pools_by_mean(model: Any) -> bool:
+def pools_by_mean(model: PreTrainedModel) -> bool:
     """Whether the head reads the mean of a response's tokens, as ModernBERT's may, rather than one of them."""
     return getattr(model.config, "classifier_pooling", None) == "mean"
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling, SequenceClassifierOutput
 
 from rmlab.model.head import is_decoder, keep_in_fp32
@@ -25,7 +26,7 @@ def score(model: nn.Module, tokens: Padded | Flat) -> Tensor:
     return model(**given).logits.float().squeeze(-1)
 
 
-def prepare_for_scoring(model: Any) -> None:
+def prepare_for_scoring(model: PreTrainedModel) -> None:
     """Make a sequence-classification model compute its rewards right, in place; its saved form does not change.
 
     * The head's weights and arithmetic are fp32, see model/head.py.
@@ -35,7 +36,7 @@ def prepare_for_scoring(model: Any) -> None:
     """
     if getattr(model, "_rmlab_prepared", False):
         return
-    model._rmlab_prepared = True
+    vars(model)["_rmlab_prepared"] = True
     keep_in_fp32(model)
     replace_forward(model, forward_decoder if is_decoder(model) else forward_encoder)
 
@@ -51,7 +52,7 @@ def forward_decoder(
     read: Tensor | None = None,
     features: Tensor | None = None,
     **kwargs: Any,
-) -> Any:
+) -> SequenceClassifierOutput:
     """`forward` of a decoder with a score head: logits (R, 1) at each response's last token.
 
     Of rows padded left or right, of a flat row (`plan`, `read`), or of what frozen layers made of one (`features`).
@@ -86,7 +87,7 @@ def forward_encoder(
     read: Tensor | None = None,
     features: Tensor | None = None,
     **kwargs: Any,
-) -> Any:
+) -> SequenceClassifierOutput:
     """`forward` of an encoder: its own; for a flat row its own head on each response's first token (or mean)."""
     if plan is None and features is None:
         return type(self).forward(self, *args, **kwargs)
@@ -94,7 +95,7 @@ def forward_encoder(
     return head_of_encoder(self, flat_rows(self, tokens))
 
 
-def head_of_encoder(self: Any, vectors: Tensor) -> Any:
+def head_of_encoder(self: Any, vectors: Tensor) -> SequenceClassifierOutput:
     """The model's own head on vectors (R, d): its base is made to return each as the hidden state of one token."""
     base, hidden = getattr(self, self.base_model_prefix), vectors[:, None]
     pooler = getattr(base, "pooler", None)

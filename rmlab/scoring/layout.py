@@ -6,7 +6,9 @@ shared_prefix the same, and what the responses of a comparison share is there on
 """
 
 from dataclasses import dataclass
-from typing import Any
+
+from torch import nn
+from transformers import PreTrainedModel
 
 from rmlab.messages import UserError
 from rmlab.model.dropout import dropouts
@@ -24,7 +26,7 @@ class Choice:
     why: str
 
 
-def choose(model: Any, wanted: str) -> Choice:
+def choose(model: nn.Module, wanted: str) -> Choice:
     """The layout of a model as it will be trained. Raises UserError if `wanted` cannot be exact for it."""
     base = base_of(model)
     kind = base.config.model_type
@@ -43,7 +45,7 @@ def choose(model: Any, wanted: str) -> Choice:
     return Choice("shared_prefix", f"{kind} is causal and has no dropout")
 
 
-def why_padded(model: Any, base: Any) -> str | None:
+def why_padded(model: nn.Module, base: PreTrainedModel) -> str | None:
     """What stands against any flat row, as far as it can be seen without running the model."""
     kind = base.config.model_type
     text = base.config.get_text_config()
@@ -66,7 +68,7 @@ def why_padded(model: Any, base: Any) -> str | None:
     return None
 
 
-def why_packed(model: Any, base: Any) -> str | None:
+def why_packed(model: nn.Module, base: PreTrainedModel) -> str | None:
     """What stands against sharing prefixes."""
     if not is_decoder(base):
         return f"{base.config.model_type} is an encoder: a prompt sees its response"

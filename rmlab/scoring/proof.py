@@ -1,14 +1,18 @@
 """The proof that a layout is exact for a model: rewards of a flat batch, compared with those of padded rows."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from itertools import accumulate
+from typing import Any
 
+import numpy as np
 import torch
+from datasets import IterableDataset
 from torch import nn
 
+from rmlab.data.trees import Trees
 from rmlab.messages import first_line
 from rmlab.model.layers import Refused
 from rmlab.scoring.batch import Batch, Flat, Padded
@@ -25,6 +29,17 @@ class Proof:
 
     difference: float
     wrong: str | None = None
+
+
+def rows_to_prove(trees: Trees, count: int) -> list[Mapping[str, Any]]:
+    """`count` rows and, last, where a wrong place in the flat row would show, the longest; of a stream the first."""
+    if isinstance(trees, IterableDataset):
+        return list(trees.take(count))
+    if not len(trees):
+        return []
+    longest = int(np.argmax(trees["length"]))
+    others = [n for n in range(min(count + 1, len(trees))) if n != longest][:count]
+    return [trees[n] for n in (*others, longest)]
 
 
 @torch.no_grad()

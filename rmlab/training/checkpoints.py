@@ -3,8 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from transformers import TrainerCallback
-from transformers.trainer_callback import TrainerState
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from rmlab.upstream import load_trained
 
@@ -14,10 +13,10 @@ MARK = "whole"
 class MarkWhole(TrainerCallback):
     """Leaves an empty file `whole` in every checkpoint after its last byte is written."""
 
-    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Trainer calls this on every rank once a checkpoint is saved; the first one marks it."""
         if state.is_world_process_zero:
-            (Path(args.output_dir) / f"checkpoint-{state.global_step}" / MARK).touch()
+            (Path(str(args.output_dir)) / f"checkpoint-{state.global_step}" / MARK).touch()
 
 
 def last_whole_checkpoint(folder: Path) -> str | None:
@@ -26,7 +25,7 @@ def last_whole_checkpoint(folder: Path) -> str | None:
     return str(max(whole, key=lambda place: int(place.name.split("-")[1]))) if whole else None
 
 
-def train_or_resume(trainer: Any, checkpoint: str | None) -> None:
+def train_or_resume(trainer: Trainer, checkpoint: str | None) -> None:
     """Train, or go on from a checkpoint. One from after the last step is only loaded: Trainer would take one more."""
     if checkpoint is not None:
         state = TrainerState.load_from_json(str(Path(checkpoint) / "trainer_state.json"))

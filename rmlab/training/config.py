@@ -92,8 +92,10 @@ class RewardConfig(TrainingArguments):
             self.pad_to_multiple_of = None
         check_choices(self)
         check_one_of("layout", self.layout, LAYOUTS)
-        for key, least in (("tokens_per_batch", 1), ("train_last_layers", 0), ("feature_cache_gb", 0)):
-            check_at_least(key, getattr(self, key), least)
+        for key in ("max_length", "tokens_per_batch", "dataset_num_proc"):
+            check_at_least(key, getattr(self, key), 1)
+        for key in ("train_last_layers", "feature_cache_gb"):
+            check_at_least(key, getattr(self, key), 0)
         if self.bf16_full_eval or self.fp16_full_eval:
             raise UserError("bf16_full_eval and fp16_full_eval would round the rewards; leave them out")
         if self.include_for_metrics:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding
+from transformers import PreTrainedModel
 
 from rmlab.upstream import replaced
 
@@ -27,7 +28,7 @@ class SummedInPlace(torch.autograd.Function):
         return embedding(ids, weight, padding_idx)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Any:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """Add to `weight.grad` and return None for it; where there is none yet, return the dense gradient."""
         (ids,), weight = ctx.saved_tensors, ctx.weight
         rows, ids = grad.flatten(0, -2).to(weight.dtype), ids.flatten()
@@ -40,7 +41,7 @@ class SummedInPlace(torch.autograd.Function):
 
 
 @contextlib.contextmanager
-def embedding_gradients_in_place(model: Any) -> Iterator[None]:
+def embedding_gradients_in_place(model: PreTrainedModel) -> Iterator[None]:
     """Sum them so inside, if the input embedding is a plain trained one. Not for DDP, which waits for autograd's."""
     layer = model.get_input_embeddings()
     plain = type(layer) is nn.Embedding and layer.max_norm is None and not layer.scale_grad_by_freq and not layer.sparse

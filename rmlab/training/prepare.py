@@ -2,26 +2,32 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 from datasets import Dataset, IterableDataset
+from peft import PeftConfig, PeftModel
+from torch import nn
+from transformers import AutoTokenizer, PreTrainedModel
 
 from rmlab.data import Tokenizer
 from rmlab.data.merge import merged_by_prompt
 from rmlab.data.prepare import numbered, tokenize
 from rmlab.data.sets import Sets, without_overlap
+from rmlab.data.trees import Trees
 from rmlab.losses import Term, build_loss
 from rmlab.messages import UserError, say
 from rmlab.model import adapters
 from rmlab.model.dropout import disable_dropout
 from rmlab.model.head import base_of, is_decoder, name_the_output
 from rmlab.model.layers import freeze
-from rmlab.model.load import warn_of_lost_updates
-from rmlab.model.tokenizer import ensure_pad_token
+from rmlab.model.load import config_by_name, load_model, warn_of_lost_updates
+from rmlab.model.tokenizer import complete_tokenizer, ensure_pad_token
 from rmlab.scoring.collator import PreferenceCollator
 from rmlab.scoring.heads import prepare_for_scoring
 from rmlab.scoring.layout import Choice, choose
 from rmlab.training.config import RewardConfig
+
+Rows: TypeAlias = Dataset | IterableDataset  # in any accepted format, or token trees already
 
 # ---- data ----
 
@@ -32,18 +38,18 @@ def prepare_sets(sets: Sets, tokenizer: Tokenizer, args: RewardConfig) -> Sets:
     return Sets(train, {name: prepare_eval(s, train, tokenizer, args, name) for name, s in sets.eval.items()})
 
 
-def prepare_set(dataset: Any, tokenizer: Tokenizer, args: RewardConfig, name: str) -> Any:
+def prepare_set(dataset: Rows, tokenizer: Tokenizer, args: RewardConfig, name: str) -> Trees:
     """Numbered token trees. What is numbered has been here before."""
     return dataset if is_prepared(dataset) else numbered(trees_of(dataset, tokenizer, args, name))
 
 
-def prepare_eval(dataset: Any, train: Any, tokenizer: Tokenizer, args: RewardConfig, name: str) -> Any:
+def prepare_eval(dataset: Rows, train: Trees | None, tokenizer: Tokenizer, args: RewardConfig, name: str) -> Trees:
     """The same of an evaluation set, without the prompts of the training set."""
     trees = dataset if is_prepared(dataset) else trees_of(dataset, tokenizer, args, name)
     return numbered(without_overlap(train, trees, name, args.prompt_overlap))
 
 
-def trees_of(dataset: Any, tokenizer: Tokenizer, args: RewardConfig, name: str) -> Any:
+def trees_of(dataset: Rows, tokenizer: Tokenizer, args: RewardConfig, name: str) -> Trees:
     """Token trees, grouped by prompt if `args` says so."""
     cache = None if args.cache_dir is None else Path(args.cache_dir)
     with args.main_process_first(desc="tokenise"):
@@ -58,18 +64,44 @@ def trees_of(dataset: Any, tokenizer: Tokenizer, args: RewardConfig, name: str) 
     return merged
 
 
-def is_prepared(dataset: Any) -> bool:
+def is_prepared(dataset: Rows) -> bool:
     """Whether these are numbered token trees, with nothing left to do."""
     return {"suffixes", "index"} <= set(getattr(dataset, "column_names", None) or [])
+
+
+def named_sets(dataset: Rows | dict[str, Rows] | None) -> dict[str, Rows]:
+    """Evaluation sets by name; that of one alone is `eval`."""
+    if isinstance(dataset, dict):
+        return dict(dataset)
+    return {} if dataset is None else {"eval": dataset}
 
 
 # ---- model ----
 
 
-def prepare_model(model: Any, args: RewardConfig, tokenizer: Tokenizer, peft_config: Any) -> Any:
-    """One label, no dropout, a pad token of its own, fp32 head, adapter with the head in it."""
-    from peft import PeftModel
+def load_if_named(
+    model: PreTrainedModel | PeftModel | str | None, args: RewardConfig, quantization: Any
+) -> PreTrainedModel | PeftModel:
+    """The model that was given, or the one of that name or folder."""
+    if model is None:
+        raise UserError("model is missing: pass a model, a folder or a hub name (model_init is not supported)")
+    if not isinstance(model, str):
+        return model
+    return load_model(config_by_name(model, args.model_init_kwargs, args.trust_remote_code), args.seed, quantization)
 
+
+def prepare_tokenizer(tokenizer: Tokenizer | None, model: PreTrainedModel | PeftModel, args: RewardConfig) -> Tokenizer:
+    """The tokenizer that was given, or the model's own, with the special tokens and the chat template of `args`."""
+    if tokenizer is None:
+        tokenizer = AutoTokenizer.from_pretrained(model.config.name_or_path)
+    complete_tokenizer(tokenizer, args.pad_token, args.eos_token, args.chat_template_path)
+    return tokenizer
+
+
+def prepare_model(
+    model: PreTrainedModel | PeftModel, args: RewardConfig, tokenizer: Tokenizer, peft_config: PeftConfig | None
+) -> PreTrainedModel | PeftModel:
+    """One label, no dropout, a pad token of its own, fp32 head, adapter with the head in it."""
     base = base_of(model)
     if base.config.num_labels != 1:
         raise UserError(
@@ -99,7 +131,7 @@ def prepare_model(model: Any, args: RewardConfig, tokenizer: Tokenizer, peft_con
 # ---- layout ----
 
 
-def choose_layout(model: Any, args: RewardConfig, own_collator: bool) -> Choice:
+def choose_layout(model: nn.Module, args: RewardConfig, own_collator: bool) -> Choice:
     """The layout of a model as it will be trained. Raises UserError for one that cannot be."""
     if own_collator and args.layout not in ("auto", "padded"):
         raise UserError(f"scoring.layout={args.layout} does not go with a data_collator of your own; leave one out")
@@ -114,7 +146,7 @@ def choose_layout(model: Any, args: RewardConfig, own_collator: bool) -> Choice:
     return choose(model, args.layout)
 
 
-def build_collator(model: Any, args: RewardConfig, tokenizer: Tokenizer, layout: str) -> PreferenceCollator:
+def build_collator(model: nn.Module, args: RewardConfig, tokenizer: Tokenizer, layout: str) -> PreferenceCollator:
     """Read at the last token for decoders, at the first for encoders; all else as `args` says."""
     return PreferenceCollator(
         pad_token_id=cast(int, tokenizer.pad_token_id),
@@ -129,7 +161,9 @@ def build_collator(model: Any, args: RewardConfig, tokenizer: Tokenizer, layout:
 # ---- loss ----
 
 
-def prepare_loss(loss: Mapping[str, Any] | Sequence[Term] | None, args: RewardConfig, train_dataset: Any) -> list[Term]:
+def prepare_loss(
+    loss: Mapping[str, Any] | Sequence[Term] | None, args: RewardConfig, train_dataset: Rows | None
+) -> list[Term]:
     """The terms given or named, or TRL's loss.
 
     That is a margin where rows have a `margin` column, and centering where its coefficient is set.
@@ -146,7 +180,7 @@ def prepare_loss(loss: Mapping[str, Any] | Sequence[Term] | None, args: RewardCo
     return build_loss(named)
 
 
-def columns_of(dataset: Any) -> Sequence[str]:
+def columns_of(dataset: Rows | None) -> Sequence[str]:
     """Column names; of a stream that does not know them, those of its first row; nothing for None."""
     columns = getattr(dataset, "column_names", None)
     if columns is None and isinstance(dataset, IterableDataset):
@@ -157,12 +191,10 @@ def columns_of(dataset: Any) -> Sequence[str]:
 # ---- arguments ----
 
 
-def check_arguments(args: Any, model: Any, train_dataset: Any) -> None:
+def check_arguments(args: Any, train_dataset: Any) -> None:
     """UserError for what RewardTrainer cannot do."""
     if not isinstance(args, RewardConfig):
         raise UserError(f"args must be a rmlab.RewardConfig, not a {type(args).__name__}; it takes the same fields")
-    if model is None:
-        raise UserError("model is missing: pass a model, a folder or a hub name (model_init is not supported)")
     if train_dataset is not None and not isinstance(train_dataset, Dataset | IterableDataset):
         raise UserError(f"train_dataset must be one datasets.Dataset, not a {type(train_dataset).__name__}")
     if args.n_gpu > 1:

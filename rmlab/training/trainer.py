@@ -1,43 +1,49 @@
 """RewardTrainer: transformers.Trainer for reward models. It scores, reduces the loss and collects rewards; no more."""
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
-import numpy as np
 import torch
 from accelerate.utils import DistributedType
 from datasets import Dataset, IterableDataset
-from torch import Tensor
-from transformers import AutoTokenizer, Trainer, set_seed
-from transformers.trainer_utils import EvalLoopOutput
+from peft import PeftConfig, PeftModel
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, set_seed
+from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 
 from rmlab.data import Tokenizer
 from rmlab.data.sets import Sets
+from rmlab.data.trees import Trees
 from rmlab.losses import Term
 from rmlab.losses.reduce import term_means, weighted_sum
 from rmlab.metrics.running import RunningMetrics
 from rmlab.metrics.scored import ScoredComparison
 from rmlab.metrics.set_loss import set_loss
 from rmlab.model.head import base_of
-from rmlab.model.load import config_by_name, load_model, tag
-from rmlab.model.tokenizer import complete_tokenizer
+from rmlab.model.load import tag
 from rmlab.scoring.batch import Batch, parts_of
 from rmlab.scoring.collator import PreferenceCollator
 from rmlab.scoring.feature_cache import FeatureCache
+from rmlab.scoring.proof import rows_to_prove
 from rmlab.scoring.scorer import Scorer
 from rmlab.training.config import RewardConfig
 from rmlab.training.embedding_gradients import embedding_gradients_in_place
 from rmlab.training.evaluation import Evaluation
 from rmlab.training.prepare import (
+    Rows,
     build_collator,
     check_arguments,
     choose_layout,
+    load_if_named,
+    named_sets,
     prepare_eval,
     prepare_loss,
     prepare_model,
     prepare_set,
     prepare_sets,
+    prepare_tokenizer,
 )
 
 
@@ -57,47 +63,43 @@ class RewardTrainer(Trainer):
     """
 
     args: RewardConfig
+    model: nn.Module
     _tag_names = ("rmlab", "reward-trainer")
     loss_is_scaled_for_ga = True  # compute_loss divides by the pairs of the whole optimizer step itself
 
     def __init__(
         self,
-        model: Any = None,
+        model: PreTrainedModel | PeftModel | str | None = None,
         args: RewardConfig | None = None,
-        data_collator: Any = None,
-        train_dataset: Any = None,
-        eval_dataset: Any = None,
-        processing_class: Any = None,
+        data_collator: Callable[[list[Any]], Any] | None = None,
+        train_dataset: Rows | None = None,
+        eval_dataset: Rows | dict[str, Rows] | None = None,
+        processing_class: Tokenizer | None = None,
         *,
-        tokenizer: Any = None,
-        peft_config: Any = None,
+        tokenizer: Tokenizer | None = None,
+        peft_config: PeftConfig | None = None,
         quantization_config: Any = None,
         loss: Mapping[str, Any] | Sequence[Term] | None = None,
         max_length: int | None = None,
         **trainer_options: Any,
     ) -> None:
         args = args or RewardConfig(output_dir="reward-model")
+        check_arguments(args, train_dataset)
         several = isinstance(eval_dataset, dict)
-        named = eval_dataset if several else {} if eval_dataset is None else {"eval": eval_dataset}
-        check_arguments(args, model, train_dataset)
-        if any(isinstance(d, IterableDataset) for d in (train_dataset, *named.values())):
+        sets = Sets(train_dataset, named_sets(eval_dataset))
+        if any(isinstance(d, IterableDataset) for d in (sets.train, *sets.eval.values())):
             # Batches hold text (the comparisons' ids), which rank 0 cannot send to the others.
             args.accelerator_config.dispatch_batches = False  # type: ignore[union-attr]
         if max_length is not None:
             args.max_length = max_length
-        if isinstance(model, str):
-            config = config_by_name(model, args.model_init_kwargs, args.trust_remote_code)
-            model = load_model(config, args.seed, quantization_config)
-        tokenizer = processing_class if processing_class is not None else tokenizer
-        if tokenizer is None:
-            tokenizer = AutoTokenizer.from_pretrained(model.config.name_or_path)
-        complete_tokenizer(tokenizer, args.pad_token, args.eos_token, args.chat_template_path)
+        model = load_if_named(model, args, quantization_config)
+        tokenizer = prepare_tokenizer(processing_class if processing_class is not None else tokenizer, model, args)
         self.loss_terms = prepare_loss(loss, args, train_dataset)
         set_seed(args.seed)  # of an adapter's weights
         model = prepare_model(model, args, tokenizer, peft_config)
-        sets = prepare_sets(Sets(train_dataset, dict(named)), tokenizer, args)
+        sets = prepare_sets(sets, tokenizer, args)
         choice = choose_layout(model, args, own_collator=data_collator is not None)
-        collator = data_collator or build_collator(model, args, tokenizer, choice.layout)
+        collator: Callable[[list[Any]], Any] = data_collator or build_collator(model, args, tokenizer, choice.layout)
         self.scorer = Scorer(choice, collator, strict=args.layout != "auto")
         self.features = FeatureCache(args.cache_dir, args.feature_cache_gb)
         self.running = RunningMetrics(self.loss_terms)
@@ -106,10 +108,10 @@ class RewardTrainer(Trainer):
         super().__init__(
             model=model,
             args=args,
-            data_collator=cast(Any, collator),
+            data_collator=collator,
             train_dataset=sets.train,
             eval_dataset=sets.eval if several else sets.eval.get("eval"),
-            processing_class=tokenizer,
+            processing_class=cast(PreTrainedTokenizerBase, tokenizer),
             **trainer_options,
         )
         self.model_accepts_loss_kwargs = True  # what older versions ask before they divide the loss by micro-batches
@@ -117,7 +119,7 @@ class RewardTrainer(Trainer):
 
     # ---- training ----
 
-    def train(self, *arguments: Any, **options: Any) -> Any:
+    def train(self, *arguments: Any, **options: Any) -> TrainOutput:
         """Trainer's, with embedding gradients summed in place where a step has several micro-batches."""
         several = self.args.tokens_per_batch is not None or self.args.gradient_accumulation_steps > 1
         alone = self.accelerator.distributed_type == DistributedType.NO and not self.args.torch_compile
@@ -125,12 +127,14 @@ class RewardTrainer(Trainer):
         with in_place:
             return super().train(*arguments, **options)
 
-    def get_train_dataloader(self) -> Any:
+    def get_train_dataloader(self) -> DataLoader[Any]:
         """Trainer's, of comparisons with what frozen layers make of them."""
         with with_attributes(self, train_dataset=self._ready(self.train_dataset)):
             return super().get_train_dataloader()
 
-    def get_batch_samples(self, epoch_iterator: Iterator[Any], num_batches: int, device: Any) -> Any:
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
+    ) -> tuple[list[Any], Tensor]:
         """The batches of an optimizer step, and the (2,) weight of all their pairs and responses, over all ranks.
 
         Divided by the number of ranks, whose gradients are averaged: a sum of losses over this is the exact mean.
@@ -142,7 +146,7 @@ class RewardTrainer(Trainer):
             totals += sum(part.weights.totals().to(device) for part in parts_of(inputs))
         return batches, self.accelerator.reduce(totals, "mean")
 
-    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
+    def training_step(self, model: nn.Module, inputs: Any, num_items_in_batch: Tensor | int | None = None) -> Tensor:
         """Trainer's, once per part of a batch that `tokens_per_batch` has cut; ranks exchange gradients at the last."""
         parts, losses = parts_of(inputs), []
         for n, part in enumerate(parts, start=1):
@@ -157,8 +161,8 @@ class RewardTrainer(Trainer):
         return sum(whole(cast(Any, part)) for part in parts_of(inputs))
 
     def compute_loss(  # type: ignore[override]
-        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Tensor | None = None
-    ) -> Any:
+        self, model: nn.Module, inputs: Any, return_outputs: bool = False, num_items_in_batch: Tensor | None = None
+    ) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
         """The share of this micro-batch in the mean loss of the optimizer step (all of it without `num_items`).
 
         With `return_outputs` also the rewards, in the order of `inputs`: read them by its `better` and `worse`.
@@ -186,35 +190,27 @@ class RewardTrainer(Trainer):
         """How tokens are laid out for the model: shared_prefix, packed or padded."""
         return self.scorer.layout
 
-    def _rewards(self, model: Any, batch: Batch) -> Tensor:
+    def _rewards(self, model: nn.Module, batch: Batch) -> Tensor:
         """(R,) rewards of a (micro-)batch."""
         if not self.scorer.is_proved:  # a sharded model, which only runs wrapped, or somebody's own data loader
             sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
             self._prove(model if sharded else self.accelerator.unwrap_model(model), batch)
         return self.scorer(model, batch)
 
-    def _prove_layout(self, dataset: Any) -> None:
-        """Once, before accelerate wraps the model, on some comparisons and, last, the one with the longest response.
+    def _prove_layout(self, dataset: Trees | None) -> None:
+        """Once, before accelerate wraps the model.
 
-        Of a stream the first. Sharded models are proved on the first batch: before they are wrapped, no rank holds a
-        model that runs.
+        Sharded models are proved on the first batch: before they are wrapped, no rank holds a model that runs.
         """
         if self.scorer.is_proved or self.is_fsdp_enabled or self.is_deepspeed_enabled:
             return
-        count = self.args.per_device_train_batch_size
-        rows: list[Any] = []
-        if isinstance(dataset, IterableDataset):
-            rows = list(dataset.take(count))
-        elif isinstance(dataset, Dataset) and len(dataset):
-            longest = int(np.argmax(dataset["length"]))
-            others = [n for n in range(min(count + 1, len(dataset))) if n != longest][:count]
-            rows = [dataset[n] for n in (*others, longest)]  # last, where a wrong place in the flat row would show
+        rows = [] if dataset is None else rows_to_prove(dataset, self.args.per_device_train_batch_size)
         if rows:
             collator = self.scorer.collator
             batch = collator.to_prove(rows) if isinstance(collator, PreferenceCollator) else parts_of(collator(rows))[0]
             self._prove(self.model, batch.to(self.args.device))
 
-    def _prove(self, model: Any, batch: Batch) -> None:
+    def _prove(self, model: nn.Module, batch: Batch) -> None:
         autocast = self.accelerator.autocast if self.accelerator.mixed_precision != "no" else None
         self.scorer.prove(model, batch, self.is_world_process_zero(), autocast)
 
@@ -222,7 +218,7 @@ class RewardTrainer(Trainer):
     def _tokenizer(self) -> Tokenizer:
         return cast(Tokenizer, self.processing_class)
 
-    def _ready(self, dataset: Any) -> Any:
+    def _ready(self, dataset: Trees | None) -> Trees | None:
         """The set to make batches of: its layout proved, and with what frozen layers make of it, where some are."""
         self._prove_layout(dataset)
         if self.layout == "padded" or not isinstance(dataset, Dataset) or not len(dataset):
@@ -232,10 +228,10 @@ class RewardTrainer(Trainer):
 
     # ---- evaluation ----
 
-    def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
+    def get_eval_dataloader(self, eval_dataset: Rows | str | None = None) -> DataLoader[Any]:
         """Trainer's, of every comparison once. Rows given here are tokenised, and refused on training prompts."""
         if isinstance(eval_dataset, str):
-            sets = cast(dict[str, Any], self.eval_dataset)
+            sets = cast(dict[str, Trees], self.eval_dataset)
             ready = self._ready(sets[eval_dataset])
             with with_attributes(self, eval_dataset={**sets, eval_dataset: ready}), self._every_comparison_once(ready):
                 return super().get_eval_dataloader(eval_dataset)
@@ -246,18 +242,20 @@ class RewardTrainer(Trainer):
         with self._every_comparison_once(ready):
             return super().get_eval_dataloader(ready)
 
-    def get_test_dataloader(self, test_dataset: Any) -> Any:
+    def get_test_dataloader(self, test_dataset: Rows) -> DataLoader[Any]:
         """Trainer's, of every comparison once; rows in any accepted format."""
         ready = self._ready(prepare_set(test_dataset, self._tokenizer, self.args, "test"))
         with self._every_comparison_once(ready):
-            return super().get_test_dataloader(ready)
+            return super().get_test_dataloader(cast(Any, ready))
 
-    def _every_comparison_once(self, dataset: Any) -> contextlib.AbstractContextManager[None]:
+    def _every_comparison_once(self, dataset: Trees | None) -> contextlib.AbstractContextManager[None]:
         """Evaluation drops no last batch, and one worker reads a stream, so that its comparisons are numbered once."""
         workers = 0 if isinstance(dataset, IterableDataset) else self.args.dataloader_num_workers
         return with_attributes(self.args, dataloader_drop_last=False, dataloader_num_workers=workers)
 
-    def prediction_step(self, model: Any, inputs: Any, prediction_loss_only: bool, ignore_keys: Any = None) -> Any:
+    def prediction_step(
+        self, model: nn.Module, inputs: Any, prediction_loss_only: bool, ignore_keys: list[str] | None = None
+    ) -> tuple[None, None, None]:
         """Keep the comparisons of a batch with their rewards; Trainer's loop has nothing to gather."""
         for part in parts_of(self._prepare_inputs(inputs)):
             with torch.no_grad(), self.compute_loss_context_manager():
@@ -266,7 +264,7 @@ class RewardTrainer(Trainer):
 
     def evaluation_loop(
         self,
-        dataloader: Any,
+        dataloader: DataLoader[Any],
         description: str,
         prediction_loss_only: bool | None = None,
         ignore_keys: list[str] | None = None,
@@ -295,7 +293,7 @@ def with_attributes(target: Any, **values: Any) -> Iterator[None]:
             setattr(target, name, value)
 
 
-def activations_on_cpu(wanted: bool) -> Any:
+def activations_on_cpu(wanted: bool) -> contextlib.AbstractContextManager[Any]:
     """A context that keeps activations in CPU memory between forward and backward."""
     if not wanted:
         return contextlib.nullcontext()
