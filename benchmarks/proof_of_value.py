@@ -104,7 +104,8 @@ def record(options: argparse.Namespace) -> None:
             continue
         out = folder / name.replace(" ", "_").replace(",", "").replace("=", "")
         values = {"folder": folder, "data": data, "encoder": encoder, "train_layers": options.train_layers}
-        given = [o.format(**values) for o in overrides if not ("data=files" in overrides and ".synthetic." in o)]
+        rows = any(o.startswith(("data=", "experiment=")) for o in overrides)  # and not synthetic ones
+        given = [o.format(**values) for o in overrides if not (rows and ".synthetic." in o)]
         started = time.time()
         train(name, [*given, f"run.dir={out}", f"run.cache_dir={folder}/cache"], options.module, out)
         print(f"{name}: {time.time() - started:.0f} s", flush=True)
