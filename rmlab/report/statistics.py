@@ -4,7 +4,7 @@ Two things make a difference of arms uncertain: which prompts were drawn to eval
 train with. Both count, and they are crossed: every seed meets the same prompts. So one resampled set of prompts (whole,
 with all their items) serves all runs. Five seeds are too few to resample: the variance between them enters as Student's
 t with S - 1 degrees of freedom, and what it already holds of the sampling of items is taken off the other part.
-`benchmarks/statistics.py` shows that the intervals cover.
+`benchmarks/simulated_studies.py` shows that the intervals cover.
 """
 
 from collections.abc import Sequence

@@ -1,10 +1,10 @@
 """Are the report's statistics right? Studies simulated with a known truth, through the code that makes the tables.
 
-    python benchmarks/statistics.py [--studies 2000] [--processes 2]
+    python benchmarks/simulated_studies.py [--studies 2000] [--processes 2]
 
 Every reward gap is normal: an effect of the arm, of the prompt, of the item, of how this arm takes this prompt and
 item, of the seed, and noise. So the true accuracy of an arm is Phi(mean / sd), its true NLL and Brier are integrals.
-Writes statistics.json beside this file and prints its tables:
+Writes simulated_studies.json beside this file and prints its tables:
 
 * coverage: how often 95% intervals of the difference to the baseline hold the true one, per metric;
 * false positives: how often any of three arms that equal the baseline is called different after Holm's correction;

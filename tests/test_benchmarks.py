@@ -1,0 +1,52 @@
+"""The benchmarks run. At toy size: what they measure is worth something on a quiet machine only."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from conftest import DATA, ROOT
+
+FOLDER = ROOT / "benchmarks"
+
+
+def script(name, *arguments):
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    env = {key: value for key, value in env.items() if key not in ("RMLAB_DATA", "RMLAB_ENCODER")}
+    command = [sys.executable, str(FOLDER / name), *map(str, arguments)]
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=500)
+
+
+def test_no_script_hides_a_module_of_python():
+    """The folder of a script comes first on sys.path: a statistics.py there would be everybody's `statistics`."""
+    assert not {file.stem for file in FOLDER.glob("*.py")} & sys.stdlib_module_names
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not (DATA / "hh_harmless.jsonl.gz").exists(), reason="no hh_harmless.jsonl.gz in RMLAB_DATA")
+def test_throughput_runs_and_all_arms_learn_the_same(tmp_path):
+    done = script("throughput.py", DATA, "-o", tmp_path, "--toy", "--data", "hh_harmless", "--dtypes", "float32")
+    assert done.returncode == 0, done.stderr[-3000:]
+    (result,) = json.loads((tmp_path / "throughput.json").read_text())["results"]
+    assert not any(arm["error"] for arm in result["arms"].values())
+    assert result["arms"]["auto"]["layout"] == "shared_prefix"
+    assert max(result["arms"][name]["loss_from_trl_plain"] for name in ("padded", "packed", "auto")) < 1e-5
+    assert (tmp_path / "throughput.png").stat().st_size > 10_000
+
+
+@pytest.mark.slow
+def test_proof_of_value_finds_a_changed_number(tmp_path):
+    for name in ("before", "after"):
+        done = script("proof_of_value.py", "record", tmp_path / name, "--only", "head alone")
+        assert done.returncode == 0, done.stderr[-3000:]
+    same = script("proof_of_value.py", "compare", tmp_path / "before", tmp_path / "after")
+    assert same.returncode == 0
+    assert same.stdout.count("identical") == 2
+    file = tmp_path / "after" / "head_alone" / "metrics.json"
+    metrics = json.loads(file.read_text())
+    metrics["eval"]["eval"]["nll"] += 1e-9
+    file.write_text(json.dumps(metrics))
+    other = script("proof_of_value.py", "compare", tmp_path / "before", tmp_path / "after")
+    assert other.returncode == 1
+    assert "DIFFERENT" in other.stdout
