@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
+from torch import Tensor
 
 from rmlab.data.trees import TokenTree
 from rmlab.losses.reduce import Weights
@@ -67,22 +68,22 @@ class PreferenceCollator:
 
     def tokens(self, trees: Sequence[TokenTree], order: Sequence[tuple[int, int]]) -> Padded | Flat:
         """What the model computes: tokens, or what is above frozen layers whose vectors the trees carry."""
-        of_responses = [tree.response_vectors for tree in trees if tree.response_vectors is not None]
-        if of_responses:
-            return Flat(features=torch.cat(of_responses))
+        if trees[0].response_vectors is not None:
+            return Flat(features=torch.cat([cast(Tensor, tree.response_vectors) for tree in trees]))
         comparisons = [tree.responses for tree in trees]
         if self.layout == "padded":
             sequences = [comparisons[c][k] for c, k in order]
             return Padded.of(sequences, self.pad_token_id, self.pad_to_multiple_of)
         shared = self.layout == "shared_prefix"
         ids, plan = shared_plan(comparisons) if shared else packed_plan(comparisons, self.causal)
-        of_tokens = [tree.token_vectors for tree in trees if tree.token_vectors is not None]
         return Flat(
             input_ids=torch.tensor([ids]),
             position_ids=plan.position_ids(),
             plan=plan,
             read=plan.last() if self.causal else plan.first(),
-            features=torch.cat(of_tokens) if of_tokens else None,
+            features=None
+            if trees[0].token_vectors is None
+            else torch.cat([cast(Tensor, tree.token_vectors) for tree in trees]),
         )
 
     def parts(self, trees: Sequence[TokenTree], budget: int) -> list[list[TokenTree]]:

@@ -86,3 +86,11 @@ def test_vectors_of_frozen_layers_take_the_place_of_tokens():
     tokens = PreferenceCollator(0, layout="shared_prefix").batch(of_tokens).tokens
     assert tokens.features[:, 0].tolist() == [0] * 4 + [1] * 3
     assert tokens.input_ids.shape == (1, 7)
+
+
+@pytest.mark.parametrize("column", ["response_vectors", "token_vectors"])
+def test_vectors_of_only_some_comparisons_are_an_error(column):
+    """Those of the others would be read in their place."""
+    first, *others = forest(longest=20)
+    with pytest.raises(TypeError):
+        PreferenceCollator(0, layout="packed").batch([replace(first, **{column: torch.ones(2, 4)}), *others])
