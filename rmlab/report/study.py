@@ -269,9 +269,8 @@ def mixed(runs: Sequence[Run]) -> list[str]:
     for name in sorted(packages - {"rmlab"}):
         note = differing(f"versions of {name}", (run.environment.get("packages", {}).get(name) for run in done))
         notes += [note] if note else []
-    files = {file for run in done for file in run.environment.get("inputs", {})}
-    for file in sorted(files):
-        inputs = [run.environment.get("inputs", {}) for run in done]
+    inputs = [run.environment.get("inputs", {}) for run in done]
+    for file in sorted({file for read in inputs for file in read}):
         note = differing(f"contents of {file}", (read[file] for read in inputs if file in read))
         notes += [note] if note else []
     return notes

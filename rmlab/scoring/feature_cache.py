@@ -65,9 +65,8 @@ class FeatureCache:
 
     def __init__(self, folder: str | None, budget_gb: float) -> None:
         self.folder, self.budget_gb = folder, budget_gb
-        self.sets: dict[
-            tuple[object, ...], Dataset
-        ] = {}  # by fingerprint and state: hashing the weights of a large model takes a while
+        # By fingerprint and state: hashing the weights of a large model takes a while.
+        self.sets: dict[tuple[object, ...], Dataset] = {}
 
     def add_to(
         self, trees: Dataset, model: PreTrainedModel, collator: PreferenceCollator, accelerator: Accelerator

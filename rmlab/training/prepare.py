@@ -27,7 +27,7 @@ from rmlab.scoring.heads import prepare_for_scoring
 from rmlab.scoring.layout import Choice, choose
 from rmlab.training.config import RewardConfig
 
-Rows: TypeAlias = Dataset | IterableDataset  # in any accepted format, or token trees already
+AnyDataset: TypeAlias = Dataset | IterableDataset  # in any accepted format, or token trees already
 
 # ---- data ----
 
@@ -38,18 +38,20 @@ def prepare_sets(sets: Sets, tokenizer: Tokenizer, args: RewardConfig) -> Sets:
     return Sets(train, {name: prepare_eval(s, train, tokenizer, args, name) for name, s in sets.eval.items()})
 
 
-def prepare_set(dataset: Rows, tokenizer: Tokenizer, args: RewardConfig, name: str) -> Trees:
+def prepare_set(dataset: AnyDataset, tokenizer: Tokenizer, args: RewardConfig, name: str) -> Trees:
     """Numbered token trees. What is numbered has been here before."""
     return dataset if is_prepared(dataset) else numbered(trees_of(dataset, tokenizer, args, name))
 
 
-def prepare_eval(dataset: Rows, train: Trees | None, tokenizer: Tokenizer, args: RewardConfig, name: str) -> Trees:
+def prepare_eval(
+    dataset: AnyDataset, train: Trees | None, tokenizer: Tokenizer, args: RewardConfig, name: str
+) -> Trees:
     """The same of an evaluation set, without the prompts of the training set."""
     trees = dataset if is_prepared(dataset) else trees_of(dataset, tokenizer, args, name)
     return numbered(without_overlap(train, trees, name, args.prompt_overlap))
 
 
-def trees_of(dataset: Rows, tokenizer: Tokenizer, args: RewardConfig, name: str) -> Trees:
+def trees_of(dataset: AnyDataset, tokenizer: Tokenizer, args: RewardConfig, name: str) -> Trees:
     """Token trees, grouped by prompt if `args` says so."""
     cache = None if args.cache_dir is None else Path(args.cache_dir)
     with args.main_process_first(desc="tokenise"):
@@ -64,12 +66,12 @@ def trees_of(dataset: Rows, tokenizer: Tokenizer, args: RewardConfig, name: str)
     return merged
 
 
-def is_prepared(dataset: Rows) -> bool:
+def is_prepared(dataset: AnyDataset) -> bool:
     """Whether these are numbered token trees, with nothing left to do."""
     return {"suffixes", "index"} <= set(getattr(dataset, "column_names", None) or [])
 
 
-def named_sets(dataset: Rows | dict[str, Rows] | None) -> dict[str, Rows]:
+def named_sets(dataset: AnyDataset | dict[str, AnyDataset] | None) -> dict[str, AnyDataset]:
     """Evaluation sets by name; that of one alone is `eval`."""
     if isinstance(dataset, dict):
         return dict(dataset)
@@ -162,7 +164,7 @@ def build_collator(model: nn.Module, args: RewardConfig, tokenizer: Tokenizer, l
 
 
 def prepare_loss(
-    loss: Mapping[str, Any] | Sequence[Term] | None, args: RewardConfig, train_dataset: Rows | None
+    loss: Mapping[str, Any] | Sequence[Term] | None, args: RewardConfig, train_dataset: AnyDataset | None
 ) -> list[Term]:
     """The terms given or named, or TRL's loss.
 
@@ -180,7 +182,7 @@ def prepare_loss(
     return build_loss(named)
 
 
-def columns_of(dataset: Rows | None) -> Sequence[str]:
+def columns_of(dataset: AnyDataset | None) -> Sequence[str]:
     """Column names; of a stream that does not know them, those of its first row; nothing for None."""
     columns = getattr(dataset, "column_names", None)
     if columns is None and isinstance(dataset, IterableDataset):

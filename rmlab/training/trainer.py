@@ -32,7 +32,7 @@ from rmlab.training.config import RewardConfig
 from rmlab.training.embedding_gradients import embedding_gradients_in_place
 from rmlab.training.evaluation import Evaluation
 from rmlab.training.prepare import (
-    Rows,
+    AnyDataset,
     build_collator,
     check_arguments,
     choose_layout,
@@ -72,8 +72,8 @@ class RewardTrainer(Trainer):
         model: PreTrainedModel | PeftModel | str | None = None,
         args: RewardConfig | None = None,
         data_collator: Callable[[list[Any]], Any] | None = None,
-        train_dataset: Rows | None = None,
-        eval_dataset: Rows | dict[str, Rows] | None = None,
+        train_dataset: AnyDataset | None = None,
+        eval_dataset: AnyDataset | dict[str, AnyDataset] | None = None,
         processing_class: Tokenizer | None = None,
         *,
         tokenizer: Tokenizer | None = None,
@@ -228,7 +228,7 @@ class RewardTrainer(Trainer):
 
     # ---- evaluation ----
 
-    def get_eval_dataloader(self, eval_dataset: Rows | str | None = None) -> DataLoader[Any]:
+    def get_eval_dataloader(self, eval_dataset: AnyDataset | str | None = None) -> DataLoader[Any]:
         """Trainer's, of every comparison once. Rows given here are tokenised, and refused on training prompts."""
         if isinstance(eval_dataset, str):
             sets = cast(dict[str, Trees], self.eval_dataset)
@@ -242,7 +242,7 @@ class RewardTrainer(Trainer):
         with self._every_comparison_once(ready):
             return super().get_eval_dataloader(ready)
 
-    def get_test_dataloader(self, test_dataset: Rows) -> DataLoader[Any]:
+    def get_test_dataloader(self, test_dataset: AnyDataset) -> DataLoader[Any]:
         """Trainer's, of every comparison once; rows in any accepted format."""
         ready = self._ready(prepare_set(test_dataset, self._tokenizer, self.args, "test"))
         with self._every_comparison_once(ready):

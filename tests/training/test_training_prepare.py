@@ -203,6 +203,12 @@ def test_a_pair_of_equal_responses_is_dropped_unless_it_is_to_be_an_error(tokeni
         trainer_for(make_model(), tokenizer, tmp_path, rows, identical="error")
 
 
+@pytest.mark.parametrize("key", ["max_length", "tokens_per_batch", "dataset_num_proc"])
+def test_a_count_below_one_is_refused(key, tmp_path):
+    with pytest.raises(UserError, match=f"^{key} is 0; it must be at least 1$"):
+        RewardConfig(output_dir=str(tmp_path), **{key: 0})
+
+
 def test_the_loss_may_be_given_as_terms(tokenizer, tmp_path):
     args = RewardConfig(output_dir=str(tmp_path), use_cpu=True)
     terms = build_loss({"bradley_terry": {"margin": 0.5}})
