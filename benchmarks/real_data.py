@@ -52,7 +52,8 @@ def run_trl(config: Config, seed: int) -> tuple[dict, float, dict]:
     sets = build_sets(load_rows(config.data), config.data, tokenizer)
     train = sets.train
     model = load_model(config.model, seed)
-    settings = {k: v for k, v in config.trainer.items() if k not in ("save_strategy", "save_steps")}
+    not_trls = ("save_strategy", "save_steps", "tokens_per_batch")  # of memory and disk, they change no number
+    settings = {k: v for k, v in config.trainer.items() if k not in not_trls}
     pairs = train.num_rows and round(sum(map(len, train["better"])) / len(train))
     settings["per_device_train_batch_size"] *= pairs
     margin = bool(config.loss["bradley_terry"]["margin"])

@@ -4,9 +4,10 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
-from conftest import DATA, ROOT
+from conftest import ROOT, shared
 
 FOLDER = ROOT / "benchmarks"
 
@@ -24,15 +25,27 @@ def test_no_script_hides_a_module_of_python():
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not (DATA / "hh_harmless.jsonl.gz").exists(), reason="no hh_harmless.jsonl.gz in RMLAB_DATA")
 def test_throughput_runs_and_all_arms_learn_the_same(tmp_path):
-    done = script("throughput.py", DATA, "-o", tmp_path, "--toy", "--data", "hh_harmless", "--dtypes", "float32")
+    folder = Path(shared("hh_harmless.jsonl.gz")).parent
+    done = script("throughput.py", folder, "-o", tmp_path, "--toy", "--data", "hh_harmless", "--dtypes", "float32")
     assert done.returncode == 0, done.stderr[-3000:]
     (result,) = json.loads((tmp_path / "throughput.json").read_text())["results"]
     assert not any(arm["error"] for arm in result["arms"].values())
     assert result["arms"]["auto"]["layout"] == "shared_prefix"
     assert max(result["arms"][name]["loss_from_trl_plain"] for name in ("padded", "packed", "auto")) < 1e-5
     assert (tmp_path / "throughput.png").stat().st_size > 10_000
+
+
+@pytest.mark.slow
+def test_real_data_measures_both_on_the_same_preferences(tmp_path, monkeypatch, minilm):
+    """Scripts are looked for beside this Python; the numbers of two steps say nothing."""
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.chdir(tmp_path)
+    options = ["trainer.max_steps=2", "data.limit=30", "logger=none", "--model", minilm, "--seeds", "0"]
+    done = script("real_data.py", "topical_chat_minilm", shared("topical_chat.json.gz"), *options)
+    assert done.returncode == 0, done.stderr[-3000:]
+    (row,) = json.loads((tmp_path / "runs" / "topical_chat_minilm" / "against_trl.json").read_text())
+    assert row["rmlab"]["preferences"] == row["trl"]["preferences"] > 0
 
 
 @pytest.mark.slow
