@@ -88,6 +88,17 @@ def load_trained(trainer: "Trainer", checkpoint: str, best: bool) -> None:
         trainer._load_best_model()
 
 
+def loss_since_log(trainer: "Trainer") -> tuple[float, int]:
+    """transformers: (the loss of this rank summed over the steps since the last log, the step of that log)."""
+    return trainer._tr_loss.item(), trainer._globalstep_last_logged
+
+
+def set_loss_since_log(trainer: "Trainer", loss: float, logged: int) -> None:
+    """transformers: both are set to nothing at the beginning of training, before `on_train_begin`."""
+    trainer._tr_loss.fill_(loss)
+    trainer._globalstep_last_logged = logged
+
+
 # ---- accelerate ----
 
 

@@ -7,9 +7,8 @@ along, waits for runs that another process trains, and says at the end which run
 
 import contextlib
 import logging
+import os
 import sys
-import threading
-import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from hydra.core.utils import JobReturn, JobStatus, setup_globals
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from rmlab.commands.progress import Progress, tell, wait_for
 from rmlab.messages import UserError
 from rmlab.runner.config import Config, to_dict
 from rmlab.runner.directory import BusyError, RunDirectory, describe, objective
@@ -32,15 +32,11 @@ INTENDED = {
     "finished": "finished (skipped)",
     "redone": "finished (trained again)",
     "half-done": "half-done (resumed)",
+    "damaged": "damaged (trained again)",
     "failed": "failed (tried again)",
     "running": "run by another process",
     "new": "new",
 }
-
-
-def tell(message: str) -> None:
-    """A line on the terminal, at once: Hydra's own log goes there too, so it is not logged."""
-    print(message, flush=True)
 
 
 def settings_of(config: DictConfig) -> dict[str, Any]:
@@ -93,7 +89,9 @@ class Watched(Launcher):
         all jobs share ends the process with exit status 2 before anything is launched.
         """
         setup_globals()
-        jobs = [self.plan(list(overrides)) for overrides in job_overrides]
+        refuse_several_processes()
+        numbered = enumerate(job_overrides, start=initial_job_idx)
+        jobs = [self.plan(list(overrides), number) for number, overrides in numbered]
         intended = [job.intention for job in jobs]
         if self.swallow:  # a trial of Optuna is not the whole sweep: others may run
             refuse_if_none_can_run([j for j, found in zip(jobs, intended, strict=True) if found != "finished"])
@@ -101,6 +99,9 @@ class Watched(Launcher):
             if job.config and found == "new":
                 job.out.write_config(job.config)  # so that a run that never starts is seen
         announce(self.config.study, intended)
+        for job, found in zip(jobs, intended, strict=True):
+            if found == "damaged":
+                tell(f"{job.out} is damaged: {job.out.damage()}")
         warn_of_doubles(jobs)
         warn_of_changes([job for job, found in zip(jobs, intended, strict=True) if found == "finished"])
         results: list[Any] = [
@@ -138,18 +139,20 @@ class Watched(Launcher):
         died = result.status == JobStatus.FAILED and not out.error()
         return died and (others_ended or out.state == "running")
 
-    def plan(self, overrides: list[str]) -> Job:
+    def plan(self, overrides: list[str], number: int) -> Job:
         """The job of these overrides, in the directory that Hydra will give it."""
         config = self.loader.load_sweep_config(self.config, overrides)
         with open_dict(config):
-            config.hydra.job.id, config.hydra.job.num = "0", 0
+            config.hydra.job.id, config.hydra.job.num = str(number), number
         HydraConfig.instance().set_config(config)
         out = RunDirectory(Path(config.hydra.sweep.dir) / config.hydra.sweep.subdir)
         task_config = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
         try:
-            return Job(overrides, out, settings_of(task_config))
+            settings = settings_of(task_config)
         except Exception:
             return Job(overrides, out, None)
+        refuse_directory_without_id(out, settings["run"]["id"])
+        return Job(overrides, out, settings)
 
     def launch_inner(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """A result per job; if the launcher itself stops, its error is the result of every job."""
@@ -173,6 +176,27 @@ class Watched(Launcher):
         elif len(jobs) > 1:
             tell(f"rmlab-report {self.config.hydra.sweep.dir} compares the arms")
         self.failed += [str(out) for out, _ in broken]
+
+
+def refuse_directory_without_id(out: RunDirectory, run_id: str) -> None:
+    """Exit status 2 where hydra.sweep.subdir gives runs directories that others would have too."""
+    if run_id not in str(out.path):
+        print(
+            f"rmlab: error: hydra.sweep.dir and hydra.sweep.subdir give {out}, without the run's id: another sweep "
+            "would take it for its own run; put ${run.id} in hydra.sweep.subdir, or leave both as they are",
+            file=sys.stderr,
+        )
+        raise SystemExit(2)  # which Hydra lets pass
+
+
+def refuse_several_processes() -> None:
+    """torchrun and accelerate start the command several times, and each would draw and launch runs of its own."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        print(
+            "rmlab: error: a sweep is one process; launch each of its runs on its own under torchrun or accelerate",
+            file=sys.stderr,
+        )
+        raise SystemExit(2)  # which Hydra lets pass
 
 
 def refuse_if_none_can_run(jobs: Sequence[Job]) -> None:
@@ -228,69 +252,3 @@ def warn_of_changes(jobs: Sequence[Job]) -> None:
             f"warning: {number} finished runs were made by other {' and '.join(keys)} than is here now; "
             "run.redo=true to redo them"
         )
-
-
-def in_words(seconds: float) -> str:
-    """`95 s`; from 100 seconds on in minutes, `2 min`."""
-    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
-
-
-def wait_for(outs: Sequence[RunDirectory]) -> None:
-    """Until another process has left one of these directories, if any has them all."""
-    if outs and all(out.is_locked for out in outs):
-        tell(f"waiting for another process, which trains {outs[0]}" + f" and {len(outs) - 1} more" * (len(outs) > 1))
-        while all(out.is_locked for out in outs):
-            time.sleep(1)
-
-
-class Progress:
-    """Prints a line when runs end: how many are done, failed and left, and for how long. Reads the directories alone.
-
-    So it works wherever the runs are: in this process, in others, on nodes that share the file system.
-    """
-
-    def __init__(self, study: str, all_runs: Sequence[RunDirectory], todo: Sequence[RunDirectory]) -> None:
-        self.study, self.total, self.todo = study, len(all_runs), list(dict.fromkeys(todo))
-        self.before = {out: out.stamps() for out in self.todo}
-        self.started, self.ended, self.stop = time.time(), 0, threading.Event()
-        self.lock, self.thread = threading.Lock(), threading.Thread(target=self.watch, daemon=True)
-
-    def __enter__(self) -> "Progress":
-        if self.total > 1 and self.todo:
-            self.thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop.set()
-        if self.thread.is_alive():
-            self.thread.join()
-        self.look()
-
-    def watch(self) -> None:
-        """Look once a second, in a thread, until the sweep ends."""
-        while not self.stop.wait(1):
-            self.look()
-
-    def look(self) -> None:
-        """Tell of what has ended since the last look; one thread at a time."""
-        with self.lock:
-            self.tell_if_changed()
-
-    def tell_if_changed(self) -> None:
-        """Count new metrics.json and error.txt; a change of their number is a line, but in a sweep of one run."""
-        now = {out: out.stamps() for out in self.todo}
-        done = sum(now[out][0] not in (None, self.before[out][0]) for out in self.todo)
-        failed = sum(now[out][1] not in (None, self.before[out][1]) for out in self.todo)
-        if done + failed == self.ended:
-            return
-        self.ended = done + failed
-        left = len(self.todo) - self.ended
-        seconds = (time.time() - self.started) / self.ended * left
-        skipped = self.total - len(self.todo)
-        line = f"sweep {self.study}: {skipped + done} of {self.total} runs done, {failed} failed, {left} left"
-        if self.total > 1:
-            tell(line + f", about {in_words(seconds)} to go" * (left > 0))
-
-    def has_finished(self, out: RunDirectory) -> bool:
-        """Since the beginning: metrics.json is new."""
-        return out.stamps()[0] not in (None, self.before[out][0])

@@ -41,12 +41,26 @@ class RunningMetrics:
         added = torch.stack([value.to(precise) for value in sums])
         self.sums = added if self.sums is None else self.sums + added
 
+    def clear(self) -> None:
+        """Begin anew."""
+        self.sums, self.steps = None, 0
+
+    def state(self) -> tuple[list[float] | None, int]:
+        """(sums, steps) of this rank since the last read, for a checkpoint."""
+        return None if self.sums is None else self.sums.tolist(), self.steps
+
+    def load(self, sums: list[float] | None, steps: int, device: torch.device) -> None:
+        """Go on from a `state`."""
+        precise = torch.float32 if device.type == "mps" else torch.float64
+        self.sums = None if sums is None else torch.tensor(sums, dtype=precise, device=device)
+        self.steps = steps
+
     def read(self, accelerator: Accelerator) -> dict[str, float]:
         """Metrics of all preferences since the last read, under the names that evaluation uses; {} of none."""
         if self.sums is None:
             return {}
         sums, steps = accelerator.reduce(self.sums, "sum").tolist(), self.steps
-        self.sums, self.steps = None, 0
+        self.clear()
         decided, right, tied, chosen, rejected, responses, total, squares, *terms = sums
         mean = total / responses
         metrics = {}

@@ -1,12 +1,10 @@
 """RunDirectory: the one reader and writer of the files of a run, and what they say of its state. No torch."""
 
 import contextlib
-import json
 import os
 import shutil
 import traceback
-import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +14,7 @@ from filelock import FileLock, Timeout
 
 from rmlab.messages import UserError, first_line, is_first_rank
 from rmlab.metrics.scored import ScoredComparison
+from rmlab.runner.files import file_hash, modified, read, write, write_here, write_json
 
 if TYPE_CHECKING:
     from rmlab.runner.scores import Scores
@@ -56,19 +55,41 @@ class RunDirectory:
 
     @property
     def state(self) -> str:
-        """finished (metrics.json is there), running, failed, half-done (begun and killed, it resumes) or new."""
-        if self.is_finished:
-            return "finished"
+        """finished, damaged, running, failed, half-done (begun and killed, it resumes) or new."""
+        if self.has_metrics:
+            return "damaged" if self.damage() else "finished"
         if self.is_locked:
             return "running"
-        if (self.path / ERROR).exists():
+        if self.error_files():
             return "failed"
         return "half-done" if (self.path / ENVIRONMENT).exists() else "new"
 
     @property
     def is_finished(self) -> bool:
-        """Whether metrics.json is there, the last file that a run writes."""
+        """Whether metrics.json is there, the last file that a run writes, and nothing that it stands for is damaged."""
+        return self.has_metrics and self.damage() is None
+
+    @property
+    def has_metrics(self) -> bool:
+        """Whether the run has come to its end, whatever became of its files since."""
         return (self.path / METRICS).exists()
+
+    def damage(self) -> str | None:
+        """What of a run that came to its end is gone or is not what was written; None: nothing."""
+        try:
+            metrics, environment, _ = self.metrics(), self.environment(), self.history()
+            written = environment.get("scores", {})
+            for name in metrics["eval"]:
+                for file in self.score_files(name):
+                    if not file.is_file():
+                        return f"scores/{file.name} is gone"
+                    if written.get(file.name, found := file_hash(file)) != found:
+                        return f"scores/{file.name} is not what was written"
+        except (UserError, OSError) as error:
+            return first_line(error)
+        except (KeyError, TypeError, AttributeError):
+            return "metrics.json does not hold the metrics of a run"
+        return None
 
     @property
     def is_run(self) -> bool:
@@ -121,7 +142,7 @@ class RunDirectory:
 
     def stamps(self) -> tuple[int | None, int | None]:
         """When metrics.json and error.txt were written; None for what is not there."""
-        return modified(self.path / METRICS), modified(self.path / ERROR)
+        return modified(self.path / METRICS), max((modified(f) or 0 for f in self.error_files()), default=None)
 
     # ---- its files ----
 
@@ -167,19 +188,25 @@ class RunDirectory:
         self.path.mkdir(parents=True, exist_ok=True)
         write_json(self.path / REPRODUCTION, result)
 
+    def error_files(self) -> list[Path]:
+        """error.txt of the first rank, and error.rankN.txt of others, which fail on their own."""
+        return [f for f in (self.path / ERROR, *sorted(self.path.glob("error.rank*.txt"))) if f.exists()]
+
     def error(self) -> str:
-        """The first line of error.txt; empty without one."""
-        file = self.path / ERROR
-        return file.read_text(encoding="utf-8").partition("\n")[0] if file.exists() else ""
+        """The first line of error.txt, or of another rank's; empty without one."""
+        lines = [f.read_text(encoding="utf-8", errors="replace").partition("\n")[0] for f in self.error_files()]
+        return next(filter(None, lines), "")
 
     def write_error(self, error: BaseException) -> None:
-        """error.txt: the error in a line, then where it came from. The next try removes it."""
+        """error.txt, of another rank than the first error.rankN.txt: the error in a line, then where it came from."""
         whole = "".join(traceback.format_exception(error))
-        write(self.path / ERROR, f"{describe(error)}\n\n{whole}")
+        name = ERROR if is_first_rank() else f"error.rank{os.environ.get('RANK', 'x')}.txt"
+        write_here(self.path / name, f"{describe(error)}\n\n{whole}")
 
     def forget_error(self) -> None:
-        """Remove error.txt, if there is one, before the run is tried again."""
-        (self.path / ERROR).unlink(missing_ok=True)
+        """Remove what an earlier try has left: its errors, and scratch files of a process that was killed."""
+        for left in (*self.error_files(), *self.path.glob("*.tmp"), *self.path.glob("scores/*.tmp")):
+            left.unlink(missing_ok=True)
 
     def has_scores(self, name: str) -> bool:
         """Whether the scores of that evaluation set were kept."""
@@ -202,6 +229,15 @@ class RunDirectory:
         """Where the responses of an evaluation set are kept; the file of its preferences lies beside it."""
         return self.path / "scores" / f"{name}.parquet"
 
+    def score_files(self, name: str) -> tuple[Path, Path]:
+        """Both files of an evaluation set: its responses and its preferences."""
+        file = self.scores_file(name)
+        return file, file.with_suffix(".preferences.parquet")
+
+    def score_hashes(self, names: Iterable[str]) -> dict[str, str]:
+        """What the files of these sets hold, by name, for environment.json: damage is noticed by it."""
+        return {file.name: file_hash(file) for name in names for file in self.score_files(name) if file.exists()}
+
     @property
     def checkpoints(self) -> Path:
         """The folder of Trainer's checkpoints, from which a killed run resumes."""
@@ -219,9 +255,16 @@ class RunDirectory:
         return {name: place for name, place in places.items() if place.exists()}
 
     def forget_results(self) -> None:
-        """Remove what a run that is trained again has left: its checkpoints would be resumed."""
+        """Remove what a run that is trained again has left: its checkpoints would be resumed.
+
+        metrics.json first: without what it stands for, the run would look finished.
+        """
+        self.forget_metrics()
         for left in (self.checkpoints, self.path / "scores", self.model, self.path / "adapter"):
             shutil.rmtree(left, ignore_errors=True)
+
+    def forget_metrics(self) -> None:
+        """The run is no longer finished; what it has trained stays."""
         (self.path / METRICS).unlink(missing_ok=True)
 
 
@@ -235,40 +278,3 @@ def objective(metrics: Mapping[str, Any]) -> float | None:
     """Accuracy on the first evaluation set, what a Hydra sweeper maximises; None without one."""
     first: Mapping[str, Any] = next(iter(metrics["eval"].values()), {})
     return first.get("accuracy")
-
-
-def read(file: Path, kind: type = dict) -> Any:
-    """Content of a JSON or YAML file of that kind; empty where there is no file. UserError for one that is damaged."""
-    if not file.exists():
-        return kind()
-    try:
-        text = file.read_text(encoding="utf-8")
-        content = yaml.safe_load(text) if file.suffix == ".yaml" else json.loads(text)
-        if file.suffix == ".yaml" and content is None:  # an empty file, perhaps of somebody else
-            return kind()
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise UserError(f"cannot read {file}: {describe(error)}") from error
-    if not isinstance(content, kind):
-        raise UserError(f"{file} holds no {'keys and values' if kind is dict else 'list'}")
-    return content
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Like `write`, indented. ValueError for NaN and infinity, which JSON does not have."""
-    write(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
-
-
-def write(path: Path, text: str) -> None:
-    """The whole file or none of it, from the first rank alone."""
-    if is_first_rank():
-        scratch = path.with_suffix(f".{uuid.uuid4().hex[:8]}.tmp")  # two processes may write, and either be killed
-        scratch.write_text(text, encoding="utf-8")
-        os.replace(scratch, path)
-
-
-def modified(file: Path) -> int | None:
-    """When the file was written, in nanoseconds; None if it is not there."""
-    try:
-        return file.stat().st_mtime_ns
-    except FileNotFoundError:
-        return None

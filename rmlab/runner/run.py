@@ -2,6 +2,7 @@
 
 import contextlib
 import gc
+import math
 import os
 import sys
 import time
@@ -17,6 +18,7 @@ from rmlab.registry import import_plugins
 from rmlab.runner.config import Config, LoggerConfig, computed
 from rmlab.runner.directory import BusyError, RunDirectory, objective
 from rmlab.runner.environment import changed_since, describe_environment, fingerprints
+from rmlab.runner.resume import full_disk, on_first_rank, refuse_other_run, start_afresh_if_needed
 from rmlab.runner.summary import print_table
 from rmlab.runner.tracking import track_metrics, tracked
 
@@ -53,9 +55,13 @@ def run(config: Mapping[str, Any], out: Path | str) -> dict[str, Any]:
     except BusyError:
         raise
     except Exception as error:
+        told = full_disk(error, directory) or error
         if directory.path.is_dir():
-            directory.write_error(error)
-        raise
+            with contextlib.suppress(UserError):  # the disk may be full
+                directory.write_error(told)
+        if told is error:
+            raise
+        raise told from error
     return {**metrics, "objective": objective(metrics)}
 
 
@@ -64,17 +70,31 @@ def check_and_run(config: Config, out: RunDirectory) -> dict[str, Any]:
     import_plugins(config.plugins)
     config.check()
     inputs = fingerprints(config)
+    if not config.run.redo:
+        refuse_other_run(config, out)
     if out.is_finished and not config.run.redo:
         return finished(config, out, inputs)
     out.refuse_if_busy()
     say(f"run {out}")
     checked = check(config, out)
-    with out.locked(), threads(config.run.threads):
-        if out.is_finished and not config.run.redo:  # another process was faster
-            return finished(config, out, inputs)
-        start_afresh_if_needed(out, inputs)
-        out.forget_error()
-        return train_here(config, out, inputs, checked)
+    with contextlib.ExitStack() as stack, threads(config.run.threads):
+        found = on_first_rank(lambda: take_over(config, out, inputs, stack))
+        return found or train_here(config, out, inputs, checked)
+
+
+def take_over(
+    config: Config, out: RunDirectory, inputs: Mapping[str, str], stack: contextlib.ExitStack
+) -> dict[str, Any] | None:
+    """Lock the directory until `stack` ends, and leave in it only what this run may go on from.
+
+    Returns the metrics of a run that another process has finished meanwhile, else None.
+    """
+    stack.enter_context(out.locked())
+    if out.is_finished and not config.run.redo:
+        return finished(config, out, inputs)
+    start_afresh_if_needed(out, inputs)
+    out.forget_error()
+    return None
 
 
 def check(config: Config, out: RunDirectory) -> Checked:
@@ -123,7 +143,8 @@ def train_here(config: Config, out: RunDirectory, inputs: dict[str, str], checke
     finally:
         free_memory()
     seconds = time.time() - started
-    out.write_environment({**environment, "seconds": round(seconds, 1)})
+    scores = out.score_hashes(sets.eval)
+    out.write_environment({**environment, "seconds": round(seconds, 1), "scores": scores})
     out.write_metrics(metrics)
     if is_first_rank():
         print_table(metrics, out, seconds)
@@ -138,10 +159,12 @@ def train_and_evaluate(
 
     from rmlab.model.adapters import PeftConfig, export
     from rmlab.model.load import load_model
-    from rmlab.training.checkpoints import MarkWhole, last_whole_checkpoint, train_or_resume
+    from rmlab.training.checkpoints import train_or_resume
+    from rmlab.training.interruption import Interruption
     from rmlab.training.trainer import RewardTrainer
 
     hf_logging.disable_progress_bar()  # of loading and saving weights; training keeps its own
+    interruption = Interruption()
     trainer = RewardTrainer(
         model=load_model(config.model, config.seed, PeftConfig.of(config.peft).quantization),
         args=checked.args,
@@ -150,9 +173,11 @@ def train_and_evaluate(
         processing_class=tokenizer,
         peft_config=checked.peft,
         loss=checked.loss,
-        callbacks=[MarkWhole()],
+        callbacks=[interruption],
     )
-    train_or_resume(trainer, last_whole_checkpoint(out.checkpoints))
+    with interruption:
+        train_or_resume(trainer)
+    interruption.end()
     metrics: dict[str, Any] = {"eval": {}, "train": last_train_logs(trainer)}
     curves = history(trainer)  # as it is now: the last evaluation is not a point of the curve
     if sets.eval:
@@ -214,16 +239,6 @@ def finished(config: Config, out: RunDirectory, inputs: Mapping[str, str]) -> di
     return metrics
 
 
-def start_afresh_if_needed(out: RunDirectory, inputs: Mapping[str, Any]) -> None:
-    """Remove what a run that is redone, or was begun on other data, left behind: its checkpoints would be resumed."""
-    before = out.environment().get("inputs", inputs)
-    other = before != {key: inputs.get(key) for key in before}
-    if other:
-        say(f"{out} was begun on other data or plugins; it starts afresh")
-    if other or out.is_finished:
-        out.forget_results()
-
-
 @contextlib.contextmanager
 def threads(number: int | None) -> Iterator[None]:
     """CPU threads of torch for one run: rounding, and so the numbers, depend on how work is shared out."""
@@ -252,7 +267,7 @@ def last_train_logs(trainer: "RewardTrainer") -> dict[str, Any]:
     """The last training metrics that were logged; Trainer's own totals would forget what ran before a resume."""
     logged = [entry for entry in trainer.state.log_history if "loss" in entry]
     last = sorted(logged[-1].items()) if logged else []  # sorted, as a checkpoint keeps them
-    kept = {k: v for k, v in last if k not in ("step", "epoch")}
+    kept = finite({k: v for k, v in last if k not in ("step", "epoch")})
     return {**kept, "steps": trainer.state.global_step, "epochs": trainer.state.epoch}
 
 
@@ -260,7 +275,12 @@ def history(trainer: "RewardTrainer") -> list[dict[str, Any]]:
     """What was logged at each step of training, without timings."""
     timings = ("runtime", "per_second", "flos")
     entries = [{k: v for k, v in e.items() if not k.endswith(timings)} for e in trainer.state.log_history]
-    return [entry for entry in entries if entry.keys() - {"step", "epoch", "train_loss"}]
+    return [finite(entry) for entry in entries if entry.keys() - {"step", "epoch", "train_loss"}]
+
+
+def finite(entry: dict[str, Any]) -> dict[str, Any]:
+    """With null for what is no number, which JSON does not have: a gradient that fp16 could not hold."""
+    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in entry.items()}
 
 
 def free_memory() -> None:

@@ -8,6 +8,7 @@ import pandas as pd
 
 from rmlab.messages import UserError, first_line
 from rmlab.metrics.scored import ScoredComparison
+from rmlab.runner.files import replacing
 
 PREFERENCE = ("better", "worse", "strength", "probability")
 
@@ -63,8 +64,11 @@ def write_scores(comparisons: Sequence[ScoredComparison], path: Path) -> None:
         for c in comparisons
         for values in zip(*(getattr(c, column) for column in PREFERENCE), strict=True)
     ]
-    pd.DataFrame(responses).astype({"reward": "float32", "gold": "float64"}).to_parquet(path, index=False)
-    pd.DataFrame(preferences).to_parquet(beside(path), index=False)
+    tables = {path: pd.DataFrame(responses).astype({"reward": "float32", "gold": "float64"})}
+    tables[beside(path)] = pd.DataFrame(preferences)
+    for file, table in tables.items():
+        with replacing(file) as scratch:
+            table.to_parquet(scratch, index=False)
 
 
 def read_scores(path: Path) -> Scores:

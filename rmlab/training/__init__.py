@@ -5,5 +5,8 @@ prepare.py              data, model, layout and loss made ready, for `rmlab` and
 trainer.py              RewardTrainer
 evaluation.py           what an evaluation makes of the comparisons that it has scored
 checkpoints.py          checkpoints that a killed run can trust
+interruption.py         Ctrl-C and SIGTERM write one
+sampling.py             the order of comparisons, by seed and epoch
+contexts.py             small contexts
 embedding_gradients.py  the gradient of a large vocabulary, summed in place
 """

@@ -74,6 +74,13 @@ class RewardConfig(TrainingArguments):
     feature_cache_gb: float = field(
         default=2.0, metadata={"help": "Disk for what frozen layers compute, in cache_dir; 0: computed every time."}
     )
+    early_stopping_patience: int | None = field(
+        default=None,
+        metadata={"help": "Stop after so many evaluations without a better metric_for_best_model; None: never."},
+    )
+    restore_callback_states_from_checkpoint: bool = field(
+        default=True, metadata={"help": "A resumed run goes on counting for early stopping where it was."}
+    )
     logging_nan_inf_filter: bool = field(
         default=False, metadata={"help": "Hide losses that are not numbers; waits for the device in every step."}
     )
@@ -85,6 +92,8 @@ class RewardConfig(TrainingArguments):
         return super().__new__(cls)
 
     def __post_init__(self) -> None:
+        if not torch.accelerator.is_available():
+            self.use_cpu = True  # or accelerate would not let several processes of a CPU machine know each other
         if self.bf16 is None:
             gpu = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
             self.bf16 = gpu and not self.fp16 and not self.use_cpu
@@ -92,7 +101,7 @@ class RewardConfig(TrainingArguments):
             self.pad_to_multiple_of = None
         check_choices(self)
         check_one_of("layout", self.layout, LAYOUTS)
-        for key in ("max_length", "tokens_per_batch", "dataset_num_proc"):
+        for key in ("max_length", "tokens_per_batch", "dataset_num_proc", "early_stopping_patience"):
             check_at_least(key, getattr(self, key), 1)
         for key in ("train_last_layers", "feature_cache_gb"):
             check_at_least(key, getattr(self, key), 0)
@@ -103,6 +112,8 @@ class RewardConfig(TrainingArguments):
         self.remove_unused_columns = False  # our collator reads token trees, not the columns of model.forward
         self.dataloader_pin_memory = self.dataloader_pin_memory and torch.cuda.is_available()
         super().__post_init__()
+        if self.early_stopping_patience is not None and "no" in (self.eval_strategy, self.metric_for_best_model or "no"):
+            raise UserError("early_stopping_patience needs eval_strategy (steps or epoch) and metric_for_best_model")
         # Copies from pinned memory need not wait for the device.
         self.accelerator_config.non_blocking |= self.dataloader_pin_memory  # type: ignore[union-attr]
 

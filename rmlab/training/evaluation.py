@@ -14,6 +14,15 @@ from rmlab.metrics.evaluate import as_arrays, evaluate, flatten
 from rmlab.metrics.scored import ScoredComparison
 
 
+def refuse_divergence(loss: float, step: int) -> None:
+    """UserError for a training loss that is no number."""
+    if not np.isfinite(loss):
+        raise UserError(
+            f"training has diverged: the loss is {loss} at step {step}; lower trainer.learning_rate or "
+            "trainer.max_grad_norm"
+        )
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """An evaluation set as it was last scored: its comparisons in order, and their metrics."""

@@ -1,5 +1,6 @@
 """What is made ready before training, for both front doors, `rmlab` and RewardTrainer: data, model, layout, loss."""
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias, cast
@@ -199,6 +200,12 @@ def check_arguments(args: Any, train_dataset: Any) -> None:
         raise UserError(f"args must be a rmlab.RewardConfig, not a {type(args).__name__}; it takes the same fields")
     if train_dataset is not None and not isinstance(train_dataset, Dataset | IterableDataset):
         raise UserError(f"train_dataset must be one datasets.Dataset, not a {type(train_dataset).__name__}")
+    launched = int(os.environ.get("WORLD_SIZE", "1"))
+    if launched != args.world_size:
+        raise UserError(
+            f"{launched} processes were launched, but each would train alone: no accelerator that they could share was "
+            "found; set use_cpu=true (trainer.use_cpu) to train on CPUs"
+        )
     if args.n_gpu > 1:
         raise UserError(f"{args.n_gpu} GPUs in one process; start with `accelerate launch`, DataParallel is not exact")
     if args.tokens_per_batch is not None and getattr(args, "deepspeed", None):

@@ -10,7 +10,7 @@ from datasets import Dataset, IterableDataset
 from peft import PeftConfig, PeftModel
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, set_seed
+from transformers import EarlyStoppingCallback, PreTrainedModel, PreTrainedTokenizerBase, Trainer, set_seed
 from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 
 from rmlab.data import Tokenizer
@@ -18,6 +18,7 @@ from rmlab.data.sets import Sets
 from rmlab.data.trees import Trees
 from rmlab.losses import Term
 from rmlab.losses.reduce import term_means, weighted_sum
+from rmlab.messages import UserError
 from rmlab.metrics.running import RunningMetrics
 from rmlab.metrics.scored import ScoredComparison
 from rmlab.metrics.set_loss import set_loss
@@ -28,9 +29,11 @@ from rmlab.scoring.collator import PreferenceCollator
 from rmlab.scoring.feature_cache import FeatureCache
 from rmlab.scoring.proof import rows_to_prove
 from rmlab.scoring.scorer import Scorer
+from rmlab.training.checkpoints import Windows, checkpoint_to_resume, sealed, write_window
 from rmlab.training.config import RewardConfig
+from rmlab.training.contexts import activations_on_cpu, with_attributes
 from rmlab.training.embedding_gradients import embedding_gradients_in_place
-from rmlab.training.evaluation import Evaluation
+from rmlab.training.evaluation import Evaluation, refuse_divergence
 from rmlab.training.prepare import (
     AnyDataset,
     build_collator,
@@ -45,6 +48,7 @@ from rmlab.training.prepare import (
     prepare_sets,
     prepare_tokenizer,
 )
+from rmlab.training.sampling import seeded
 
 
 class RewardTrainer(Trainer):
@@ -87,9 +91,8 @@ class RewardTrainer(Trainer):
         check_arguments(args, train_dataset)
         several = isinstance(eval_dataset, dict)
         sets = Sets(train_dataset, named_sets(eval_dataset))
-        if any(isinstance(d, IterableDataset) for d in (sets.train, *sets.eval.values())):
-            # Batches hold text (the comparisons' ids), which rank 0 cannot send to the others.
-            args.accelerator_config.dispatch_batches = False  # type: ignore[union-attr]
+        # Batches hold text (the comparisons' ids), which rank 0 cannot send to the others.
+        args.accelerator_config.dispatch_batches = False  # type: ignore[union-attr]
         if max_length is not None:
             args.max_length = max_length
         model = load_if_named(model, args, quantization_config)
@@ -105,6 +108,7 @@ class RewardTrainer(Trainer):
         self.running = RunningMetrics(self.loss_terms)
         self.evaluations: dict[str, Evaluation] = {}
         self._scored: list[ScoredComparison] = []  # of the evaluation that is under way, on this rank
+        self.resumed_from: str | bool | None = None
         super().__init__(
             model=model,
             args=args,
@@ -116,21 +120,43 @@ class RewardTrainer(Trainer):
         )
         self.model_accepts_loss_kwargs = True  # what older versions ask before they divide the loss by micro-batches
         tag(self.model, self._tag_names)
+        self.add_callback(Windows(self))
+        if args.early_stopping_patience is not None:
+            self.add_callback(EarlyStoppingCallback(args.early_stopping_patience))
 
     # ---- training ----
 
-    def train(self, *arguments: Any, **options: Any) -> TrainOutput:
-        """Trainer's, with embedding gradients summed in place where a step has several micro-batches."""
+    def train(self, resume_from_checkpoint: str | bool | None = None, *arguments: Any, **options: Any) -> TrainOutput:
+        """Trainer's, resumed only from a whole checkpoint, for True the last of those.
+
+        Embedding gradients are summed in place where a step has several micro-batches.
+        """
+        self.resumed_from = checkpoint_to_resume(self, resume_from_checkpoint)
         several = self.args.tokens_per_batch is not None or self.args.gradient_accumulation_steps > 1
         alone = self.accelerator.distributed_type == DistributedType.NO and not self.args.torch_compile
         in_place = embedding_gradients_in_place(base_of(self.model)) if several and alone else contextlib.nullcontext()
         with in_place:
-            return super().train(*arguments, **options)
+            return super().train(self.resumed_from, *arguments, **options)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """Trainer's, sealed, with the metrics since the last log in it."""
+        with sealed(self):
+            super()._save_checkpoint(model, trial)
+            write_window(self)
 
     def get_train_dataloader(self) -> DataLoader[Any]:
-        """Trainer's, of comparisons with what frozen layers make of them."""
-        with with_attributes(self, train_dataset=self._ready(self.train_dataset)):
+        """Trainer's, of comparisons with what frozen layers make of them; a stream is read again when it ends.
+
+        It is one pass for Trainer then, whose steps all have their batches, and a resumed run finds its place.
+        """
+        ready = self._ready(self.train_dataset)
+        with with_attributes(self, train_dataset=ready.repeat(None) if isinstance(ready, IterableDataset) else ready):
             return super().get_train_dataloader()
+
+    def _get_train_sampler(self, *arguments: Any) -> Any:
+        """Trainer's, its order decided by the seed and the epoch."""
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        return seeded(super()._get_train_sampler(*arguments), seed)
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
@@ -140,7 +166,7 @@ class RewardTrainer(Trainer):
         Divided by the number of ranks, whose gradients are averaged: a sum of losses over this is the exact mean.
         """
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
-        self.running.steps += 1
+        self.running.steps += bool(batches)  # there are none at the end of somebody's own data loader
         totals = torch.zeros(2, device=device)
         for inputs in batches:
             totals += sum(part.weights.totals().to(device) for part in parts_of(inputs))
@@ -178,8 +204,12 @@ class RewardTrainer(Trainer):
         return (loss, {"rewards": preferences.rewards}) if return_outputs else loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add the training metrics since the last log to Trainer's own (loss, grad_norm, learning_rate)."""
+        """Add the training metrics since the last log to Trainer's own (loss, grad_norm, learning_rate).
+
+        UserError where training has diverged: no later step would bring it back.
+        """
         if "loss" in logs:
+            refuse_divergence(logs["loss"], self.state.global_step)
             logs.update(self.running.read(self.accelerator))
         super().log(logs, start_time)
 
@@ -205,6 +235,8 @@ class RewardTrainer(Trainer):
         if self.scorer.is_proved or self.is_fsdp_enabled or self.is_deepspeed_enabled:
             return
         rows = [] if dataset is None else rows_to_prove(dataset, self.args.per_device_train_batch_size)
+        if not rows and isinstance(dataset, IterableDataset):
+            raise UserError("the stream holds no comparison; its rows were all dropped, or it has none")
         if rows:
             collator = self.scorer.collator
             batch = collator.to_prove(rows) if isinstance(collator, PreferenceCollator) else parts_of(collator(rows))[0]
@@ -249,9 +281,12 @@ class RewardTrainer(Trainer):
             return super().get_test_dataloader(cast(Any, ready))
 
     def _every_comparison_once(self, dataset: Trees | None) -> contextlib.AbstractContextManager[None]:
-        """Evaluation drops no last batch, and one worker reads a stream, so that its comparisons are numbered once."""
-        workers = 0 if isinstance(dataset, IterableDataset) else self.args.dataloader_num_workers
-        return with_attributes(self.args, dataloader_drop_last=False, dataloader_num_workers=workers)
+        """Evaluation drops no last batch, and one process reads a stream, so that its comparisons are numbered once."""
+        alone = {"num_workers": 0, "persistent_workers": False, "prefetch_factor": None}
+        settings = alone if isinstance(dataset, IterableDataset) else {}
+        return with_attributes(
+            self.args, dataloader_drop_last=False, **{f"dataloader_{name}": value for name, value in settings.items()}
+        )
 
     def prediction_step(
         self, model: nn.Module, inputs: Any, prediction_loss_only: bool, ignore_keys: list[str] | None = None
@@ -278,23 +313,3 @@ class RewardTrainer(Trainer):
         loss = set_loss(self.loss_terms, evaluation.comparisons, self.args.pair_weighting)
         last = {"compute_result": True} if self.args.batch_eval_metrics else {}
         return evaluation.output(loss, metric_key_prefix, self.compute_metrics, **last)
-
-
-@contextlib.contextmanager
-def with_attributes(target: Any, **values: Any) -> Iterator[None]:
-    """Other values for attributes of an object, inside."""
-    before = {name: getattr(target, name) for name in values}
-    try:
-        for name, value in values.items():
-            setattr(target, name, value)
-        yield
-    finally:
-        for name, value in before.items():
-            setattr(target, name, value)
-
-
-def activations_on_cpu(wanted: bool) -> contextlib.AbstractContextManager[Any]:
-    """A context that keeps activations in CPU memory between forward and backward."""
-    if not wanted:
-        return contextlib.nullcontext()
-    return torch.autograd.graph.save_on_cpu(pin_memory=torch.cuda.is_available())

@@ -109,9 +109,21 @@ def test_only_the_first_rank_writes(out, monkeypatch):
     for file in ("config", "environment", "metrics", "reproduction"):
         getattr(out, f"write_{file}")(MAPPING)
     out.write_history([])
-    out.write_error(RuntimeError("x"))
     out.write_scores("eval", [scored()])
     assert list(out.path.iterdir()) == []
+
+
+def test_every_rank_keeps_its_error(out, monkeypatch):
+    monkeypatch.setenv("RANK", "3")
+    out.write_error(RuntimeError("no memory on this one"))
+    monkeypatch.delenv("RANK")
+    assert out.state == "failed"
+    assert out.error() == "RuntimeError: no memory on this one"
+    out.write_error(RuntimeError("the others are gone"))
+    assert {p.name for p in out.path.iterdir()} == {"error.txt", "error.rank3.txt"}
+    assert out.error() == "RuntimeError: the others are gone"
+    out.forget_error()
+    assert out.state == "new"
 
 
 # ---- damage ----
@@ -159,6 +171,69 @@ def test_numbers_that_json_does_not_have_are_refused_and_nothing_is_left(out):
     assert list(out.path.iterdir()) == []
 
 
+@pytest.fixture
+def ended(out):
+    """A run that came to its end, with one evaluation set."""
+    out.write_scores("eval", [scored(0), scored(1)])
+    out.write_environment({"scores": out.score_hashes(["eval"])})
+    out.write_history([])
+    out.write_metrics({"eval": {"eval": {"accuracy": 1.0}}, "train": {}})
+    assert (out.state, out.damage()) == ("finished", None)
+    return out
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["metrics.json", "environment.json", "history.json", "scores/eval.parquet", "scores/eval.preferences.parquet"],
+)
+@pytest.mark.parametrize("harm", ["empty", "cut", "flipped"])
+def test_a_run_with_a_damaged_file_is_damaged_and_not_finished(name, harm, ended):
+    whole = (ended.path / name).read_bytes()
+    half = len(whole) // 2
+    flipped = whole[:half] + bytes([whole[half] ^ 128]) + whole[half + 1 :]
+    (ended.path / name).write_bytes({"empty": b"", "cut": whole[:half], "flipped": flipped}[harm])
+    if (name, harm) == ("history.json", "flipped"):
+        (ended.path / name).write_text("{}")
+    assert (ended.state, ended.is_finished) == ("damaged", False)
+    assert name.rpartition("/")[2] in ended.damage()
+
+
+def test_a_run_without_the_scores_of_a_set_is_damaged(ended):
+    ended.scores_file("eval").unlink()
+    assert ended.damage() == "scores/eval.parquet is gone"
+
+
+def test_scores_of_before_hashes_are_taken_as_they_are(ended):
+    ended.write_environment({})
+    assert ended.state == "finished"
+
+
+def test_a_full_disk_is_a_sentence_and_leaves_nothing(out, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("rmlab.runner.files.os.fsync", full)
+    for write in (lambda: out.write_metrics({"eval": {}}), lambda: out.write_scores("eval", [scored()])):
+        with pytest.raises(UserError, match=r"cannot write .*(metrics.json|eval.parquet).*No space left"):
+            write()
+    assert [p for p in out.path.rglob("*") if p.is_file()] == []
+
+
+def test_scratch_files_of_a_killed_process_are_removed_before_the_next_try(out):
+    (out.path / "metrics.1234.tmp").touch()
+    out.forget_error()
+    assert list(out.path.iterdir()) == []
+
+
+def test_what_is_redone_is_no_longer_finished_before_anything_else_goes(ended, monkeypatch):
+    """A kill in the middle must not leave a finished run without its scores."""
+    seen = []
+    monkeypatch.setattr(module.shutil, "rmtree", lambda *_, **__: seen.append(ended.has_metrics))
+    ended.forget_results()
+    assert seen
+    assert not any(seen)
+
+
 # ---- its state ----
 
 
@@ -172,7 +247,7 @@ def test_the_state_is_what_the_files_say(out):
     assert out.state == "failed"
     with FileLock(out.path / ".lock"):
         assert out.state == "running"
-        out.write_metrics({})
+        out.write_metrics({"eval": {}})
         assert out.state == "finished"
     assert not out.is_reproduction
     out.write_reproduction({})

@@ -238,7 +238,7 @@ def test_other_data_under_the_same_name_is_noticed(tmp_path):
     make_pairs(40, seed=1).to_json(str(tmp_path / "my.jsonl"))
     assert "was made by other inputs than is here now" in rmlab(tmp_path, *arguments).stdout
     (run_directory(tmp_path) / "metrics.json").unlink()
-    assert "was begun on other data or plugins; it starts afresh" in rmlab(tmp_path, *arguments).stdout
+    assert "was begun with other inputs than is here now; it starts afresh" in rmlab(tmp_path, *arguments).stdout
 
 
 def test_a_multirun_makes_one_directory_per_run_and_skips_finished_ones(tmp_path):
