@@ -13,7 +13,7 @@ from datasets import Dataset
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from rmlab.data.prepare import read_row
+from rmlab.data.columns import read_row
 from rmlab.data.rows import to_comparison
 from rmlab.data.sets import load_rows
 from rmlab.data.tokenizer import CHAT_TEMPLATE

@@ -2,7 +2,10 @@
 
 config.py     what the room is told
 sources.py    where rows come from: files, hub (synthetic.py: the generator); DATASETS registry
+columns.py    ... under rmlab's names
 rows.py       one row of any accepted format -> Comparison
+labels.py     who wins, in whatever code a data set writes it
+values.py     values of a row, read and checked
 render.py     prompt + response -> token ids; the one function that training and scoring share
 trees.py      Comparison -> TokenTree, what all responses share once
 prepare.py    a data set of rows -> a data set of token trees, with counts
@@ -20,6 +23,8 @@ from typing import Any, Protocol
 from rmlab.registry import Registry
 
 DATASETS = Registry("data source", "rmlab.data")
+
+ROW = "_rmlab_row"  # the column in which sources keep a row as JSON text, see `sources.load`
 
 Text = str | list[dict[str, Any]]  # plain text, or chat messages
 

@@ -5,7 +5,6 @@ import functools
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,8 @@ import datasets
 from datasets import Dataset
 
 from rmlab.data import Tokenizer
+from rmlab.files import remove, scratch_of, seal, sync
+from rmlab.messages import first_line, say
 
 
 @functools.cache
@@ -48,11 +49,23 @@ def quiet() -> Iterator[None]:
 
 
 def save_atomically(dataset: Dataset, place: Path) -> None:
-    """Two runs of a sweep may build the same cache at once: each writes its own copy, the first rename wins."""
-    scratch = place.with_name(f"{place.name}.{os.getpid()}")
-    with quiet():
-        dataset.save_to_disk(str(scratch))
+    """Two runs of a sweep may build the same cache at once: each writes its own copy, the first rename wins.
+
+    On a full disk nothing of it is left, and a line says so: the run can do without.
+    """
+    scratch = scratch_of(place)
+    try:
+        with quiet():
+            dataset.save_to_disk(str(scratch))
+        for file in scratch.rglob("*"):
+            if file.is_file():
+                sync(file)
+        seal(scratch)
+    except OSError as error:  # what pyarrow raises is one too
+        remove(scratch)
+        say(f"warning: {place} cannot be written ({first_line(error)}); tokens are not kept, and made anew next time")
+        return
     try:
         os.rename(scratch, place)
     except OSError:
-        shutil.rmtree(scratch)
+        remove(scratch)

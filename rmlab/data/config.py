@@ -21,6 +21,12 @@ class Options:
     identical: str = "drop"  # drop | error: rows whose better and worse response are the same
     template: dict[str, Any] = field(default_factory=dict)  # chat template variables for every row
 
+    def __post_init__(self) -> None:
+        """UserError for a length below 1, and for unknown words."""
+        check_at_least("max_length", self.max_length, 1)
+        check_one_of("overlong", self.overlong, OVERLONG)
+        check_one_of("identical", self.identical, IDENTICAL)
+
 
 @dataclass
 class DataConfig:

@@ -125,14 +125,17 @@ def at_most(trees: Trees, rows: int, seed: int) -> Trees:
 
 
 def split_by_prompt(trees: Dataset, fraction: float, seed: int) -> tuple[Dataset, Dataset]:
-    """(train, eval): a prompt falls wholly on one side, decided by a hash of its text and the seed alone."""
+    """(train, eval): a prompt falls wholly on one side, decided by a hash of its text and the seed alone.
+
+    Whatever its system prompt: the same question to two assistants is one.
+    """
     if all(trees["implicit"]):
         say(
-            "warning: no row has a prompt of its own, so prompts are what chosen and rejected share, and rows of one "
-            "prompt may fall on both sides of the split; give a prompt column, messages or data.prompt_separator"
+            "warning: no row has a prompt of its own, so each counts as another prompt, and rows of one prompt may "
+            "fall on both sides of the split; give a prompt column, messages or data.prompt_separator"
         )
     bound = int(fraction * 2**64)
-    held_out = [int(digest([seed, prompt]), 16) < bound for prompt in trees["prompt_id"]]
+    held_out = [int(digest([seed, prompt]), 16) < bound for prompt in trees["split_id"]]
     train = trees.select([i for i, out in enumerate(held_out) if not out])
     test = trees.select([i for i, out in enumerate(held_out) if out])
     if not len(train) or not len(test):

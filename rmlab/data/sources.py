@@ -1,21 +1,25 @@
 """Where rows come from: a file, a folder or a hub name, with its columns renamed to rmlab's."""
 
 import collections
+import contextlib
 import gzip
 import json
+import zlib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from rmlab.data import DATASETS
+from rmlab.data import DATASETS, ROW
 from rmlab.data.cache import code, digest
-from rmlab.messages import UserError, did_you_mean, say
+from rmlab.data.columns import read_row, rename, renamed_text
+from rmlab.messages import UserError, did_you_mean, first_line, say
 from rmlab.upstream import fingerprint
 
 if TYPE_CHECKING:  # imported where rows are read: rmlab's own checks come before
     from datasets import Dataset, IterableDataset
 
 SUFFIXES = (".jsonl", ".json", ".parquet")
+RATED = {"prompt", "response", "score"}
 
 
 @DATASETS.register
@@ -32,37 +36,58 @@ def load(
     """Rows of a jsonl/json/parquet file (also .gz), a local folder (of such files, or `save_to_disk`), or a hub name.
 
     Args:
-        columns: rmlab's column name -> yours. A dotted name reads a nested value, a list of names reads several
-            (responses, votes) or joins them with a blank line (prompt), null hides a column.
+        columns: rmlab's column name -> yours. A dotted name reads a nested value, through lists too; a list of names
+            reads several (responses, votes) or joins them (prompt); null hides a column. A label may state its code:
+            `{column: NAME, first: 0, second: 1, tie: 2}`, see `labels.decoded`.
         prompt_separator: cuts chosen and rejected texts after its last occurrence into prompt and response
             ("\\n\\nAssistant:" for hh-rlhf).
 
     Rows that hold one rated response each (prompt, response, score) are grouped by prompt into K-wise rows.
-    Local JSON is kept as text, one row a line: Arrow would unify the types of all rows and fill in nulls.
+    Local JSON, and what has its columns renamed, is kept as text, a row in one column `ROW`: Arrow would unify the
+    types of all rows and fill in nulls. `split` chooses among the files of a folder as `datasets` would.
     """
+    from datasets import Features, Value
+
     if path is None:
         raise UserError("data.path is not set; give a file, a folder or a hub name: data.path=my.jsonl")
     columns = dict(columns or {})
-    files = local_files(path)
+    files = local_files(path, split)
     if files is None:
         dataset = load_hub(path, name, split, revision, streaming)
     elif files and not streaming and all(is_json(f) for f in files):
-        rows = (row for file in files for row in read_json(file))
-        return group_rated([rename(row, columns, prompt_separator) for row in rows], path)
+        rows = [rename(row, columns, prompt_separator) for file in files for row in read_json(file)]
+        return checked(group_rated(rows, path), path, prompt_separator)
     else:
         dataset = load_local(path, files, split, streaming)
     if columns or prompt_separator:
         options = {"columns": columns, "separator": prompt_separator}
         # A fingerprint of our own: that of `datasets` does not change with the code of `rename`.
         new = {} if streaming else {"new_fingerprint": digest([code(), fingerprint(dataset), options])}
-        dataset = dataset.map(rename, fn_kwargs=options, remove_columns=dataset.column_names, **new)
-    if not streaming and {"prompt", "response", "score"} <= set(dataset.column_names):
-        return group_rated(dataset, path)
+        features = Features({ROW: Value("string")})
+        columns_now = {"remove_columns": dataset.column_names, "features": features}
+        dataset = dataset.map(renamed_text, fn_kwargs=options, **columns_now, **new)
+    if streaming or not len(dataset):
+        return dataset
+    if set(read_row(dataset[0])) >= RATED:
+        return group_rated(map(read_row, dataset), path)
+    return checked(dataset, path, prompt_separator)
+
+
+def checked(dataset: "Dataset", path: str, separator: str | None) -> "Dataset":
+    """The rows; UserError for a separator that stands in none of them."""
+    if separator and not any("prompt" in read_row(row) for row in dataset):
+        raise UserError(
+            f"data.prompt_separator: no row of {path} has {separator!r} in both chosen and rejected; correct it, or "
+            "leave it out"
+        )
     return dataset
 
 
-def local_files(path: str) -> list[Path] | None:
-    """The data files at a local path, [] for a `save_to_disk` folder, None for what must be a hub name."""
+def local_files(path: str, split: str) -> list[Path] | None:
+    """The data files at a local path, [] for a `save_to_disk` folder, None for what must be a hub name.
+
+    Of a folder those of the split, if their names or folders tell splits apart (train.jsonl and test.jsonl).
+    """
     place = Path(path).expanduser()
     if place.is_file():
         if not place.name.removesuffix(".gz").endswith(SUFFIXES):
@@ -74,12 +99,32 @@ def local_files(path: str) -> list[Path] | None:
         files = sorted(f for f in place.rglob("*") if f.name.removesuffix(".gz").endswith(SUFFIXES))
         if not files:
             raise UserError(f"data.path: no {', '.join(SUFFIXES)} file (or .gz of one) in {place}")
-        return files
+        return files_of_split(place, files, split)
     looks_local = path.startswith((".", "/", "~")) or path.count("/") != 1 or path.endswith((*SUFFIXES, ".gz"))
     if looks_local:
         nearby = [f.name for f in place.parent.iterdir()] if place.parent.is_dir() else []
         raise UserError(f"data.path: no file or folder {path!r}{did_you_mean(place.name, nearby) if nearby else ''}")
     return None
+
+
+def files_of_split(folder: Path, files: list[Path], split: str) -> list[Path]:
+    """Those of the files that belong to the split, by the conventions of `datasets`; all, where names tell none."""
+    from datasets.data_files import get_data_patterns, resolve_pattern
+
+    splits: dict[str, set[Path]] = {}
+    for name, patterns in get_data_patterns(str(folder)).items():
+        for pattern in patterns:
+            with contextlib.suppress(FileNotFoundError):  # one of several patterns of the same split
+                splits.setdefault(str(name), set()).update(
+                    Path(f).resolve() for f in resolve_pattern(pattern, str(folder))
+                )
+    if len(splits) == 1 and split == "train":
+        return files
+    if split not in splits:
+        raise UserError(f"data.split: no split {split!r} in {folder}{did_you_mean(split, splits)}")
+    chosen = [f for f in files if f.resolve() in splits[split]]
+    say(f"{folder}: split {split}, {len(chosen)} of {len(files)} files")
+    return chosen
 
 
 def is_json(file: Path) -> bool:
@@ -92,7 +137,7 @@ def read_json(file: Path) -> Iterable[dict[str, Any]]:
     opener = gzip.open if file.suffix == ".gz" else open
     try:
         yield from parse_json(file, opener)
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
         raise UserError(f"data.path: cannot read {file}: {error}") from error
 
 
@@ -101,31 +146,33 @@ def parse_json(file: Path, opener: Callable[..., IO[str]]) -> Iterable[dict[str,
 
     Empty lines are passed over. UserError naming the line or row that is no JSON object.
     """
-    with opener(file, "rt", encoding="utf-8") as stream:
+    with opener(file, "rt", encoding="utf-8-sig") as stream:  # some tools begin a file with a mark
         if not file.name.removesuffix(".gz").endswith(".jsonl"):
             content = stream.read()
             if content.lstrip().startswith("["):
-                try:
-                    rows = json.loads(content)
-                except json.JSONDecodeError as error:
-                    raise UserError(f"{file} is not JSON ({error})") from error
+                rows = parsed(content, str(file))
                 for index, row in enumerate(rows):
                     if not isinstance(row, dict):
                         raise UserError(f"{file} row {index} (counting from 0) is not a JSON object with named columns")
                     yield row
                 return
-            lines: Iterable[str] = content.splitlines()
+            lines: Iterable[str] = content.split("\n")  # and at no other mark: a text may hold U+2028
         else:
             lines = stream
         for number, line in enumerate(lines, 1):
             if line.strip():
-                try:
-                    row = json.loads(line)
-                except json.JSONDecodeError as error:
-                    raise UserError(f"{file} line {number} is not JSON ({error})") from error
+                row = parsed(line, f"{file} line {number}")
                 if not isinstance(row, dict):
                     raise UserError(f"{file} line {number} is not a JSON object with named columns")
                 yield row
+
+
+def parsed(text: str, where: str) -> Any:
+    """A JSON value. UserError for what is none, or too deep or long to be read."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:  # integers of thousands of digits too
+        raise UserError(f"{where} is not JSON ({first_line(error)})") from error
 
 
 def load_hub(
@@ -161,52 +208,15 @@ def load_local(path: str, files: list[Path], split: str, streaming: bool) -> "Da
         raise UserError(f"data.path: cannot read {path} as {kind}: {error.__cause__ or error}") from error
 
 
-def rename(row: Mapping[str, Any], columns: Mapping[str, Any], separator: str | None) -> dict[str, Any]:
-    """The row under rmlab's names; with a separator, chosen and rejected texts cut into prompt and responses."""
-    hidden = {name for name, source in columns.items() if source is None}
-    out = {k: v for k, v in row.items() if k not in hidden}
-    for name, source in columns.items():
-        if isinstance(source, str):
-            out[name] = column(row, source, name)
-        elif source is not None:
-            values = [column(row, s, name) for s in source]
-            out[name] = "\n\n".join(flat(values)) if name == "prompt" else values
-    if separator and isinstance(out.get("chosen"), str) and isinstance(out.get("rejected"), str):
-        parts = [out[side].rpartition(separator) for side in ("chosen", "rejected")]
-        if parts[0][:2] == parts[1][:2]:
-            out["prompt"] = parts[0][0] + parts[0][1]
-            out["chosen"], out["rejected"] = parts[0][2], parts[1][2]
-    return out
-
-
-def column(row: Mapping[str, Any], source: str, name: str) -> Any:
-    """`row[source]`, or the nested value of a dotted `source`."""
-    if source in row:
-        return row[source]
-    value: Any = row
-    for part in source.split("."):
-        if not isinstance(value, Mapping) or part not in value:
-            raise UserError(f"data.columns.{name}: no column {source!r} in the data{did_you_mean(source, row)}")
-        value = value[part]
-    return value
-
-
-def flat(values: Any) -> list[str]:
-    """Non-empty texts of a nested list, in order."""
-    if isinstance(values, list):
-        return [text for value in values for text in flat(value)]
-    return [str(values)] if values not in (None, "") else []
-
-
 def group_rated(rows: Iterable[Mapping[str, Any]], path: str) -> "Dataset":
     """A dataset of JSON rows; rows of one rated response each become one K-wise row per prompt."""
     from datasets import Dataset
 
     rows = list(rows)
-    if rows and {"prompt", "response", "score"} <= set(rows[0]):
+    if rows and set(rows[0]) >= RATED:
         groups: dict[str, list[Mapping[str, Any]]] = collections.defaultdict(list)
         for index, row in enumerate(rows):
-            if not {"prompt", "response", "score"} <= set(row):
+            if not set(row) >= RATED:
                 raise UserError(f"{path} row {index} (counting from 0): one of prompt, response, score is missing")
             groups[json.dumps(row["prompt"])].append(row)
         rows = [
@@ -225,4 +235,4 @@ def group_rated(rows: Iterable[Mapping[str, Any]], path: str) -> "Dataset":
     for name in ("margin", "score_chosen", "score_rejected", "probability"):
         if any(name in row for row in rows):  # a row without it states nothing, as in a table: not a silent 1.0
             rows = [{name: None, **row} for row in rows]
-    return Dataset.from_dict({"json": [json.dumps(row) for row in rows]})
+    return Dataset.from_dict({ROW: [json.dumps(row, default=str) for row in rows]})

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rmlab.data import DATASETS
+from rmlab.data import DATASETS, ROW
 from rmlab.messages import UserError
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def synthetic(
             "gold_rewards": list(gold),
         }
         rows.append(json.dumps(row))
-    return Dataset.from_dict({"json": rows})
+    return Dataset.from_dict({ROW: rows})
 
 
 def respond(rng: np.random.Generator, topic: str, form: str, weights: dict[str, float]) -> tuple[str, float]:

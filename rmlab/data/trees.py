@@ -1,19 +1,21 @@
 """Comparison -> token tree: the ids that all responses share, then one suffix each."""
 
 import dataclasses
+import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from datasets import Dataset, Features, IterableDataset, List, Value
+from jinja2 import TemplateError
 
-from rmlab.data import Comparison, Tokenizer
+from rmlab.data import Comparison, Text, Tokenizer
 from rmlab.data.cache import digest
 from rmlab.data.config import Options
 from rmlab.data.render import encode, special_tokens
 from rmlab.data.rows import identical
-from rmlab.messages import UserError
+from rmlab.messages import UserError, first_line
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,6 +40,7 @@ class TokenTree:
     gold: list[float] = field(default_factory=list)  # (K,) the true rewards, or empty
     id: str = ""
     prompt_id: str = ""
+    split_id: str = ""  # of the prompt without its system messages: what a split keeps together
     subset: str = ""
     lengths: list[int] = field(default_factory=list)  # (K,) tokens of each response without its prompt
     length: int = 0  # tokens of the longest response with its prompt, for grouping by length
@@ -87,6 +90,7 @@ FEATURES = Features(
         "gold": List(Value("float64")),
         "id": Value("string"),
         "prompt_id": Value("string"),
+        "split_id": Value("string"),
         "subset": Value("string"),
         "lengths": List(Value("int32")),
         "length": Value("int32"),
@@ -102,12 +106,9 @@ def to_tree(comparison: Comparison, index: int, where: str, tokenizer: Tokenizer
     """The token tree of a comparison; `where` names its row in errors, `index` is its id if it has none."""
     refuse_identical(comparison, where, options)
     template = {**options.template, **comparison.template}
-    if comparison.tokenised:
-        tokens: list[list[int]] = list(comparison.responses)
-    else:
-        tokens = [encode(tokenizer, comparison.prompt, r, template) for r in comparison.responses]
-    lengths = response_lengths(comparison, tokens, tokenizer, template)
-    tokens, dropped, truncated = fitted(tokens, where, tokenizer, options)
+    tokens = encoded(comparison, where, tokenizer, template)
+    prompt = prompt_length(comparison, tokens, tokenizer, template)
+    tokens, dropped, cut = fitted(tokens, where, tokenizer, options)
     same = [p for p in comparison.preferences if p.probability != 0.5 and tokens[p.better] == tokens[p.worse]]
     preferences = [p for p in comparison.preferences if p not in same]
     if not dropped and not preferences:
@@ -123,13 +124,14 @@ def to_tree(comparison: Comparison, index: int, where: str, tokenizer: Tokenizer
         gold=comparison.gold or [],
         id=comparison.id if comparison.id is not None else str(index),
         prompt_id=prompt_id(comparison),
+        split_id=prompt_id(comparison, system=False),
         subset=comparison.subset or "",
-        lengths=lengths,
+        lengths=[max(len(t) - max(prompt - (cut or 0), 0), 0) for t in tokens],
         length=max(map(len, tokens)),
         implicit=not comparison.prompt,
         identical=len(same),
         dropped=dropped,
-        truncated=truncated,
+        truncated=cut is not None,
     )
 
 
@@ -141,39 +143,50 @@ def refuse_identical(comparison: Comparison, where: str, options: Options) -> No
         )
 
 
+def encoded(comparison: Comparison, where: str, tokenizer: Tokenizer, template: dict[str, Any]) -> list[list[int]]:
+    """(K,) the token ids of each response with its prompt. UserError for messages that the template does not take."""
+    if comparison.tokenised:
+        return list(comparison.responses)
+    try:
+        return [encode(tokenizer, comparison.prompt, r, template) for r in comparison.responses]
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from error
+    except (TemplateError, TypeError, ValueError, KeyError, AttributeError) as error:
+        raise UserError(f"{where}: the chat template does not take its messages: {first_line(error)}") from error
+
+
 def fitted(
     tokens: list[list[int]], where: str, tokenizer: Tokenizer, options: Options
-) -> tuple[list[list[int]], str, bool]:
-    """(tokens within max_length, why the row is dropped or empty, whether it was truncated)."""
+) -> tuple[list[list[int]], str, int | None]:
+    """(tokens within max_length, why the row is dropped or empty, how many prompt tokens were cut; None: whole)."""
     limit, longest = options.max_length, max(map(len, tokens))
     if limit is None or longest <= limit:
-        return tokens, "", False
+        return tokens, "", None
     if options.overlong == "error":
         raise UserError(
             f"{where}: {longest} tokens, data.max_length is {limit}; raise it or set data.overlong=drop or truncate"
         )
     if options.overlong == "truncate":
-        return truncate(tokens, limit, len(special_tokens(tokenizer)[0])), "", True
-    return tokens, "overlong", False
+        tokens, cut = truncate(tokens, limit, len(special_tokens(tokenizer)[0]))
+        return tokens, "", cut
+    return tokens, "overlong", None
 
 
-def response_lengths(
+def prompt_length(
     comparison: Comparison, tokens: list[list[int]], tokenizer: Tokenizer, template: dict[str, Any]
-) -> list[int]:
-    """Tokens of each response: all of them less those of the prompt, or of the shared prefix where it is implicit."""
+) -> int:
+    """Tokens of the prompt, with what the tokenizer puts before it; of the shared prefix where it is implicit."""
     if isinstance(comparison.prompt, str) and comparison.prompt:
         prompt = len(tokenizer(comparison.prompt, add_special_tokens=False, verbose=False)["input_ids"])
-        prompt += len(special_tokens(tokenizer)[0])
-    elif comparison.prompt:
+        return prompt + len(special_tokens(tokenizer)[0])
+    if comparison.prompt:
         text = tokenizer.apply_chat_template(comparison.prompt, tokenize=False, **template)
-        prompt = len(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
-    else:
-        prompt = len(common_prefix(tokens))
-    return [max(len(t) - prompt, 0) for t in tokens]
+        return len(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+    return len(common_prefix(tokens))
 
 
-def truncate(tokens: list[list[int]], limit: int, before: int) -> list[list[int]]:
-    """Cut the oldest shared prompt tokens (after `before` special ones), the same for all responses of a row.
+def truncate(tokens: list[list[int]], limit: int, before: int) -> tuple[list[list[int]], int]:
+    """(the tokens, how many were cut of the prompt): the oldest shared ones after `before` special ones, of all alike.
 
     Where the prompt is not enough, the longest responses lose their end, but never their last token (EOS): it is
     where the score is read.
@@ -182,7 +195,7 @@ def truncate(tokens: list[list[int]], limit: int, before: int) -> list[list[int]
     room = max(0, len(common_prefix(tokens)) - before)
     cut = min(room, max(map(len, tokens)) - limit)
     tokens = [t[:before] + t[before + cut :] for t in tokens]
-    return [t if len(t) <= limit else [*t[: limit - 1], t[-1]] for t in tokens]
+    return [t if len(t) <= limit else [*t[: limit - 1], t[-1]] for t in tokens], cut
 
 
 def common_prefix(sequences: Sequence[Any]) -> Any:
@@ -190,7 +203,24 @@ def common_prefix(sequences: Sequence[Any]) -> Any:
     return os.path.commonprefix(list(sequences))  # noqa: RUF071  (of any sequences: texts, token ids, messages)
 
 
-def prompt_id(comparison: Comparison) -> str:
-    """A hash of the prompt; for implicit prompts, of the longest text (or ids) that the responses share."""
-    prompt: Any = comparison.prompt or common_prefix(comparison.responses) or list(comparison.responses)
-    return digest(prompt)
+def prompt_id(comparison: Comparison, system: bool = True) -> str:
+    """A hash of the prompt as messages, white space apart: the same question is the same prompt however it is wrapped.
+
+    A row without a prompt of its own is its own, for what texts share by chance is none. system: with its system
+    messages.
+    """
+    prompt = comparison.prompt
+    if not prompt:
+        return digest(sorted(json.dumps(r) for r in comparison.responses))
+    messages = as_messages(prompt)
+    asked = [m for m in messages if system or m["role"] != "system"]
+    return digest(asked or messages)
+
+
+def as_messages(prompt: Text) -> list[dict[str, Any]]:
+    """Chat messages, a text as one of the user; single spaces between words and nothing around them."""
+    messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+    return [
+        {k: " ".join(v.split()) if k == "content" and isinstance(v, str) else v for k, v in m.items() if v is not None}
+        for m in messages
+    ]

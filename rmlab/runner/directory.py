@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from filelock import FileLock, Timeout
 
+from rmlab.files import file_hash, modified, read, write, write_here, write_json
 from rmlab.messages import UserError, first_line, is_first_rank
 from rmlab.metrics.scored import ScoredComparison
-from rmlab.runner.files import file_hash, modified, read, write, write_here, write_json
 
 if TYPE_CHECKING:
     from rmlab.runner.scores import Scores

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from rmlab.files import replacing
 from rmlab.messages import UserError, first_line
 from rmlab.metrics.scored import ScoredComparison
-from rmlab.runner.files import replacing
 
 PREFERENCE = ("better", "worse", "strength", "probability")
 

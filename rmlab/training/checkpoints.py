@@ -1,25 +1,21 @@
 """Checkpoints that a killed run can trust: sealed with size and hash of each file, removed by step, not by a clock."""
 
 import contextlib
-import hashlib
 import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import xxhash
 from accelerate.utils import broadcast_object_list
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from rmlab.messages import UserError, first_line, say
+from rmlab.files import SEAL, damage, read_seal, seal
+from rmlab.messages import UserError, say
 from rmlab.upstream import load_trained, loss_since_log, set_loss_since_log
 
 if TYPE_CHECKING:
     from rmlab.training.trainer import RewardTrainer
-
-SEAL = "whole"  # the last file of a checkpoint: {"resumable": ..., "files": {name: [size, hash]}}
-
 
 # ---- writing ----
 
@@ -48,18 +44,6 @@ def sealed(trainer: Trainer) -> Iterator[None]:
         args.save_total_limit = limit
 
 
-def seal(place: Path, resumable: bool) -> None:
-    """Write down what the checkpoint holds. resumable: whether the optimizer's state is in it."""
-    files = {str(f.relative_to(place)): stamp(f) for f in sorted(place.rglob("*")) if f.is_file() and f.name != SEAL}
-    (place / SEAL).write_text(json.dumps({"resumable": resumable, "files": files}), encoding="utf-8")
-
-
-def stamp(file: Path) -> list[Any]:
-    """[bytes, hash] of a file. xxh3 is as fast as the disk; it is to find damage, not forgery."""
-    with file.open("rb") as stream:
-        return [file.stat().st_size, hashlib.file_digest(stream, xxhash.xxh3_128).hexdigest()]
-
-
 def rotate(folder: Path, limit: int | None, keep: set[Path]) -> None:
     """Remove the checkpoints of the lowest steps until `limit` are left, but none of `keep`; None or 0: keep all."""
     if not limit:
@@ -78,27 +62,11 @@ def checkpoints(folder: Path) -> list[Path]:
 # ---- reading ----
 
 
-def damage(place: Path) -> str | None:
-    """What is wrong with a checkpoint: not written to its end, or a file is not what was written. None: nothing."""
-    try:
-        files = json.loads((place / SEAL).read_text(encoding="utf-8"))["files"]
-        for name, written in files.items():
-            if not (place / name).is_file():
-                return f"{name} is gone"
-            if stamp(place / name) != written:
-                return f"{name} is not what was written"
-    except FileNotFoundError:
-        return "it was not written to its end"
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        return f"it cannot be read: {first_line(error)}"
-    return None
-
-
 def last_whole_checkpoint(folder: Path) -> str | None:
     """The newest checkpoint to resume from; None if there is none. A damaged one is named and passed over."""
     for place in reversed(checkpoints(folder)):
         wrong = damage(place)
-        if wrong is None and json.loads((place / SEAL).read_text(encoding="utf-8"))["resumable"]:
+        if wrong is None and read_seal(place).get("resumable"):
             return str(place)
         if (place / SEAL).exists():  # without it the run was killed while it wrote, as killed runs are
             say(f"{place} is passed over: {wrong or 'it holds no optimizer state (save_only_model)'}")

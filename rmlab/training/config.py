@@ -112,7 +112,10 @@ class RewardConfig(TrainingArguments):
         self.remove_unused_columns = False  # our collator reads token trees, not the columns of model.forward
         self.dataloader_pin_memory = self.dataloader_pin_memory and torch.cuda.is_available()
         super().__post_init__()
-        if self.early_stopping_patience is not None and "no" in (self.eval_strategy, self.metric_for_best_model or "no"):
+        if self.early_stopping_patience is not None and "no" in (
+            self.eval_strategy,
+            self.metric_for_best_model or "no",
+        ):
             raise UserError("early_stopping_patience needs eval_strategy (steps or epoch) and metric_for_best_model")
         # Copies from pinned memory need not wait for the device.
         self.accelerator_config.non_blocking |= self.dataloader_pin_memory  # type: ignore[union-attr]

@@ -71,11 +71,42 @@ def test_a_prompt_that_both_sides_repeat_is_not_said_twice():
         assert comparison.responses == [[a], [b]]
 
 
-def test_a_tie_has_no_strength_and_a_probability_below_one_half_turns_the_pair():
+def test_a_tie_has_no_strength():
     """With loss=margin a tie must still be least at equal rewards."""
     pair = {"chosen": "a", "rejected": "b", "margin": 2.0}
     assert preferences({**pair, "probability": 0.5}) == [Preference(0, 1, 0.0, 0.5)]
-    assert preferences({**pair, "probability": 0.25}) == [Preference(1, 0, 2.0, 0.75)]
+
+
+STATED = [{"margin": -2.0}, {"score_chosen": 1, "score_rejected": 3}, {"margin": 2.0}, {}]
+
+
+@pytest.mark.parametrize("stated", STATED)
+@pytest.mark.parametrize("probability", [0.0, 0.2, 0.5, 0.7, 1.0])
+def test_a_comparison_written_the_other_way_round_is_the_same_preference(stated, probability):
+    """A strength is that of chosen minus rejected, whatever the probability; unknown, it is 1 for the likelier side."""
+    other = {k: -v for k, v in stated.items() if k == "margin"}
+    if "score_chosen" in stated:
+        other = {"score_chosen": stated["score_rejected"], "score_rejected": stated["score_chosen"]}
+    (one,) = preferences({"chosen": "a", "rejected": "b", **stated, "probability": probability})
+    (two,) = preferences({"chosen": "b", "rejected": "a", **other, "probability": 1 - probability})
+    assert (one.strength, one.probability) == (two.strength, pytest.approx(two.probability))
+    assert one.probability == 0.5 or ("ab"[one.better], "ab"[one.worse]) == ("ba"[two.better], "ba"[two.worse])
+
+
+def test_what_is_rated_higher_and_likelier_has_a_strength_above_0():
+    (got,) = preferences({"chosen": "a", "rejected": "b", "score_chosen": 1, "score_rejected": 3, "probability": 0.2})
+    assert got == Preference(1, 0, 2.0, 0.8)
+    native = [{"better": 0, "worse": 1, "strength": -2.0, "probability": 0.2}]
+    assert preferences({"responses": ["a", "b"], "preferences": native}) == [got]
+
+
+def test_columns_that_say_the_same_may_stand_together_and_contradicting_ones_may_not():
+    row = {"responses": ["a", "b", "c"], "scores": [3, 2, 1], "ranks": [1, 2, 3], "label": "unrelated", "votes": None}
+    assert len(preferences(row)) == 3
+    with pytest.raises(
+        UserError, match=r"train row 0: scores and ranks contradict each other; data.columns.ranks=null"
+    ):
+        preferences({**row, "ranks": [2, 1, 3]})
 
 
 @pytest.mark.parametrize(
@@ -90,7 +121,8 @@ def test_a_tie_has_no_strength_and_a_probability_below_one_half_turns_the_pair()
         ({"prompt": "p", "responses": ["a"], "scores": [1]}, "responses holds 1"),
         ({"prompt": "p", "responses": ["a", "b"], "scores": [1]}, "scores holds 1 values, 2 are needed"),
         ({"prompt": "p", "responses": ["a", "b"], "label": "left"}, "vote 'left' is none of"),
-        ({"prompt": "p", "responses": ["a", "b"], "preferences": [{"better": 0, "worse": 2}]}, "does not name two"),
+        ({"prompt": "p", "responses": ["a", "b"], "preferences": [{"better": 0, "worse": 2}]}, "worse is 2"),
+        ({"prompt": "p", "responses": ["a", "b"], "preferences": [{"better": 1, "worse": 1}]}, "does not name two"),
         ({"chosen_ids": [], "rejected_ids": [1]}, "chosen_ids is empty"),
         ({"text": "a"}, "none of the accepted formats"),
     ],
@@ -115,6 +147,38 @@ def test_a_bad_row_is_named(row, message):
         ({"chosen": float("nan"), "rejected": "b"}, "chosen is neither text nor chat messages"),
         ({"chosen": "a", "rejected": "b", "tools": "{"}, "tools is text but no JSON"),
         ({"chosen": "a", "rejected": "b", "chat_template_kwargs": "x"}, "chat_template_kwargs must be a mapping"),
+        ({"chosen": "a", "rejected": "b", "score_chosen": 1}, "score_rejected is missing"),
+        ({"chosen": "a", "rejected": "b", "margin": 1e39}, "margin is 1e[+]39, not a finite number"),
+        ({"chosen": "a", "rejected": "b", "margin": 10**400}, "margin is .*, not a finite number"),
+        ({"chosen": "a", "rejected": "b", "margin": 10**5000}, "margin is a int that cannot be printed"),
+        ({"responses": ["a", "b"], "scores": [3e38, -3e38]}, "a difference of scores is 6e[+]38, not a finite"),
+        ({"responses": ["a", "b"], "preferences": [{"better": 1.7, "worse": 0}]}, "better is 1.7, which does not name"),
+        ({"responses": ["a", "b"], "preferences": [{"better": True, "worse": 0}]}, "better is True"),
+        ({"responses": ["a", "b"], "preferences": [{"better": -1, "worse": 0}]}, "better is -1"),
+        ({"responses": ["a", [{"role": "user", "content": "b"}]], "scores": [1, 2]}, "all be text or all be messages"),
+        (
+            {"responses": ["a", "b"], "scores": [1, 2], "gold_rewards": [1.0]},
+            "gold_rewards holds 1 values, 2 are needed",
+        ),
+        ({"responses": ["a", "b"], "scores": [1, 2], "gold_rewards": [1.0, float("nan")]}, "gold_rewards is nan"),
+        ({"chosen": "a\ud800", "rejected": "b"}, "chosen holds half a character"),
+        ({"chosen": "a", "rejected": "b", "id": "\udfff"}, "id holds half a character"),
+        ({"chosen": "a", "rejected": "b", "subset": "\udfff"}, "subset holds half a character"),
+        ({"chosen": [], "rejected": [{"role": "user", "content": "b"}]}, "chosen holds no message"),
+        ({"chosen": [{"role": "user"}], "rejected": [{"role": "user", "content": "b"}]}, "message 0 has no text"),
+        ({"chosen": "a", "rejected": "b", "images": ["x.png"]}, "images is not read"),
+        ({"chosen": "a", "rejected": "b", "chat_template_kwargs": {"tokenize": True}}, "tokenize is no variable"),
+        ({"chosen": "a", "rejected": "b", "chat_template_kwargs": {"chat_template": "x"}}, "set model.chat_template"),
+        ({"chosen": "a", "rejected": "b", "tools": '{"a": 1}'}, "tools must be a list"),
+        ({"chosen_ids": "123", "rejected_ids": [1]}, "chosen_ids must be a list"),
+        ({"chosen_ids": [1.9], "rejected_ids": [1]}, "chosen_ids holds 1.9, which is no token id"),
+        ({"chosen_ids": [-1], "rejected_ids": [1]}, "chosen_ids holds -1"),
+        ({"chosen_ids": [2**31], "rejected_ids": [1]}, "chosen_ids holds 2147483648"),
+        ({"chosen_ids": [True], "rejected_ids": [1]}, "chosen_ids holds True"),
+        (
+            {"input_ids_chosen": [1, 2], "attention_mask_chosen": [1], "input_ids_rejected": [1]},
+            "attention_mask_chosen holds 1 values, 2 are needed",
+        ),
     ],
 )
 def test_a_row_of_the_wrong_shape_is_named(row, message):

@@ -5,7 +5,7 @@ from conftest import ROOT, shared
 from datafiles import load, write
 from datasets import Dataset
 
-from rmlab.data.prepare import read_row
+from rmlab.data.columns import read_row
 from rmlab.data.rows import to_comparison
 from rmlab.messages import UserError
 
@@ -37,7 +37,7 @@ def test_loads_folders_of_files_and_of_save_to_disk(tmp_path):
 @pytest.mark.parametrize("kind", ["jsonl", "parquet"])
 def test_streams_files(kind, tmp_path):
     write(tmp_path / f"rows.{kind}", ROWS, kind)
-    rows = list(load(tmp_path / f"rows.{kind}", columns=COLUMNS, streaming=True))
+    rows = list(map(read_row, load(tmp_path / f"rows.{kind}", columns=COLUMNS, streaming=True)))
     assert [r["margin"] for r in rows] == [1, 2, 3, 4]
 
 

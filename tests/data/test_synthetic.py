@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from rmlab.data import DATASETS
+from rmlab.data import DATASETS, ROW
 from rmlab.messages import UserError
 
 WEIGHTS = {"topic": 2.0, "form": 1.5, "tone": 1.0, "hedge": -0.7, "length": 0.1}
@@ -17,7 +17,7 @@ def synthetic(**options):
         "prompts": 4000, "responses": 2, "temperature": 0.5, "weights": WEIGHTS, "grades": 3, "tie_width": 0.0,
         "label_noise": 0.0, "seed": 0,
     }  # fmt: skip
-    return [json.loads(r["json"]) for r in DATASETS.build("synthetic", {**given, **options})()]
+    return [json.loads(r[ROW]) for r in DATASETS.build("synthetic", {**given, **options})()]
 
 
 def test_synthetic_labels_are_bradley_terry_on_the_gold_gap():

@@ -212,7 +212,7 @@ def test_a_full_disk_is_a_sentence_and_leaves_nothing(out, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("rmlab.runner.files.os.fsync", full)
+    monkeypatch.setattr("rmlab.files.os.fsync", full)
     for write in (lambda: out.write_metrics({"eval": {}}), lambda: out.write_scores("eval", [scored()])):
         with pytest.raises(UserError, match=r"cannot write .*(metrics.json|eval.parquet).*No space left"):
             write()

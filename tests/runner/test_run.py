@@ -14,7 +14,7 @@ import yaml
 from conftest import ROOT, make_pairs, rmlab, run_directory, shared
 
 from rmlab import run
-from rmlab.data.prepare import read_row
+from rmlab.data.columns import read_row
 from rmlab.data.sets import load_rows
 from rmlab.runner.config import Config
 from rmlab.runner.directory import RunDirectory
