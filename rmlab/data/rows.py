@@ -17,7 +17,7 @@ score_rejected, or probability. Text is a string or a list of chat messages.
 import itertools
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, cast
 
 from rmlab.data import Comparison, Preference, Text
@@ -68,15 +68,14 @@ def read_format(row: Row, where: str) -> tuple[Text, list[Any], list[Preference]
             ids = [unpadded(row, side, where) for side in (chosen, rejected)]
             return "", ids, [pair_preference(row, where)], True
     if "chosen" in row and "rejected" in row:
-        prompt, responses = split_prompt(row, where)
+        prompt, responses = split_prompt(row, [text(row[side], where, side) for side in ("chosen", "rejected")], where)
         return prompt, responses, [pair_preference(row, where)], False
     if "responses" in row and any(column in row for column in READERS):
         responses = [text(r, where, "responses") for r in listed(row["responses"], where, "responses")]
         if len(responses) < 2:
             raise UserError(f"{where}: responses holds {len(responses)}; a comparison needs at least 2")
-        if len({type(response) for response in responses}) > 1:
-            raise UserError(f"{where}: responses must all be text or all be messages")
-        return prompt_of(row, where), responses, read_preferences(row, len(responses), where), False
+        preferences = read_preferences(row, len(responses), where)
+        return *split_prompt(row, responses, where), preferences, False
     raise UserError(f"{where}: columns {sorted(map(str, row))} are none of the accepted formats ({FORMATS})")
 
 
@@ -102,33 +101,37 @@ def prompt_of(row: Row, where: str) -> Text:
     return "" if row.get("prompt") in (None, "", []) else text(row["prompt"], where, "prompt")
 
 
-def split_prompt(row: Row, where: str) -> tuple[Text, list[Text]]:
-    """(prompt, [chosen, rejected]) of a pair, with an implicit or explicit prompt, as text or messages.
+def split_prompt(row: Row, responses: list[Text], where: str) -> tuple[Text, list[Text]]:
+    """(prompt, responses), as text or messages, with an explicit prompt or the turns that all responses share.
 
-    What chosen and rejected hold already is not said twice: a prompt that both repeat, at their beginning or as a later
-    turn of the same dialogue. A text prompt beside message lists becomes a user message.
+    What the responses hold already is not said twice: a prompt that they repeat, at their beginning or as a later turn
+    of the same dialogue. A text prompt beside message lists becomes a user message.
     """
-    chosen, rejected = text(row["chosen"], where, "chosen"), text(row["rejected"], where, "rejected")
-    if type(chosen) is not type(rejected):
-        raise UserError(f"{where}: chosen and rejected must both be text or both be messages")
+    if len({type(response) for response in responses}) > 1:
+        raise UserError(f"{where}: chosen and rejected, or all responses, must be text or all be messages")
     prompt = prompt_of(row, where)
-    if isinstance(chosen, str) and isinstance(rejected, str):
+    if isinstance(responses[0], str):
         if isinstance(prompt, str):
-            return prompt, [chosen, rejected]
+            return prompt, responses
         # Messages as the prompt and plain text as the answers: the answers are the assistant's turns.
-        return prompt, [[{"role": "assistant", "content": r}] for r in (chosen, rejected)]
-    chosen, rejected = cast(list[dict[str, Any]], chosen), cast(list[dict[str, Any]], rejected)
+        return prompt, [[{"role": "assistant", "content": r}] for r in responses]
+    dialogues = cast(list[list[dict[str, Any]]], responses)
     messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) and prompt else list(prompt)
-    ends = [end_of(cast(list[dict[str, Any]], messages), side) for side in (chosen, rejected)]
-    if bool(ends[0]) != bool(ends[1]):
-        raise UserError(f"{where}: {'chosen' if ends[0] else 'rejected'} repeats the prompt and the other does not")
-    if messages and not ends[0]:
-        return cast(Text, messages), [chosen, rejected]
-    if ends[0] and chosen[: ends[0]] == rejected[: ends[1]]:
-        return chosen[: ends[0]], [chosen[ends[0] :], rejected[ends[0] :]]
-    same = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(chosen, rejected, strict=False)))
-    cut = min(same, len(chosen) - 1, len(rejected) - 1)
-    return chosen[:cut], [chosen[cut:], rejected[cut:]]
+    ends = [end_of(cast(list[dict[str, Any]], messages), dialogue) for dialogue in dialogues]
+    if any(ends) and not all(ends):
+        raise UserError(f"{where}: some responses repeat the prompt and others do not (of a pair chosen or rejected)")
+    if messages and not any(ends):
+        return cast(Text, messages), responses
+    cut = ends[0]
+    if not cut or any(dialogue[:cut] != dialogues[0][:cut] for dialogue in dialogues):
+        same = sum(1 for _ in itertools.takewhile(all_equal, zip(*dialogues, strict=False)))
+        cut = min(same, *(len(dialogue) - 1 for dialogue in dialogues))
+    return dialogues[0][:cut], [dialogue[cut:] for dialogue in dialogues]
+
+
+def all_equal(values: Sequence[Any]) -> bool:
+    """Whether all are the same."""
+    return all(value == values[0] for value in values)
 
 
 def end_of(prompt: list[dict[str, Any]], dialogue: list[dict[str, Any]]) -> int:

@@ -156,6 +156,7 @@ def parse_json(file: Path, opener: Callable[..., IO[str]]) -> Iterable[dict[str,
                         raise UserError(f"{file} row {index} (counting from 0) is not a JSON object with named columns")
                     yield row
                 return
+            refuse_one_object(content, file)
             lines: Iterable[str] = content.split("\n")  # and at no other mark: a text may hold U+2028
         else:
             lines = stream
@@ -165,6 +166,16 @@ def parse_json(file: Path, opener: Callable[..., IO[str]]) -> Iterable[dict[str,
                 if not isinstance(row, dict):
                     raise UserError(f"{file} line {number} is not a JSON object with named columns")
                 yield row
+
+
+def refuse_one_object(content: str, file: Path) -> None:
+    """UserError for a .json file that is one object over several lines: rows lie inside it, nobody knows where."""
+    try:
+        whole = json.loads(content)
+    except (ValueError, RecursionError):
+        return
+    if isinstance(whole, dict) and "\n" in content.strip():
+        raise UserError(f"{file} is one JSON object ({', '.join(whole)}); write its rows as an array, or one a line")
 
 
 def parsed(text: str, where: str) -> Any:

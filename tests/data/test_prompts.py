@@ -32,6 +32,15 @@ def test_the_last_user_turn_as_the_prompt_of_whole_dialogues_is_not_said_twice()
     assert comparison.responses == [chosen[3:], rejected[3:]]
 
 
+def test_whole_dialogues_as_responses_are_cut_where_they_part():
+    """As arenas have them."""
+    row = {"responses": [turns("hi", "a"), turns("hi", "b"), turns("hi", "c", "so?")], "scores": [1, 2, 3]}
+    comparison = to_comparison(row, "row")
+    assert comparison.prompt == turns("hi")
+    assert [r[0]["content"] for r in comparison.responses] == ["a", "b", "c"]
+    assert to_comparison({**row, "prompt": "hi"}, "row").responses == comparison.responses
+
+
 @pytest.mark.parametrize("prompt", ["hi ", "hi\n", turns("hi")])
 def test_white_space_does_not_make_a_prompt_be_said_twice(prompt):
     comparison = to_comparison({"prompt": prompt, "chosen": turns("hi", "a"), "rejected": turns("hi", "b")}, "row")
@@ -40,7 +49,7 @@ def test_white_space_does_not_make_a_prompt_be_said_twice(prompt):
 
 
 def test_a_prompt_that_only_one_side_repeats_is_refused():
-    with pytest.raises(UserError, match="row 3: chosen repeats the prompt and the other does not"):
+    with pytest.raises(UserError, match="row 3: some responses repeat the prompt and others do not"):
         to_comparison({"prompt": "hi", "chosen": turns("hi", "a"), "rejected": turns("b", first="assistant")}, "row 3")
 
 

@@ -117,7 +117,7 @@ def test_columns_that_say_the_same_may_stand_together_and_contradicting_ones_may
         ({"chosen": "a", "rejected": "b", "margin": "big"}, "margin is 'big'"),
         ({"chosen": "a", "rejected": "b", "probability": 1.2}, "probability is 1.2, not between 0 and 1"),
         ({"chosen": "a", "rejected": None}, "rejected is neither text nor chat messages"),
-        ({"chosen": "a", "rejected": [{"role": "user", "content": "b"}]}, "must both be text or both be messages"),
+        ({"chosen": "a", "rejected": [{"role": "user", "content": "b"}]}, "must be text or all be messages"),
         ({"prompt": "p", "responses": ["a"], "scores": [1]}, "responses holds 1"),
         ({"prompt": "p", "responses": ["a", "b"], "scores": [1]}, "scores holds 1 values, 2 are needed"),
         ({"prompt": "p", "responses": ["a", "b"], "label": "left"}, "vote 'left' is none of"),
@@ -155,7 +155,7 @@ def test_a_bad_row_is_named(row, message):
         ({"responses": ["a", "b"], "preferences": [{"better": 1.7, "worse": 0}]}, "better is 1.7, which does not name"),
         ({"responses": ["a", "b"], "preferences": [{"better": True, "worse": 0}]}, "better is True"),
         ({"responses": ["a", "b"], "preferences": [{"better": -1, "worse": 0}]}, "better is -1"),
-        ({"responses": ["a", [{"role": "user", "content": "b"}]], "scores": [1, 2]}, "all be text or all be messages"),
+        ({"responses": ["a", [{"role": "user", "content": "b"}]], "scores": [1, 2]}, "must be text or all be messages"),
         (
             {"responses": ["a", "b"], "scores": [1, 2], "gold_rewards": [1.0]},
             "gold_rewards holds 1 values, 2 are needed",

@@ -9,7 +9,8 @@ from rmlab import UserError
 from rmlab.data import Comparison, Preference
 from rmlab.data.config import Options
 from rmlab.data.prepare import tokenize
-from rmlab.data.trees import FEATURES, TokenTree, to_tree
+from rmlab.data.rows import to_comparison
+from rmlab.data.trees import FEATURES, TokenTree, to_tree, truncate
 
 TREE = TokenTree(
     prefix=[1, 5],
@@ -101,3 +102,43 @@ def test_rule_7_pairs_made_identical_are_dropped_and_counted(tokenizer, capsys):
     rows = Dataset.from_dict({"chosen": ["same", "b"], "rejected": ["same", "c"]})
     assert len(tokenize(rows, tokenizer, Options())) == 1
     assert "dropped 0 overlong, 1 identical" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 5, 8, 13])
+def test_truncation_never_says_a_token_twice_and_keeps_the_last(limit):
+    tokens = [[1, 10, 11, 12, 13, 20, 21, 22, 2], [1, 10, 11, 12, 13, 30, 2]]
+    got, cut = truncate(tokens, limit, before=1)
+    assert all(len(t) <= limit and len(set(t)) == len(t) and t[-1] == 2 for t in got)
+    assert 0 <= cut <= 4
+    for short, whole in zip(got, tokens, strict=True):
+        assert short == [t for t in whole if t in short], "in their order"
+
+
+def test_lengths_are_those_of_what_is_scored(tokenizer):
+    """The prompt is cut first, then the long response; without truncation it is the response and its EOS."""
+    row = {"prompt": "a b c d e f g h ", "chosen": " ".join("xyzuvw" * 5), "rejected": "n o"}
+    comparison = to_comparison(row, "row")
+    whole = to_tree(comparison, 0, "row", tokenizer, Options(max_length=None))
+    prompt = len(tokenizer(row["prompt"], add_special_tokens=False)["input_ids"]) + 1  # BOS
+    assert whole.lengths == [len(r) - prompt for r in whole.responses]
+    for limit in (4, 12, 30, 70):
+        cut = to_tree(comparison, 0, "row", tokenizer, Options(max_length=limit, overlong="truncate"))
+        assert all(length <= len(r) <= limit for length, r in zip(cut.lengths, cut.responses, strict=True))
+        assert cut.lengths[1] <= whole.lengths[1]
+        if len(whole.responses[0]) - limit < prompt - 1:  # the prompt was enough
+            assert cut.lengths == whole.lengths
+
+
+@pytest.mark.parametrize("options", [{"max_length": 0}, {"max_length": -1}, {"overlong": "cut"}, {"identical": "keep"}])
+def test_options_check_themselves(options):
+    with pytest.raises(UserError, match=next(iter(options))):
+        Options(**options)
+
+
+def test_messages_that_the_template_does_not_take_are_named(tokenizer):
+    tokenizer.chat_template = "{{ raise_exception('roles must alternate') }}"
+    comparison = to_comparison(
+        {"chosen": [{"role": "user", "content": "a"}], "rejected": [{"role": "user", "content": "b"}]}, "row"
+    )
+    with pytest.raises(UserError, match=r"t row 3: the chat template does not take its messages: roles must alternate"):
+        to_tree(comparison, 3, "t row 3", tokenizer, Options())

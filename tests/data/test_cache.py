@@ -1,0 +1,78 @@
+"""Tokens kept on disk: what is damaged is made anew, and what dead processes left is removed."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+from conftest import make_pairs
+
+from rmlab import files
+from rmlab.data.config import Options
+from rmlab.data.prepare import tokenize
+
+
+def cached(tokenizer, folder):
+    return tokenize(make_pairs(30), tokenizer, Options(), "t", folder)
+
+
+def entry(folder):
+    (place,) = (p for p in folder.iterdir() if (p / "whole").exists())
+    return place
+
+
+HARM = {
+    "zeroed": lambda data: data[:200] + bytes(len(data) - 200),
+    "cut": lambda data: data[: len(data) // 2],
+    "empty": lambda data: b"",
+    "flipped": lambda data: data[:300] + bytes([data[300] ^ 1]) + data[301:],
+}
+
+
+@pytest.mark.parametrize("harm", [*HARM, "gone", "without a seal"])
+def test_a_damaged_entry_is_named_and_made_anew(harm, tokenizer, tmp_path, capsys):
+    whole = cached(tokenizer, tmp_path)[:]
+    place = entry(tmp_path)
+    data = next(place.glob("data-*.arrow"))
+    if harm in HARM:
+        data.write_bytes(HARM[harm](data.read_bytes()))
+    else:
+        (data if harm == "gone" else place / "whole").unlink()
+    capsys.readouterr()
+    assert cached(tokenizer, tmp_path)[:] == whole
+    assert f"{place} is damaged (" in capsys.readouterr().out
+    assert files.damage(entry(tmp_path)) is None
+    cached(tokenizer, tmp_path)
+    assert "damaged" not in capsys.readouterr().out
+
+
+def test_what_a_dead_process_left_is_removed_and_what_a_living_one_writes_is_not(tmp_path):
+    place = tmp_path / "abc"
+    dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
+    mine = files.scratch_of(place)
+    host = mine.name.split(".")[1].split("-")[0]
+    left = tmp_path / f"abc.{host}-{dead.stdout.strip()}-0"
+    elsewhere = tmp_path / f"abc.another{host}-{dead.stdout.strip()}-0"
+    for folder in (mine, left, elsewhere):
+        folder.mkdir()
+    assert files.scratch_of(place) != mine
+    assert {p.name for p in tmp_path.iterdir()} == {mine.name, elsewhere.name}
+
+
+def test_names_of_scratch_folders_differ_between_machines_and_calls(tmp_path, monkeypatch):
+    names = {files.scratch_of(tmp_path / "abc").name for _ in range(2)}
+    monkeypatch.setattr("rmlab.files.platform.node", lambda: "other.machine")
+    names.add(files.scratch_of(tmp_path / "abc").name)
+    assert len(names) == 3
+    assert len({name.split("-")[0] for name in names}) == 2
+
+
+def test_a_full_disk_is_a_line_and_leaves_nothing(tokenizer, tmp_path, monkeypatch, capsys):
+    def full(self, path, *_, **__):
+        os.makedirs(path)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("datasets.Dataset.save_to_disk", full)
+    assert len(cached(tokenizer, tmp_path)) == 30
+    assert "cannot be written ([Errno 28] No space left on device)" in capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == []
