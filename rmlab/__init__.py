@@ -17,10 +17,21 @@ _HOMES = {
     "UserError": "rmlab.messages",
     "run": "rmlab.runner.run",
 }
+# What a TRL script imports together with RewardTrainer and RewardConfig, which are to be imported apart.
+_TRLS = {
+    "ScriptArguments",
+    "ModelConfig",
+    "get_peft_config",
+    "get_quantization_config",
+    "get_kbit_device_map",
+    "TrlParser",
+}
 __all__ = list(_HOMES)
 
 
 def __getattr__(name: str) -> Any:
+    if name in _TRLS:
+        raise ImportError(f"{name} is TRL's own and works with rmlab: from trl import {name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'rmlab' has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)

@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
+import torch
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
@@ -43,20 +44,28 @@ class PeftConfig:
         if self.method not in known:
             raise UserError(f"peft.method: no {self.method!r}{did_you_mean(self.method, known)}")
         try:
-            return get_peft_config({"peft_type": known[self.method], "task_type": "SEQ_CLS", **self.options})
+            return get_peft_config({"task_type": "SEQ_CLS", **self.options, "peft_type": known[self.method]})
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"peft: {first_line(error)}") from error
 
 
-def apply_peft(model: "PreTrainedModel | peft.PeftModel", peft_config: "peft.PeftConfig") -> "peft.PeftModel":
+def apply_peft(
+    model: "PreTrainedModel | peft.PeftModel", peft_config: "peft.PeftConfig | Mapping[str, Any]"
+) -> "peft.PeftModel":
     """The model with an adapter, its score head trained and saved with it. A wrong task type is corrected.
 
-    Raises UserError if `model` already carries an adapter.
+    Raises UserError if `model` already carries an adapter, and for options that make no config.
     """
     from peft import PeftModel, get_peft_model, prepare_model_for_kbit_training
 
     if isinstance(model, PeftModel):
         raise UserError("model already is a PeftModel; pass it without peft_config, or merge it first")
+    if isinstance(peft_config, Mapping):
+        options = {k: v for k, v in peft_config.items() if k != "peft_type"}
+        peft_config = cast(
+            "peft.PeftConfig",
+            PeftConfig.of({"method": str(peft_config.get("peft_type", "lora")).lower(), **options}).build(),
+        )
     if str(peft_config.task_type) not in ("SEQ_CLS", "TaskType.SEQ_CLS"):
         say(f"peft: task_type {peft_config.task_type} becomes SEQ_CLS; a reward model is a sequence classifier")
         peft_config.task_type = "SEQ_CLS"
@@ -114,12 +123,23 @@ def export(model: "PreTrainedModel | peft.PeftModel", tokenizer: Tokenizer, plac
 
     if isinstance(model, PeftModel):
         adapter = place.with_name("adapter")
-        model.save_pretrained(str(adapter))
+        # A pad token that was added needs no embedding, and with one the adapter would not fit its base.
+        model.save_pretrained(str(adapter), save_embedding_layers=False)
         tokenizer.save_pretrained(str(adapter))
         mergeable = hasattr(model.base_model, "merge_and_unload")
         if not mergeable or getattr(model.get_base_model(), "is_quantized", False):
             say(f"the adapter cannot be merged into its base model; it is in {adapter}")
             return
         model = model.merge_and_unload()
+    say_what_plain_loading_rounds(model, place)
     model.save_pretrained(str(place))
     tokenizer.save_pretrained(str(place))
+
+
+def say_what_plain_loading_rounds(model: PreTrainedModel, place: Path) -> None:
+    """transformers loads a model in the one dtype of its config: the fp32 head of a 16-bit body too, and rounds it."""
+    if model.dtype in (torch.bfloat16, torch.float16):
+        say(
+            f"{place} is {str(model.dtype).removeprefix('torch.')} with a head of float32, which plain from_pretrained "
+            "rounds: its rewards are a few hundredths off; load it with dtype=float32, or model.dtype in rmlab"
+        )

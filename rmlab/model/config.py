@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,9 @@ class ModelConfig:
 
     def check_checkpoint(self, max_length: int | None) -> None:
         """UserError for a checkpoint with several labels, too few positions for `max_length`, or no pad token."""
+        if (base := base_of_adapter(self)) is not None:
+            replace(self, path=base, tokenizer=self.tokenizer or self.path).check_checkpoint(max_length)
+            return
         config = self.checkpoint_file("config.json")
         classifier = any("ForSequenceClassification" in name for name in config.get("architectures") or [])
         labels = len(config["id2label"]) if config.get("id2label") else config.get("num_labels", 1 + classifier)
@@ -90,6 +93,20 @@ class ModelConfig:
         return content
 
 
+def base_of_adapter(config: ModelConfig) -> str | None:
+    """The base model of a local folder (or hub name) that holds an adapter; None for a model of its own."""
+    try:
+        about = config.checkpoint_file("adapter_config.json") if config.path is not None else {}
+    except UserError:  # there is no such folder, or the hub cannot be asked: loading the model will say so
+        return None
+    if not about:
+        return None
+    base = about.get("base_model_name_or_path")
+    if not base:
+        raise UserError(f"model.path: the adapter {config.path} does not say what its base model is")
+    return str(base)
+
+
 def hub_file(repository: str, name: str, revision: str | None) -> Path | None:
     """A file of a hub repository; None if it has no such file. UserError where the hub cannot be asked."""
     from huggingface_hub import hf_hub_download
@@ -106,7 +123,8 @@ def hub_file(repository: str, name: str, revision: str | None) -> Path | None:
 
 
 def check_positions(config: Mapping[str, Any], name: str, max_length: int | None) -> None:
-    """Learned absolute positions end; rotary ones do not."""
+    """Learned absolute positions end; rotary ones do not, but some change for the whole batch beyond a length."""
+    refuse_changing_positions(config, name, max_length)
     if any("rope" in key or "rotary" in key for key in config) or config.get("model_type") in ROTARY:
         return
     positions = next((config[k] for k in ("max_position_embeddings", "n_positions") if k in config), None)
@@ -114,6 +132,24 @@ def check_positions(config: Mapping[str, Any], name: str, max_length: int | None
         positions -= config.get("pad_token_id", 1) + 1  # RoBERTa counts positions from pad_token_id + 1
     if positions is not None and (max_length is None or max_length > positions):
         raise UserError(f"data.max_length={max_length} is beyond the {positions} positions of {name}; lower it")
+
+
+CHANGING = ("longrope", "dynamic")  # kinds of rotary embeddings whose frequencies depend on the longest row of a batch
+
+
+def refuse_changing_positions(config: Mapping[str, Any], name: str, max_length: int | None) -> None:
+    """UserError where a long row would change the rewards of the other rows of its batch."""
+    rope = config.get("rope_parameters") or config.get("rope_scaling")
+    parts = [rope, *rope.values()] if isinstance(rope, Mapping) else []
+    for part in (part for part in parts if isinstance(part, Mapping)):
+        kind = part.get("rope_type", part.get("type"))
+        original = part.get("original_max_position_embeddings", config.get("original_max_position_embeddings"))
+        limit = original or config.get("max_position_embeddings")
+        if kind in CHANGING and limit is not None and (max_length is None or max_length > limit):
+            raise UserError(
+                f"data.max_length={max_length} is beyond the {limit} tokens from which on the {kind} positions of "
+                f"{name} change with the longest row of a batch, and rewards with their neighbours; lower it"
+            )
 
 
 def check_architecture(given: Mapping[str, Any]) -> None:

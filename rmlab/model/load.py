@@ -2,7 +2,8 @@
 
 import contextlib
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
@@ -11,18 +12,25 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrai
 from transformers.utils import logging as hf_logging
 
 from rmlab.messages import UserError, first_line, say
-from rmlab.model.config import DTYPES, ModelConfig
+from rmlab.model.config import DTYPES, ModelConfig, base_of_adapter
 from rmlab.model.head import base_of, head_modules, init_head, name_the_output
 
+if TYPE_CHECKING:
+    from peft import PeftModel
 
-def load_model(config: ModelConfig, seed: int, quantization: Any = None) -> PreTrainedModel:
+
+def load_model(config: ModelConfig, seed: int, quantization: Any = None) -> "PreTrainedModel | PeftModel":
     """The model of a `model` config node, with one label and an initialised head. UserError if it cannot be loaded.
+
+    Of the folder of an adapter: its base model with the adapter on it, to be trained on.
 
     `seed`: random weights are the same for the same seed. `quantization`: a quantization_config, or its options.
     `model.config.problem_type` is "regression", so that a text-classification pipeline on the saved model returns
     the reward and not its sigmoid.
     """
     set_seed(seed)
+    if (base := base_of_adapter(config)) is not None:
+        return with_adapter(load_model(replace(config, path=base), seed, quantization), str(config.path))
     quantization = config.quantization or quantization or None
     try:
         with errors_only():  # the new head is meant to be missing from the checkpoint
@@ -36,6 +44,17 @@ def load_model(config: ModelConfig, seed: int, quantization: Any = None) -> PreT
     init_head(model, new, config.head_init)
     vars(model)["rmlab_new_modules"] = new_modules(model, new)
     return model
+
+
+def with_adapter(model: "PreTrainedModel | PeftModel", folder: str) -> "PeftModel":
+    """The model with the adapter of a folder, which is trained on."""
+    from peft import PeftModel
+
+    with errors_only():
+        try:
+            return PeftModel.from_pretrained(cast(PreTrainedModel, model), folder, is_trainable=True)
+        except (OSError, ValueError, RuntimeError, TypeError) as error:
+            raise UserError(f"model.path: the adapter {folder} does not fit its base: {first_line(error)}") from error
 
 
 def random_model(config: ModelConfig) -> tuple[PreTrainedModel, list[str]]:
@@ -83,7 +102,12 @@ def errors_only() -> Iterator[None]:
         hf_logging.set_verbosity(verbosity)
 
 
-def config_by_name(name: str, init_kwargs: Mapping[str, Any] | None, trust_remote_code: bool) -> ModelConfig:
+def config_by_name(
+    name: str,
+    init_kwargs: Mapping[str, Any] | None,
+    trust_remote_code: bool,
+    head_init: str | float = ModelConfig.head_init,
+) -> ModelConfig:
     """The config of a model given as TRL takes it: by name or folder, float32 unless `init_kwargs` says otherwise."""
     options = {k: v for k, v in (init_kwargs or {}).items() if k != "num_labels"}
     return ModelConfig(
@@ -92,6 +116,7 @@ def config_by_name(name: str, init_kwargs: Mapping[str, Any] | None, trust_remot
         attn_implementation=options.pop("attn_implementation", None),
         revision=options.pop("revision", None),
         trust_remote_code=options.pop("trust_remote_code", trust_remote_code),
+        head_init=head_init,
         init_kwargs=options,
     )
 

@@ -1,7 +1,7 @@
 """The tokenizer of a model: loaded, with its special tokens and its chat template."""
 
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from torch import nn
 from transformers import AutoTokenizer, PreTrainedModel
@@ -39,7 +39,7 @@ def complete_tokenizer(
     if eos_token is not None:
         set_special_token(tokenizer, "eos_token", eos_token)
     if chat_template is not None:
-        tokenizer.chat_template = read_template(chat_template)
+        take_template(tokenizer, chat_template, eos_token)
 
 
 def set_special_token(tokenizer: Tokenizer, key: str, token: str) -> None:
@@ -51,16 +51,31 @@ def set_special_token(tokenizer: Tokenizer, key: str, token: str) -> None:
     setattr(tokenizer, key, token)
 
 
-def read_template(path: str) -> str:
-    """A chat template from a .jinja/.j2 file, or the one of another tokenizer (folder or hub name)."""
+def take_template(tokenizer: Tokenizer, path: str, eos_token: str | None) -> None:
+    """A chat template from a .jinja/.j2 file, or of another tokenizer (folder or hub name) with its special tokens.
+
+    What such a template writes would else be spelled letter by letter, and its end not be known. As in TRL, EOS is the
+    other's too, unless `eos_token` says otherwise.
+    """
     if Path(path).is_file():
-        return Path(path).read_text(encoding="utf-8")
+        tokenizer.chat_template = Path(path).read_text(encoding="utf-8")
+        return
     if path.endswith((".jinja", ".j2")):
         raise UserError(f"chat template file {path!r} does not exist")
-    template = AutoTokenizer.from_pretrained(path).chat_template
-    if template is None:
+    try:
+        other = AutoTokenizer.from_pretrained(path)
+    except (OSError, ValueError) as error:
+        raise UserError(f"chat template: {path!r} is no file and no tokenizer: {first_line(error)}") from error
+    if other.chat_template is None:
         raise UserError(f"tokenizer {path!r} has no chat template to take over")
-    return str(template)
+    tokenizer.chat_template = other.chat_template
+    known = tokenizer.get_vocab()
+    new = [token for token in other.added_tokens_decoder.values() if token.content not in known]
+    cast(Any, tokenizer).add_tokens(new)
+    if eos_token is None and other.eos_token is not None:
+        tokenizer.eos_token = other.eos_token
+    if new:
+        say(f"{len(new)} special tokens are taken over with the chat template; their embeddings are new")
 
 
 def ensure_pad_token(model: PreTrainedModel, tokenizer: Tokenizer) -> None:
@@ -77,7 +92,7 @@ def ensure_pad_token(model: PreTrainedModel, tokenizer: Tokenizer) -> None:
             tokenizer.add_special_tokens({"pad_token": "<|pad|>"})
         say(f"tokenizer {why}; servers would misread the last token, so the pad token is now {tokenizer.pad_token!r}")
     embeddings = cast(nn.Embedding, model.get_input_embeddings())
-    if cast(int, tokenizer.pad_token_id) >= embeddings.weight.shape[0]:
+    if max(tokenizer.get_vocab().values()) >= embeddings.weight.shape[0]:
         model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     for key in ("pad_token_id", "eos_token_id", "bos_token_id"):
         value = getattr(tokenizer, key)

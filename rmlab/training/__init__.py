@@ -2,6 +2,7 @@
 
 config.py               RewardConfig: TrainingArguments and what a reward model adds
 prepare.py              data, model, layout and loss made ready, for `rmlab` and for RewardTrainer alike
+ready.py                ... all of it together
 trainer.py              RewardTrainer
 evaluation.py           what an evaluation makes of the comparisons that it has scored
 checkpoints.py          checkpoints that a killed run can trust

@@ -8,7 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from accelerate.utils import broadcast_object_list
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import (
+    EarlyStoppingCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 
 from rmlab.files import SEAL, damage, read_seal, seal
 from rmlab.messages import UserError, say
@@ -133,6 +140,12 @@ class Windows(TrainerCallback):
             window = json.loads(file.read_text(encoding="utf-8"))
             set_loss_since_log(trainer, window["loss"], window["logged"])
             trainer.running.load(window["sums"], window["steps"], args.device)
+
+
+def callbacks_of(trainer: "RewardTrainer") -> list[TrainerCallback]:
+    """What a trainer needs besides transformers' own callbacks."""
+    patience = trainer.args.early_stopping_patience
+    return [Windows(trainer), *([] if patience is None else [EarlyStoppingCallback(patience)])]
 
 
 def write_window(trainer: "RewardTrainer") -> None:

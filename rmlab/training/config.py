@@ -1,13 +1,14 @@
 """RewardConfig: TrainingArguments and what a reward model adds."""
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar
 
 import torch
 from transformers import TrainingArguments
 
 from rmlab.data.config import DataConfig, Options, check_choices
 from rmlab.messages import UserError, check_at_least, check_one_of
+from rmlab.model.config import ModelConfig
 from rmlab.scoring.config import LAYOUTS, ScoringConfig
 
 
@@ -23,8 +24,13 @@ class RewardConfig(TrainingArguments):
     learning_rate: float = field(default=1e-4, metadata={"help": "Initial learning rate."})
     logging_steps: float = field(default=10, metadata={"help": "Log every this many steps, or this share of them."})
     bf16: bool | None = field(default=None, metadata={"help": "bf16 autocast; None: on if the accelerator has it."})  # type: ignore[assignment]
-    model_init_kwargs: dict[str, Any] | None = field(
-        default=None, metadata={"help": "Arguments of from_pretrained, where the model is given by name."}
+    model_init_kwargs: dict[str, Any] | str | None = field(
+        default=None,
+        metadata={"help": "Arguments of from_pretrained where the model is given by name, or their JSON."},
+    )
+    head_init: str = field(
+        default=ModelConfig.head_init,
+        metadata={"help": "First weights of a new head, where the model is given by name: as model.head_init."},
     )
     trust_remote_code: bool = field(default=False, metadata={"help": "Allow code that comes with a checkpoint."})
     chat_template_path: str | None = field(default=None, metadata={"help": "A jinja file, or another tokenizer."})
@@ -85,6 +91,8 @@ class RewardConfig(TrainingArguments):
         default=False, metadata={"help": "Hide losses that are not numbers; waits for the device in every step."}
     )
 
+    _VALID_DICT_FIELDS: ClassVar[list[str]] = [*TrainingArguments._VALID_DICT_FIELDS, "model_init_kwargs"]
+
     def __new__(cls, *arguments: Any, **options: Any) -> "RewardConfig":
         """Refuses an old name with the new one."""
         if "train_layers" in options:
@@ -105,10 +113,9 @@ class RewardConfig(TrainingArguments):
             check_at_least(key, getattr(self, key), 1)
         for key in ("train_last_layers", "feature_cache_gb"):
             check_at_least(key, getattr(self, key), 0)
-        if self.bf16_full_eval or self.fp16_full_eval:
-            raise UserError("bf16_full_eval and fp16_full_eval would round the rewards; leave them out")
-        if self.include_for_metrics:
-            raise UserError("include_for_metrics: compute_metrics is given the rewards alone; leave it out")
+        refuse_without_effect(self)
+        if self.data_seed is None:
+            self.data_seed = self.seed  # or the order would be that of whatever was seeded last
         self.remove_unused_columns = False  # our collator reads token trees, not the columns of model.forward
         self.dataloader_pin_memory = self.dataloader_pin_memory and torch.cuda.is_available()
         super().__post_init__()
@@ -120,7 +127,43 @@ class RewardConfig(TrainingArguments):
         # Copies from pinned memory need not wait for the device.
         self.accelerator_config.non_blocking |= self.dataloader_pin_memory  # type: ignore[union-attr]
 
+    @classmethod
+    def of(cls, args: TrainingArguments) -> "RewardConfig":
+        """Of the arguments of another trainer, such as trl.RewardConfig: its fields that rmlab has too."""
+        known = {f.name for f in fields(cls) if f.init}
+        given = {f.name: getattr(args, f.name) for f in fields(args) if f.init and f.name in known}
+        return cls(**given)
+
     @property
     def options(self) -> Options:
         """How rows become tokens."""
         return Options(self.max_length, self.overlong, self.identical)
+
+
+# Fields of TrainingArguments that would change nothing here, or not what they say: why, and for which values.
+WITHOUT_EFFECT: dict[str, str] = {
+    "bf16_full_eval": "it would round the rewards",
+    "fp16_full_eval": "it would round the rewards",
+    "include_for_metrics": "compute_metrics is given the rewards alone",
+    "label_smoothing_factor": "there are no class labels; give the preferences a probability instead",
+    "label_names": "there are no class labels",
+    "prediction_loss_only": "the metrics are computed from the rewards that the loss needs anyway",
+}
+TRL_METRICS = {
+    "margin": "gap_mean", "mean_reward": "reward_mean", "min_reward": "reward_min", "max_reward": "reward_max",
+}  # fmt: skip
+
+
+def refuse_without_effect(args: TrainingArguments) -> None:
+    """UserError for options that would be ignored: a sweep over one would compare identical arms.
+
+    And for a metric_for_best_model by TRL's name, which is only looked for after the first evaluation.
+    """
+    for name, why in WITHOUT_EFFECT.items():
+        if getattr(args, name, None):
+            raise UserError(f"{name}: {why}; leave it out")
+    if not args.eval_do_concat_batches:
+        raise UserError("eval_do_concat_batches: rewards are kept per comparison, not per batch; leave it out")
+    metric = str(args.metric_for_best_model or "").removeprefix("eval_")
+    if metric in TRL_METRICS:
+        raise UserError(f"metric_for_best_model: TRL's {metric} is eval_{TRL_METRICS[metric]} here")

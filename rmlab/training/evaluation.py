@@ -5,13 +5,34 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from accelerate.utils import gather_object
+from torch import Tensor
 from transformers import EvalPrediction
+from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.trainer_utils import EvalLoopOutput, denumpify_detensorize
 
+from rmlab.losses import Preferences
 from rmlab.messages import UserError
 from rmlab.metrics.evaluate import as_arrays, evaluate, flatten
 from rmlab.metrics.scored import ScoredComparison
+
+
+@dataclass
+class RewardOutput(SequenceClassifierOutput):
+    """What `compute_loss` returns beside the loss. logits: (2 P, 1), all better responses, then all worse ones.
+
+    That is TRL's order of chosen and rejected. rewards: (R,), in the order of the batch.
+    """
+
+    rewards: Tensor | None = None
+
+    @classmethod
+    def of(cls, preferences: Preferences) -> "RewardOutput":
+        """Of a scored batch."""
+        rewards = preferences.rewards
+        pairs = torch.cat([rewards[preferences.better], rewards[preferences.worse]])
+        return cls(logits=pairs[:, None], rewards=rewards)
 
 
 def refuse_divergence(loss: float, step: int) -> None:

@@ -5,10 +5,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias, cast
 
+import pyarrow.compute as pc
 from datasets import Dataset, IterableDataset
 from peft import PeftConfig, PeftModel
 from torch import nn
-from transformers import AutoTokenizer, PreTrainedModel
+from transformers import AutoTokenizer, PreTrainedModel, TrainingArguments
 
 from rmlab.data import Tokenizer
 from rmlab.data.merge import merged_by_prompt
@@ -18,6 +19,7 @@ from rmlab.data.trees import Trees
 from rmlab.losses import Term, build_loss
 from rmlab.messages import UserError, say
 from rmlab.model import adapters
+from rmlab.model.config import check_positions
 from rmlab.model.dropout import disable_dropout
 from rmlab.model.head import base_of, is_decoder, name_the_output
 from rmlab.model.layers import freeze
@@ -90,7 +92,9 @@ def load_if_named(
         raise UserError("model is missing: pass a model, a folder or a hub name (model_init is not supported)")
     if not isinstance(model, str):
         return model
-    return load_model(config_by_name(model, args.model_init_kwargs, args.trust_remote_code), args.seed, quantization)
+    options = cast(dict[str, Any] | None, args.model_init_kwargs)  # the text of JSON is a dict by now
+    config = config_by_name(model, options, args.trust_remote_code, args.head_init)
+    return load_model(config, args.seed, quantization)
 
 
 def prepare_tokenizer(tokenizer: Tokenizer | None, model: PreTrainedModel | PeftModel, args: RewardConfig) -> Tokenizer:
@@ -102,7 +106,10 @@ def prepare_tokenizer(tokenizer: Tokenizer | None, model: PreTrainedModel | Peft
 
 
 def prepare_model(
-    model: PreTrainedModel | PeftModel, args: RewardConfig, tokenizer: Tokenizer, peft_config: PeftConfig | None
+    model: PreTrainedModel | PeftModel,
+    args: RewardConfig,
+    tokenizer: Tokenizer,
+    peft_config: PeftConfig | Mapping[str, Any] | None,
 ) -> PreTrainedModel | PeftModel:
     """One label, no dropout, a pad token of its own, fp32 head, adapter with the head in it."""
     base = base_of(model)
@@ -191,13 +198,59 @@ def columns_of(dataset: AnyDataset | None) -> Sequence[str]:
     return columns or ()
 
 
+# ---- optimizers ----
+
+
+def refuse_foreign_optimizer(optimizer: Any, model: nn.Module) -> None:
+    """UserError for an optimizer that was built of parameters which the model as it is trained does not have."""
+    if optimizer is None:
+        return
+    trained = {id(p) for p in model.parameters() if p.requires_grad}
+    held = [p for group in optimizer.param_groups for p in group["params"]]
+    foreign = sum(id(p) not in trained for p in held)
+    if foreign:
+        raise UserError(
+            f"optimizers: {foreign} of its {len(held)} parameters are not trained: peft_config, train_last_layers or a "
+            "larger vocabulary changed the model after it was built; give optimizer_cls_and_kwargs, or build it of a "
+            "model that is ready (get_peft_model)"
+        )
+
+
+def check_fits(dataset: Trees | None, model: PreTrainedModel, name: str) -> None:
+    """UserError for token ids that the model has no embedding for, and for rows beyond its positions."""
+    if not isinstance(dataset, Dataset) or not len(dataset):
+        return
+    table = dataset.with_format("arrow")[:]
+    ids = [pc.list_flatten(table["prefix"]), pc.list_flatten(pc.list_flatten(table["suffixes"]))]
+    largest = max((pc.max(part).as_py() for part in ids if len(part)), default=0)
+    rows = cast(nn.Embedding, model.get_input_embeddings()).weight.shape[0]
+    if largest >= rows:
+        raise UserError(
+            f"{name}: token id {largest} is beyond the {rows} embeddings of the model; is the tokenizer another's?"
+        )
+    check_positions(model.config.get_text_config().to_dict(), name, pc.max(table["length"]).as_py())
+
+
 # ---- arguments ----
 
 
-def check_arguments(args: Any, train_dataset: Any) -> None:
-    """UserError for what RewardTrainer cannot do."""
+def as_reward_config(args: TrainingArguments | None, max_length: int | None) -> RewardConfig:
+    """The arguments as rmlab's, those of TRL turned into them; the defaults for None. max_length: of older scripts."""
+    if args is None:
+        args = RewardConfig(output_dir="reward-model")
     if not isinstance(args, RewardConfig):
-        raise UserError(f"args must be a rmlab.RewardConfig, not a {type(args).__name__}; it takes the same fields")
+        if type(args).__name__ != "RewardConfig":
+            raise UserError(f"args must be a rmlab.RewardConfig, not a {type(args).__name__}; it takes the same fields")
+        args = RewardConfig.of(args)
+    # Batches hold text (the comparisons' ids), which rank 0 cannot send to the others.
+    args.accelerator_config.dispatch_batches = False  # type: ignore[union-attr]
+    if max_length is not None:
+        args.max_length = max_length
+    return args
+
+
+def check_arguments(args: RewardConfig, train_dataset: Any) -> None:
+    """UserError for what RewardTrainer cannot do."""
     if train_dataset is not None and not isinstance(train_dataset, Dataset | IterableDataset):
         raise UserError(f"train_dataset must be one datasets.Dataset, not a {type(train_dataset).__name__}")
     launched = int(os.environ.get("WORLD_SIZE", "1"))
@@ -208,6 +261,8 @@ def check_arguments(args: Any, train_dataset: Any) -> None:
         )
     if args.n_gpu > 1:
         raise UserError(f"{args.n_gpu} GPUs in one process; start with `accelerate launch`, DataParallel is not exact")
+    if args.tokens_per_batch is not None and args.fsdp:
+        raise UserError("tokens_per_batch does not work with FSDP, whose ranks gather weights in step; leave it out")
     if args.tokens_per_batch is not None and getattr(args, "deepspeed", None):
         raise UserError("tokens_per_batch does not work with DeepSpeed, which takes a step per backward; leave it out")
     if args.tokens_per_batch is not None and args.include_num_input_tokens_seen not in ("no", False):

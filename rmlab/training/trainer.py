@@ -10,7 +10,7 @@ from datasets import Dataset, IterableDataset
 from peft import PeftConfig, PeftModel
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from transformers import EarlyStoppingCallback, PreTrainedModel, PreTrainedTokenizerBase, Trainer, set_seed
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainingArguments
 from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 
 from rmlab.data import Tokenizer
@@ -28,26 +28,13 @@ from rmlab.scoring.batch import Batch, parts_of
 from rmlab.scoring.collator import PreferenceCollator
 from rmlab.scoring.feature_cache import FeatureCache
 from rmlab.scoring.proof import rows_to_prove
-from rmlab.scoring.scorer import Scorer
-from rmlab.training.checkpoints import Windows, checkpoint_to_resume, sealed, write_window
+from rmlab.training.checkpoints import callbacks_of, checkpoint_to_resume, sealed, write_window
 from rmlab.training.config import RewardConfig
 from rmlab.training.contexts import activations_on_cpu, with_attributes
 from rmlab.training.embedding_gradients import embedding_gradients_in_place
-from rmlab.training.evaluation import Evaluation, refuse_divergence
-from rmlab.training.prepare import (
-    AnyDataset,
-    build_collator,
-    check_arguments,
-    choose_layout,
-    load_if_named,
-    named_sets,
-    prepare_eval,
-    prepare_loss,
-    prepare_model,
-    prepare_set,
-    prepare_sets,
-    prepare_tokenizer,
-)
+from rmlab.training.evaluation import Evaluation, RewardOutput, refuse_divergence
+from rmlab.training.prepare import AnyDataset, as_reward_config, check_fits, named_sets, prepare_eval, prepare_set
+from rmlab.training.ready import Ready
 from rmlab.training.sampling import seeded
 
 
@@ -74,55 +61,54 @@ class RewardTrainer(Trainer):
     def __init__(
         self,
         model: PreTrainedModel | PeftModel | str | None = None,
-        args: RewardConfig | None = None,
+        args: RewardConfig | TrainingArguments | None = None,
         data_collator: Callable[[list[Any]], Any] | None = None,
         train_dataset: AnyDataset | None = None,
         eval_dataset: AnyDataset | dict[str, AnyDataset] | None = None,
         processing_class: Tokenizer | None = None,
+        compute_metrics: Callable[..., dict[str, Any]] | None = None,
+        callbacks: list[Any] | None = None,
+        optimizers: tuple[Any, Any] = (None, None),
+        optimizer_cls_and_kwargs: tuple[Any, dict[str, Any]] | None = None,
+        preprocess_logits_for_metrics: Callable[..., Any] | None = None,
+        quantization_config: Any = None,
+        peft_config: PeftConfig | Mapping[str, Any] | None = None,
         *,
         tokenizer: Tokenizer | None = None,
-        peft_config: PeftConfig | None = None,
-        quantization_config: Any = None,
         loss: Mapping[str, Any] | Sequence[Term] | None = None,
         max_length: int | None = None,
         **trainer_options: Any,
     ) -> None:
-        args = args or RewardConfig(output_dir="reward-model")
-        check_arguments(args, train_dataset)
-        several = isinstance(eval_dataset, dict)
-        sets = Sets(train_dataset, named_sets(eval_dataset))
-        # Batches hold text (the comparisons' ids), which rank 0 cannot send to the others.
-        args.accelerator_config.dispatch_batches = False  # type: ignore[union-attr]
-        if max_length is not None:
-            args.max_length = max_length
-        model = load_if_named(model, args, quantization_config)
-        tokenizer = prepare_tokenizer(processing_class if processing_class is not None else tokenizer, model, args)
-        self.loss_terms = prepare_loss(loss, args, train_dataset)
-        set_seed(args.seed)  # of an adapter's weights
-        model = prepare_model(model, args, tokenizer, peft_config)
-        sets = prepare_sets(sets, tokenizer, args)
-        choice = choose_layout(model, args, own_collator=data_collator is not None)
-        collator: Callable[[list[Any]], Any] = data_collator or build_collator(model, args, tokenizer, choice.layout)
-        self.scorer = Scorer(choice, collator, strict=args.layout != "auto")
+        if preprocess_logits_for_metrics is not None:
+            raise UserError("preprocess_logits_for_metrics: metrics are given the rewards; do it in compute_metrics")
+        args = as_reward_config(args, max_length)
+        tokenizer = processing_class if processing_class is not None else tokenizer
+        sets, optimizer = Sets(train_dataset, named_sets(eval_dataset)), optimizers[0]
+        ready = Ready.of(model, args, sets, tokenizer, data_collator, optimizer, quantization_config, peft_config, loss)
+        several, sets = isinstance(eval_dataset, dict), ready.sets
+        self.loss_terms, self.scorer = ready.loss, ready.scorer
         self.features = FeatureCache(args.cache_dir, args.feature_cache_gb)
         self.running = RunningMetrics(self.loss_terms)
         self.evaluations: dict[str, Evaluation] = {}
         self._scored: list[ScoredComparison] = []  # of the evaluation that is under way, on this rank
         self.resumed_from: str | bool | None = None
         super().__init__(
-            model=model,
+            model=ready.model,
             args=args,
-            data_collator=collator,
+            data_collator=ready.scorer.collator,
             train_dataset=sets.train,
             eval_dataset=sets.eval if several else sets.eval.get("eval"),
-            processing_class=cast(PreTrainedTokenizerBase, tokenizer),
+            processing_class=cast(PreTrainedTokenizerBase, ready.tokenizer),
+            compute_metrics=compute_metrics,
+            callbacks=callbacks,
+            optimizers=optimizers,
+            optimizer_cls_and_kwargs=optimizer_cls_and_kwargs,
             **trainer_options,
         )
         self.model_accepts_loss_kwargs = True  # what older versions ask before they divide the loss by micro-batches
         tag(self.model, self._tag_names)
-        self.add_callback(Windows(self))
-        if args.early_stopping_patience is not None:
-            self.add_callback(EarlyStoppingCallback(args.early_stopping_patience))
+        for callback in callbacks_of(self):
+            self.add_callback(callback)
 
     # ---- training ----
 
@@ -188,10 +174,10 @@ class RewardTrainer(Trainer):
 
     def compute_loss(  # type: ignore[override]
         self, model: nn.Module, inputs: Any, return_outputs: bool = False, num_items_in_batch: Tensor | None = None
-    ) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
+    ) -> Tensor | tuple[Tensor, RewardOutput]:
         """The share of this micro-batch in the mean loss of the optimizer step (all of it without `num_items`).
 
-        With `return_outputs` also the rewards, in the order of `inputs`: read them by its `better` and `worse`.
+        With `return_outputs` also its rewards, see RewardOutput.
         """
         (batch,) = parts_of(inputs)
         with activations_on_cpu(self.args.activation_offloading):
@@ -201,7 +187,7 @@ class RewardTrainer(Trainer):
         if model.training:
             self.running.add(preferences, means)
         loss = weighted_sum(self.loss_terms, means)
-        return (loss, {"rewards": preferences.rewards}) if return_outputs else loss
+        return (loss, RewardOutput.of(preferences)) if return_outputs else loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the training metrics since the last log to Trainer's own (loss, grad_norm, learning_rate).
@@ -252,10 +238,11 @@ class RewardTrainer(Trainer):
 
     def _ready(self, dataset: Trees | None) -> Trees | None:
         """The set to make batches of: its layout proved, and with what frozen layers make of it, where some are."""
-        self._prove_layout(dataset)
-        if self.layout == "padded" or not isinstance(dataset, Dataset) or not len(dataset):
-            return dataset
         model = base_of(self.accelerator.unwrap_model(self.model))
+        check_fits(dataset, model, "rows")
+        self._prove_layout(dataset)
+        if self.is_fsdp_enabled or self.layout == "padded" or not isinstance(dataset, Dataset) or not len(dataset):
+            return dataset
         return self.features.add_to(dataset, model, self.scorer.collator, self.accelerator)
 
     # ---- evaluation ----
