@@ -9,7 +9,6 @@ import json
 import os
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
@@ -26,38 +25,18 @@ from transformers import PreTrainedModel
 from rmlab.data.cache import code
 from rmlab.data.prepare import numbered
 from rmlab.data.trees import TokenTree
-from rmlab.messages import say
+from rmlab.files import remove, scratch_of, stamp, sync
+from rmlab.messages import first_line, say
 from rmlab.model.dropout import dropouts
 from rmlab.model.layers import first_trained_layer, layers_of
 from rmlab.scoring.batch import Batch, Flat
 from rmlab.scoring.collator import PreferenceCollator
+from rmlab.scoring.features import Features, damage_of, forget, load
 from rmlab.scoring.flat import flat_rows
 from rmlab.scoring.proof import plan_of, prove
 from rmlab.upstream import fingerprint, version_of
 
 ROOMS = Path(__file__).parent, Path(__file__).parent.parent / "model", Path(__file__).parent.parent / "data"
-
-
-@dataclass(frozen=True)
-class Features:
-    """Vectors of a data set on disk: those of its n-th comparison are [offsets[n], offsets[n + 1])."""
-
-    vectors: Tensor  # (N, d), a memory map
-    offsets: list[int]
-    per_token: bool
-    places: dict[int, int]  # n by `index`: sets may come in another order than they are numbered in
-
-    def of(self, index: int) -> Tensor:
-        """(K, d) or (T, d) of one comparison."""
-        n = self.places[index]
-        return self.vectors[self.offsets[n] : self.offsets[n + 1]]
-
-    def add_to(self, rows: dict[str, list[Any]]) -> dict[str, list[Any]]:
-        """A transform for data sets: rows of token trees with their vectors."""
-        if "index" in rows and "suffixes" in rows:
-            column = "token_vectors" if self.per_token else "response_vectors"
-            rows[column] = [self.of(index) for index in rows["index"]]
-        return rows
 
 
 class FeatureCache:
@@ -97,16 +76,18 @@ class FeatureCache:
         place = Path(str(self.folder)) / key(model, trees, collator.layout, precision)
         model.to(accelerator.device)
         with accelerator.local_main_process_first():
-            if not place.with_suffix(".json").exists():
-                compute(model, trees, place, collator, accelerator)
+            wrong = damage_of(place)
+            if wrong and place.with_suffix(".json").exists():
+                say(f"{place.with_suffix('.bin')} is damaged ({wrong}); it is computed anew")
+            if wrong and not compute(model, trees, place, collator, accelerator):
+                return trees
         features = load(place, trees)
         wrong = what_is_wrong(features, model, trees, collator, accelerator)
         if wrong is not None:
             say(f"frozen layers: computed anew every time, because {wrong}")
             accelerator.wait_for_everyone()  # all have read what one now removes
             if accelerator.is_local_main_process:
-                for suffix in (".json", ".bin"):
-                    place.with_suffix(suffix).unlink(missing_ok=True)
+                forget(place)
             return trees
         return trees.with_transform(features.add_to)
 
@@ -181,13 +162,16 @@ def what_is_wrong(
 
 def compute(
     model: PreTrainedModel, trees: Dataset, place: Path, collator: PreferenceCollator, accelerator: Accelerator
-) -> None:
-    """Compute and write the vectors of a set, and say so."""
+) -> bool:
+    """Compute and write the vectors of a set, and say so. False, with a line, where they cannot be written."""
     started, training = time.time(), model.training
     model.eval()
     try:
         with accelerator.autocast():
             write(place, model, trees, collator, accelerator.device)
+    except OSError as error:
+        say(f"warning: {place.with_suffix('.bin')} cannot be written ({first_line(error)}); computed anew every time")
+        return False
     finally:
         model.train(training)
     what = "tokens" if per_token(model) else "responses"
@@ -196,6 +180,7 @@ def compute(
         f"{place.with_suffix('.bin').stat().st_size / 1e6:,.0f} MB, "
         f"{time.time() - started:.0f} s; kept in {place.parent}"
     )
+    return True
 
 
 def count_bytes(model: PreTrainedModel, trees: Dataset, collator: PreferenceCollator) -> int:
@@ -211,7 +196,22 @@ def write(
 ) -> None:
     """Keep the vectors batch by batch; the description is written last, atomically."""
     place.parent.mkdir(parents=True, exist_ok=True)
-    scratch = place.with_suffix(f".{os.getpid()}")
+    scratch = scratch_of(place)
+    try:
+        keep(place, scratch, model, trees, collator, device)
+    finally:
+        remove(scratch)
+
+
+def keep(
+    place: Path,
+    scratch: Path,
+    model: PreTrainedModel,
+    trees: Dataset,
+    collator: PreferenceCollator,
+    device: torch.device,
+) -> None:
+    """`write`, through a scratch file."""
     budget = 2048 if device.type == "cpu" else 16384  # caches are small there, and fresh memory is slow
     offsets, shape, dtype = [0], [0, 0], torch.float32
     with scratch.open("wb") as file, tqdm(total=len(trees), desc="frozen layers") as progress:
@@ -227,9 +227,12 @@ def write(
         "dtype": str(dtype).removeprefix("torch."),
         "offsets": offsets,
         "per_token": per_token(model),
+        "stamp": stamp(scratch),
     }
+    sync(scratch)
     os.replace(scratch, place.with_suffix(".bin"))
     scratch.write_text(json.dumps(about), encoding="utf-8")
+    sync(scratch)
     os.replace(scratch, place.with_suffix(".json"))
 
 
@@ -243,15 +246,6 @@ def per_comparison(batch: Batch, tokens: bool) -> list[int]:
     for c, chain in zip(prompts, plan.responses, strict=True):
         ends[c] = max(ends[c], plan.chains[chain].end)
     return [end - start for start, end in pairwise([0, *ends])]
-
-
-def load(place: Path, trees: Dataset) -> Features:
-    """The vectors of a numbered data set as a memory map."""
-    about = json.loads(place.with_suffix(".json").read_text(encoding="utf-8"))
-    count, width = about["shape"]
-    flat = torch.from_file(str(place.with_suffix(".bin")), False, count * width, dtype=getattr(torch, about["dtype"]))
-    places = {index: n for n, index in enumerate(trees["index"])}
-    return Features(flat.view(count, width), about["offsets"], about["per_token"], places)
 
 
 def batches_of(trees: Iterator[TokenTree], budget: int) -> Iterator[Sequence[TokenTree]]:

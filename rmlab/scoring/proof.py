@@ -21,6 +21,7 @@ from rmlab.scoring.plan import Plan
 from rmlab.upstream import without_mixed_precision
 
 EXACT, ROUNDED = 1e-4, 5e-2  # of the largest reward: in full precision, and where something computes in 16 bits
+MOVEMENT = 4  # times what padded rewards themselves move by, between a row alone and the same row in a batch
 
 
 @dataclass(frozen=True)
@@ -56,39 +57,48 @@ def prove(
     kernel. With `features`, what frozen layers made of the batch, these are compared.
     """
     assert isinstance(batch.tokens, Flat)
-    low = bool({p.dtype for p in model.parameters()} & {torch.float16, torch.bfloat16})
+    low = bool({p.dtype for p in model.parameters()} & {torch.float16, torch.bfloat16, torch.uint8, torch.int8})
     tokens, training = replace(batch.tokens, features=features), model.training
     assert tokens.read is not None
     model.eval()
     try:
         with informative_head(model), without_mixed_precision(model):
-            difference = rounded = 0.0
+            difference = rounded = moved = 0.0
             if features is None or autocast is None:  # features are computed once, under what training runs
                 with torch.autocast(tokens.read.device.type, enabled=False):
-                    difference = largest_difference(model, batch, tokens, pad_token_id)
+                    difference, moved = largest_difference(model, batch, tokens, pad_token_id)
             if autocast is not None:
                 with autocast():
-                    rounded = largest_difference(model, batch, tokens, pad_token_id)
+                    rounded, _ = largest_difference(model, batch, tokens, pad_token_id)
     except Refused as refused:
         return Proof(float("nan"), str(refused))
     finally:
         model.train(training)
-    if not (difference <= (ROUNDED if low else EXACT) and rounded <= ROUNDED):  # also when it is not a number
+    allowed = max(ROUNDED if low else EXACT, MOVEMENT * moved)
+    if not (difference <= allowed and rounded <= max(ROUNDED, allowed)):  # also when it is not a number
         return Proof(difference, f"rewards differ from padded ones by {max(difference, rounded):.1g}")
     return Proof(difference)
 
 
-def largest_difference(model: nn.Module, batch: Batch, tokens: Flat, pad_token_id: int) -> float:
-    """Of flat rewards from padded ones, as a share of the largest reward (or of 1). Raises Refused."""
+def largest_difference(model: nn.Module, batch: Batch, tokens: Flat, pad_token_id: int) -> tuple[float, float]:
+    """(of flat rewards from padded ones, of padded ones from those of a row alone), as shares of the largest reward.
+
+    The second is what a batch does to rewards in any layout: nothing in full precision, and more with fewer bits.
+    Raises Refused.
+    """
     chosen = to_compare(batch)
     padded = score(model, padded_tokens(batch, pad_token_id, chosen))
+    few = chosen[:4]  # each is a forward of its own
+    alone = torch.cat([score(model, padded_tokens(batch, pad_token_id, [r])) for r in few])
+    scale = max(1.0, padded.abs().max().item())
     try:
         flat = score(model, tokens)[chosen]
     except Refused:
         raise
     except Exception as error:  # whatever it is, the padded layout has just worked
         raise Refused(first_line(error)) from error
-    return (flat - padded).abs().max().item() / max(1.0, padded.abs().max().item())
+    moved = (alone - padded[: len(few)]).abs().max().item() / scale
+    return (flat - padded).abs().max().item() / scale, moved
 
 
 def plan_of(batch: Batch) -> Plan:

@@ -1,10 +1,14 @@
 """Frozen layers: what they compute is computed once, and the training on it is the same training."""
 
+import json
+
 import pytest
 import torch
 from conftest import kwise_rows, make_model, trainer_for
 from peft import LoraConfig, get_peft_model
 from transformers import TrainerCallback
+
+from rmlab.files import stamp
 
 FROZEN = {
     "head": (0, None),
@@ -118,7 +122,7 @@ def test_features_of_a_model_that_refuses_flat_rows_are_not_kept(tokenizer, tmp_
 
 
 def test_features_that_make_other_rewards_are_not_used(tokenizer, tmp_path, capsys):
-    """As those of a damaged file."""
+    """Whole, and yet wrong."""
 
     def trained():
         options = {"train_last_layers": 1, "cache_dir": str(tmp_path / "cache"), "max_steps": 2}
@@ -128,9 +132,43 @@ def test_features_that_make_other_rewards_are_not_used(tokenizer, tmp_path, caps
     loss, _ = trained()
     (file,) = (tmp_path / "cache").glob("features-*.bin")
     file.write_bytes(bytes(file.stat().st_size))
+    about = json.loads(file.with_suffix(".json").read_text())
+    file.with_suffix(".json").write_text(json.dumps({**about, "stamp": stamp(file)}))
     again, printed = trained()
     assert "frozen layers: computed anew every time, because rewards differ from padded ones by" in printed
     assert again == pytest.approx(loss, abs=1e-5)
+
+
+@pytest.mark.parametrize("harm", ["zeroed", "cut", "gone", "its description gone"])
+def test_damaged_features_are_computed_anew(harm, tokenizer, tmp_path, capsys):
+    def trained():
+        options = {"train_last_layers": 1, "cache_dir": str(tmp_path / "cache"), "max_steps": 2}
+        trainer = trainer_for(make_model(), tokenizer, tmp_path, kwise_rows(4), **options)
+        return trainer.train().training_loss, capsys.readouterr().out
+
+    loss, _ = trained()
+    (file,) = (tmp_path / "cache").glob("features-*.bin")
+    whole = file.read_bytes()
+    if "gone" in harm:
+        (file if harm == "gone" else file.with_suffix(".json")).unlink()
+    else:
+        file.write_bytes(bytes(len(whole)) if harm == "zeroed" else whole[: len(whole) // 2])
+    again, printed = trained()
+    assert again == loss
+    assert "frozen layers: computed once for" in printed
+    assert ("is damaged" in printed) == (harm != "its description gone")
+    assert file.read_bytes() == whole
+
+
+def test_features_that_cannot_be_written_are_done_without(tokenizer, tmp_path, capsys, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("rmlab.scoring.feature_cache.sync", full)
+    options = {"train_last_layers": 1, "cache_dir": str(tmp_path / "cache"), "max_steps": 2}
+    trainer_for(make_model(), tokenizer, tmp_path, kwise_rows(4), **options).train()
+    assert "No space left on device); computed anew every time" in capsys.readouterr().out
+    assert not list((tmp_path / "cache").glob("features-*"))
 
 
 def test_features_know_the_scale_of_a_frozen_adapter_buffers_and_changes_in_place(tokenizer, tmp_path):
