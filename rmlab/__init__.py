@@ -14,6 +14,7 @@ _HOMES = {
     "DATASETS": "rmlab.data",
     "Comparison": "rmlab.data",
     "Preference": "rmlab.data",
+    "reward_function": "rmlab.scoring.reward_function",
     "UserError": "rmlab.messages",
     "run": "rmlab.runner.run",
 }

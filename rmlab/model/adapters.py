@@ -2,16 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-import torch
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from rmlab import upstream
-from rmlab.data import Tokenizer
 from rmlab.messages import UserError, did_you_mean, first_line, say
 from rmlab.model.head import base_of, head_modules
 from rmlab.model.layers import layers_of
@@ -111,35 +108,3 @@ def train_head_of(model: "peft.PeftModel") -> None:
         config.task_type = "SEQ_CLS"
         upstream.train_and_save(model, name)
         say(f"peft: the score head {name!r} was frozen; it is now trained and saved with the adapter")
-
-
-def export(model: "PreTrainedModel | peft.PeftModel", tokenizer: Tokenizer, place: Path) -> None:
-    """Write the final reward model for plain transformers: merged where there is an adapter that can be.
-
-    The adapter itself goes to `place`/../adapter. An adapter that cannot be merged (prompt tuning, a quantised body)
-    is only written there, and a line says so.
-    """
-    from peft import PeftModel
-
-    if isinstance(model, PeftModel):
-        adapter = place.with_name("adapter")
-        # A pad token that was added needs no embedding, and with one the adapter would not fit its base.
-        model.save_pretrained(str(adapter), save_embedding_layers=False)
-        tokenizer.save_pretrained(str(adapter))
-        mergeable = hasattr(model.base_model, "merge_and_unload")
-        if not mergeable or getattr(model.get_base_model(), "is_quantized", False):
-            say(f"the adapter cannot be merged into its base model; it is in {adapter}")
-            return
-        model = model.merge_and_unload()
-    say_what_plain_loading_rounds(model, place)
-    model.save_pretrained(str(place))
-    tokenizer.save_pretrained(str(place))
-
-
-def say_what_plain_loading_rounds(model: PreTrainedModel, place: Path) -> None:
-    """transformers loads a model in the one dtype of its config: the fp32 head of a 16-bit body too, and rounds it."""
-    if model.dtype in (torch.bfloat16, torch.float16):
-        say(
-            f"{place} is {str(model.dtype).removeprefix('torch.')} with a head of float32, which plain from_pretrained "
-            "rounds: its rewards are a few hundredths off; load it with dtype=float32, or model.dtype in rmlab"
-        )

@@ -157,7 +157,8 @@ def train_and_evaluate(
     """The metrics of a run: {"eval": {set: {...}}, "train": {...}}; model/, scores/ and checkpoints/ are in `out`."""
     from transformers.utils import logging as hf_logging
 
-    from rmlab.model.adapters import PeftConfig, export
+    from rmlab.model.adapters import PeftConfig
+    from rmlab.model.export import export, gathered
     from rmlab.model.load import load_model
     from rmlab.training.checkpoints import train_or_resume
     from rmlab.training.interruption import Interruption
@@ -185,9 +186,13 @@ def train_and_evaluate(
     for name in sets.eval:
         metrics["eval"][name] = trainer.evaluations[name].metrics
         out.write_scores(name, trainer.evaluations[name].comparisons)
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    weights = gathered(model)
+    if weights is None and (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
+        weights = trainer.accelerator.get_state_dict(trainer.model_wrapped)
     if trainer.is_world_process_zero():
         out.write_history(curves)
-        export(trainer.accelerator.unwrap_model(trainer.model), tokenizer, out.model)
+        export(model, tokenizer, out.model, weights)
     return metrics
 
 

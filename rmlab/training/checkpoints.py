@@ -19,6 +19,7 @@ from transformers import (
 
 from rmlab.files import SEAL, damage, read_seal, seal
 from rmlab.messages import UserError, say
+from rmlab.model.export import write_card
 from rmlab.upstream import load_trained, loss_since_log, set_loss_since_log
 
 if TYPE_CHECKING:
@@ -148,13 +149,15 @@ def callbacks_of(trainer: "RewardTrainer") -> list[TrainerCallback]:
     return [Windows(trainer), *([] if patience is None else [EarlyStoppingCallback(patience)])]
 
 
-def write_window(trainer: "RewardTrainer") -> None:
-    """The sums of this rank since the last log, into the checkpoint of this step."""
+def write_beside(trainer: "RewardTrainer") -> None:
+    """Into the checkpoint of this step: the sums of this rank since the last log, and a model card."""
     loss, logged = loss_since_log(trainer)
     sums, steps = trainer.running.state()
     place = Path(str(trainer.args.output_dir)) / f"checkpoint-{trainer.state.global_step}"
     content = {"loss": loss, "logged": logged, "sums": sums, "steps": steps}
     window_file(trainer, place).write_text(json.dumps(content), encoding="utf-8")
+    if trainer.is_world_process_zero():
+        write_card(place, trainer.accelerator.unwrap_model(trainer.model))
 
 
 def window_file(trainer: Trainer, place: Path) -> Path:

@@ -33,6 +33,7 @@ class Ready:
     tokenizer: Tokenizer
     sets: Sets
     loss: list[Term]
+    set_losses: dict[str, list[Term]]  # by evaluation set: TRL's margin is there where a set's own rows have one
     scorer: Scorer
 
     @classmethod
@@ -53,10 +54,12 @@ class Ready:
         model = load_if_named(model, args, quantization)
         tokenizer = prepare_tokenizer(tokenizer, model, args)
         terms = prepare_loss(loss, args, sets.train)
+        of_sets = {name: prepare_loss(loss, args, dataset) for name, dataset in sets.eval.items()}
         set_seed(args.seed)  # of an adapter's weights
         model = prepare_model(model, args, tokenizer, peft_config)
         refuse_foreign_optimizer(optimizer, model)
         sets = prepare_sets(sets, tokenizer, args)
         choice = choose_layout(model, args, own_collator=collator is not None)
         makes_batches = collator or build_collator(model, args, tokenizer, choice.layout)
-        return cls(model, tokenizer, sets, terms, Scorer(choice, makes_batches, strict=args.layout != "auto"))
+        scorer = Scorer(choice, makes_batches, strict=args.layout != "auto")
+        return cls(model, tokenizer, sets, terms, of_sets, scorer)

@@ -28,12 +28,13 @@ from rmlab.scoring.batch import Batch, parts_of
 from rmlab.scoring.collator import PreferenceCollator
 from rmlab.scoring.feature_cache import FeatureCache
 from rmlab.scoring.proof import rows_to_prove
-from rmlab.training.checkpoints import callbacks_of, checkpoint_to_resume, sealed, write_window
+from rmlab.training import prepare
+from rmlab.training.checkpoints import callbacks_of, checkpoint_to_resume, sealed, write_beside
 from rmlab.training.config import RewardConfig
-from rmlab.training.contexts import activations_on_cpu, with_attributes
+from rmlab.training.contexts import activations_on_cpu, every_comparison_once, with_attributes
 from rmlab.training.embedding_gradients import embedding_gradients_in_place
 from rmlab.training.evaluation import Evaluation, RewardOutput, refuse_divergence
-from rmlab.training.prepare import AnyDataset, as_reward_config, check_fits, named_sets, prepare_eval, prepare_set
+from rmlab.training.prepare import AnyDataset
 from rmlab.training.ready import Ready
 from rmlab.training.sampling import seeded
 
@@ -81,12 +82,12 @@ class RewardTrainer(Trainer):
     ) -> None:
         if preprocess_logits_for_metrics is not None:
             raise UserError("preprocess_logits_for_metrics: metrics are given the rewards; do it in compute_metrics")
-        args = as_reward_config(args, max_length)
-        tokenizer = processing_class if processing_class is not None else tokenizer
-        sets, optimizer = Sets(train_dataset, named_sets(eval_dataset)), optimizers[0]
+        args = prepare.as_reward_config(args, max_length)
+        tokenizer, self._loss = processing_class if processing_class is not None else tokenizer, loss
+        sets, optimizer = Sets(train_dataset, prepare.named_sets(eval_dataset)), optimizers[0]
         ready = Ready.of(model, args, sets, tokenizer, data_collator, optimizer, quantization_config, peft_config, loss)
         several, sets = isinstance(eval_dataset, dict), ready.sets
-        self.loss_terms, self.scorer = ready.loss, ready.scorer
+        self.loss_terms, self.set_losses, self.scorer = ready.loss, ready.set_losses, ready.scorer
         self.features = FeatureCache(args.cache_dir, args.feature_cache_gb)
         self.running = RunningMetrics(self.loss_terms)
         self.evaluations: dict[str, Evaluation] = {}
@@ -128,7 +129,7 @@ class RewardTrainer(Trainer):
         """Trainer's, sealed, with the metrics since the last log in it."""
         with sealed(self):
             super()._save_checkpoint(model, trial)
-            write_window(self)
+            write_beside(self)
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Trainer's, of comparisons with what frozen layers make of them; a stream is read again when it ends.
@@ -239,7 +240,7 @@ class RewardTrainer(Trainer):
     def _ready(self, dataset: Trees | None) -> Trees | None:
         """The set to make batches of: its layout proved, and with what frozen layers make of it, where some are."""
         model = base_of(self.accelerator.unwrap_model(self.model))
-        check_fits(dataset, model, "rows")
+        prepare.check_fits(dataset, model, "rows")
         self._prove_layout(dataset)
         if self.is_fsdp_enabled or self.layout == "padded" or not isinstance(dataset, Dataset) or not len(dataset):
             return dataset
@@ -252,28 +253,25 @@ class RewardTrainer(Trainer):
         if isinstance(eval_dataset, str):
             sets = cast(dict[str, Trees], self.eval_dataset)
             ready = self._ready(sets[eval_dataset])
-            with with_attributes(self, eval_dataset={**sets, eval_dataset: ready}), self._every_comparison_once(ready):
+            with (
+                with_attributes(self, eval_dataset={**sets, eval_dataset: ready}),
+                every_comparison_once(self.args, ready),
+            ):
                 return super().get_eval_dataloader(eval_dataset)
         if eval_dataset is not None:
-            trees = prepare_eval(eval_dataset, self.train_dataset, self._tokenizer, self.args, "eval")
+            if not prepare.is_prepared(eval_dataset):
+                self.set_losses["eval"] = prepare.prepare_loss(self._loss, self.args, eval_dataset)
+            trees = prepare.prepare_eval(eval_dataset, self.train_dataset, self._tokenizer, self.args, "eval")
             return self.get_test_dataloader(trees)  # as Trainer's, but never one that it has kept of another set
         ready = self._ready(self.eval_dataset)
-        with self._every_comparison_once(ready):
+        with every_comparison_once(self.args, ready):
             return super().get_eval_dataloader(ready)
 
     def get_test_dataloader(self, test_dataset: AnyDataset) -> DataLoader[Any]:
         """Trainer's, of every comparison once; rows in any accepted format."""
-        ready = self._ready(prepare_set(test_dataset, self._tokenizer, self.args, "test"))
-        with self._every_comparison_once(ready):
+        ready = self._ready(prepare.prepare_set(test_dataset, self._tokenizer, self.args, "test"))
+        with every_comparison_once(self.args, ready):
             return super().get_test_dataloader(cast(Any, ready))
-
-    def _every_comparison_once(self, dataset: Trees | None) -> contextlib.AbstractContextManager[None]:
-        """Evaluation drops no last batch, and one process reads a stream, so that its comparisons are numbered once."""
-        alone = {"num_workers": 0, "persistent_workers": False, "prefetch_factor": None}
-        settings = alone if isinstance(dataset, IterableDataset) else {}
-        return with_attributes(
-            self.args, dataloader_drop_last=False, **{f"dataloader_{name}": value for name, value in settings.items()}
-        )
 
     def prediction_step(
         self, model: nn.Module, inputs: Any, prediction_loss_only: bool, ignore_keys: list[str] | None = None
@@ -297,6 +295,7 @@ class RewardTrainer(Trainer):
         super().evaluation_loop(dataloader, description, True, ignore_keys, metric_key_prefix)
         name = metric_key_prefix.removeprefix("eval").removeprefix("_") or "eval"
         evaluation = self.evaluations[name] = Evaluation.of(self._scored, metric_key_prefix)
-        loss = set_loss(self.loss_terms, evaluation.comparisons, self.args.pair_weighting)
+        terms = self.set_losses.get(name, self.loss_terms)
+        loss = set_loss(terms, evaluation.comparisons, self.args.pair_weighting)
         last = {"compute_result": True} if self.args.batch_eval_metrics else {}
         return evaluation.output(loss, metric_key_prefix, self.compute_metrics, **last)

@@ -9,8 +9,8 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForSequenceClassification
 
 from rmlab import UserError
-from rmlab.model import adapters
 from rmlab.model.adapters import PeftConfig
+from rmlab.model.export import export
 
 TOLERANCE = 1e-5
 
@@ -44,7 +44,7 @@ def test_rule_5_adapter_trains_saves_reloads_and_merges_the_head(kind, task_type
     trainer.save_model(str(tmp_path / "adapter"))
     reloaded = AutoPeftModelForSequenceClassification.from_pretrained(tmp_path / "adapter", num_labels=1)
     assert torch.allclose(rewards_of(trainer_for(reloaded, tokenizer, tmp_path), pairs), trained, atol=TOLERANCE)
-    adapters.export(trainer.model, tokenizer, tmp_path / "model")
+    export(trainer.model, tokenizer, tmp_path / "model")
     merged = AutoModelForSequenceClassification.from_pretrained(tmp_path / "model")
     assert torch.allclose(rewards_of(trainer_for(merged, tokenizer, tmp_path), pairs), trained, atol=TOLERANCE)
 

@@ -107,7 +107,7 @@ def test_a_full_disk_is_one_sentence_wherever_it_is_met(error, ended, monkeypatc
     def full(*_, **__):
         raise error
 
-    monkeypatch.setattr("rmlab.model.adapters.export", full)
+    monkeypatch.setattr("rmlab.model.export.export", full)
     with pytest.raises(UserError, match=r"the disk of .* is full; make room, and the same command goes on"):
         run(config, out.path)
     assert out.error().startswith("the disk of")

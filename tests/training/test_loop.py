@@ -137,7 +137,7 @@ def test_a_loss_that_is_no_number_stops_at_its_first_log(tokenizer, tmp_path):
     model = make_model()
     model.score.weight.data.fill_(float("nan"))
     trainer = trainer_for(model, tokenizer, tmp_path, make_pairs(24), logging_steps=2)
-    with pytest.raises(UserError, match=r"training has diverged: the loss is nan at step 2; lower trainer.learning_rate"):
+    with pytest.raises(UserError, match=r"training has diverged: the loss is nan at step 2; lower"):
         trainer.train()
     assert trainer.state.global_step == 2
 

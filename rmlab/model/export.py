@@ -1,0 +1,99 @@
+"""The final reward model on disk, for plain transformers: merged, gathered from its shards, with a card."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+from transformers import PreTrainedModel
+
+import rmlab
+from rmlab.data import Tokenizer
+from rmlab.messages import say
+from rmlab.model.head import base_of
+
+if TYPE_CHECKING:
+    import peft
+
+
+def gathered(model: nn.Module) -> dict[str, Tensor] | None:
+    """All weights of a model that `fully_shard` has spread over the ranks, on the first of them; None for a whole one.
+
+    Every rank must call it.
+    """
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+
+    if not any(isinstance(p, DTensor) for p in model.parameters()):
+        return None
+    return dict(get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True)))
+
+
+def export(
+    model: "PreTrainedModel | peft.PeftModel",
+    tokenizer: Tokenizer,
+    place: Path,
+    weights: dict[str, Tensor] | None = None,
+) -> None:
+    """Write the final reward model for plain transformers: merged where there is an adapter that can be.
+
+    The adapter itself goes to `place`/../adapter. An adapter that cannot be merged (prompt tuning, a quantised or
+    sharded body) is only written there, and a line says so. weights: of a sharded model, see `gathered`.
+    """
+    from peft import PeftModel
+
+    given: dict[str, Any] = {} if weights is None else {"state_dict": weights}
+    if isinstance(model, PeftModel):
+        adapter = place.with_name("adapter")
+        # A pad token that was added needs no embedding, and with one the adapter would not fit its base.
+        model.save_pretrained(str(adapter), save_embedding_layers=False, **given)
+        tokenizer.save_pretrained(str(adapter))
+        whole = weights is None and not getattr(model.get_base_model(), "is_quantized", False)
+        if not whole or not hasattr(model.base_model, "merge_and_unload"):
+            say(f"the adapter is not merged into its base model; it is in {adapter}, which model.path takes")
+            return
+        model = model.merge_and_unload()
+    say_what_plain_loading_rounds(model, place)
+    model.save_pretrained(str(place), **given)
+    tokenizer.save_pretrained(str(place))
+    write_card(place, model)
+
+
+def say_what_plain_loading_rounds(model: PreTrainedModel, place: Path) -> None:
+    """transformers loads a model in the one dtype of its config: the fp32 head of a 16-bit body too, and rounds it."""
+    if model.dtype in (torch.bfloat16, torch.float16):
+        say(
+            f"{place} is {str(model.dtype).removeprefix('torch.')} with a head of float32, which plain from_pretrained "
+            "rounds: its rewards are a few hundredths off; load it with dtype=float32, or model.dtype in rmlab"
+        )
+
+
+CARD = """---
+library_name: transformers
+pipeline_tag: text-classification
+tags: [{tags}]
+---
+
+# A reward model
+
+{kind}, trained by rmlab {version}{base}. It turns a prompt and a response into one number; only differences between
+responses to the same prompt mean something.
+
+```python
+from rmlab import reward_function
+
+rewards = reward_function("PATH")(prompts, completions)  # texts, or chat messages
+```
+
+In plain transformers: `AutoModelForSequenceClassification.from_pretrained("PATH")`; its one logit is the reward. Chats
+come through the tokenizer's template; plain text is prompt + response with one BOS and one final EOS.
+"""
+
+
+def write_card(place: Path, model: nn.Module, tags: Iterable[str] = ("rmlab", "reward-trainer")) -> None:
+    """README.md of a saved model: what it is, and how to read its rewards."""
+    config = base_of(model).config
+    base = f" from {config.name_or_path}" if config.name_or_path else ""
+    text = CARD.format(tags=", ".join(tags), kind=config.model_type, version=rmlab.__version__, base=base)
+    (place / "README.md").write_text(text, encoding="utf-8")
