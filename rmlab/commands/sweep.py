@@ -25,6 +25,7 @@ from rmlab.messages import UserError
 from rmlab.runner.config import Config, to_dict
 from rmlab.runner.directory import BusyError, RunDirectory, describe, objective
 from rmlab.runner.environment import changed_since, fingerprints
+from rmlab.secrets import masked, secrets_of
 from rmlab.upstream import launchers, returned
 
 log = logging.getLogger("rmlab")
@@ -92,12 +93,14 @@ class Watched(Launcher):
         refuse_several_processes()
         numbered = enumerate(job_overrides, start=initial_job_idx)
         jobs = [self.plan(list(overrides), number) for number, overrides in numbered]
+        mask_file(Path(self.config.hydra.sweep.dir) / "multirun.yaml", [job.config for job in jobs])
         intended = [job.intention for job in jobs]
         if self.swallow:  # a trial of Optuna is not the whole sweep: others may run
             refuse_if_none_can_run([j for j, found in zip(jobs, intended, strict=True) if found != "finished"])
         for job, found in zip(jobs, intended, strict=True):
             if job.config and found == "new":
-                job.out.write_config(job.config)  # so that a run that never starts is seen
+                written = masked(job.config, secrets_of(job.config))
+                job.out.write_config(written)  # so that a run that never starts is seen
         announce(self.config.study, intended)
         for job, found in zip(jobs, intended, strict=True):
             if found == "damaged":
@@ -176,6 +179,13 @@ class Watched(Launcher):
         elif len(jobs) > 1:
             tell(f"rmlab-report {self.config.hydra.sweep.dir} compares the arms")
         self.failed += [str(out) for out, _ in broken]
+
+
+def mask_file(file: Path, configs: Sequence[Any]) -> None:
+    """Hydra writes down the whole sweep, as it was typed."""
+    secrets = secrets_of(list(configs))
+    if secrets and file.exists():
+        file.write_text(masked(file.read_text(encoding="utf-8"), secrets), encoding="utf-8")
 
 
 def refuse_directory_without_id(out: RunDirectory, run_id: str) -> None:

@@ -16,6 +16,7 @@ from rmlab.messages import UserError, check_at_least, did_you_mean, first_line
 from rmlab.model.config import ModelConfig
 from rmlab.runner.check import check_trainer
 from rmlab.scoring.config import ScoringConfig
+from rmlab.secrets import masked, secrets_of, without_masks
 from rmlab.upstream import share_config_store
 
 PACKAGE = Path(__file__).parent.parent
@@ -113,15 +114,22 @@ class Config:
     def of(cls, mapping: Mapping[str, Any]) -> "Config":
         """Of a resolved mapping, as config.yaml holds it. UserError naming a key that is unknown or of a wrong type."""
         try:
-            config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(cls), renamed(mapping)))
+            config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(cls), renamed(without_masks(mapping))))
         except OmegaConfBaseException as error:
             raise UserError(named(error)) from error
+        except (TypeError, ValueError, AttributeError, RecursionError) as error:  # of what OmegaConf has no word for
+            raise UserError(f"the config cannot be read: {first_line(error)}") from error
         assert isinstance(config, cls)
         return config
 
     def as_dict(self) -> dict[str, Any]:
-        """Nested dicts of plain values, as config.yaml holds them."""
+        """Nested dicts of plain values."""
         return asdict(self)
+
+    def as_written(self) -> dict[str, Any]:
+        """The same as config.yaml and W&B hold it: secrets masked."""
+        whole = self.as_dict()
+        return masked(whole, secrets_of(whole))
 
     def check(self) -> None:
         """Check what can be checked without torch, rows or a model. Raises UserError naming the key."""
@@ -214,8 +222,8 @@ def content_id(config: Mapping[str, Any]) -> str:
 
 
 def computed(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a resolved config that says what is computed: without `PLACES`."""
-    return {k: canonical(v) for k, v in config.items() if k not in PLACES}
+    """The part of a resolved config that says what is computed: without `PLACES`, its secrets masked."""
+    return {k: canonical(masked(v, secrets_of(config))) for k, v in config.items() if k not in PLACES}
 
 
 def canonical(value: Any) -> Any:

@@ -21,6 +21,7 @@ from rmlab.runner.environment import changed_since, describe_environment, finger
 from rmlab.runner.resume import full_disk, on_first_rank, refuse_other_run, start_afresh_if_needed
 from rmlab.runner.summary import print_table
 from rmlab.runner.tracking import track_metrics, tracked
+from rmlab.secrets import masked, secrets_of
 
 if TYPE_CHECKING:  # which take seconds to import; a run says its name before
     from peft import PeftConfig
@@ -127,9 +128,10 @@ def train_here(config: Config, out: RunDirectory, inputs: dict[str, str], checke
     from rmlab.training.prepare import prepare_sets
 
     whole = config.as_dict()
-    out.write_config(whole)
+    out.write_config(config.as_written())
     data = checked.rows.fingerprints()
     environment = {**describe_environment(), "inputs": inputs, "data": data, "config": computed(whole)}
+    environment["command"] = masked(environment["command"], secrets_of(whole))
     out.write_environment(environment)
     started = time.time()
     tokenizer = load_tokenizer(config.model)

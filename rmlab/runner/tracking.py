@@ -1,7 +1,9 @@
 """The W&B run of a run, and its final metrics there."""
 
 import contextlib
+import hashlib
 import os
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
@@ -21,22 +23,29 @@ def tracked(config: Config, out: RunDirectory) -> Iterator[Any]:
         return
     import wandb
 
-    identity = f"{config.study}-{config.run.id}".replace("/", "-")
+    mode = os.environ.get("WANDB_MODE") or settings.mode
     with wandb.init(
         project=settings.project,
         entity=settings.entity,
         group=config.study,
         name=out.name,
-        id=identity[-64:],
+        id=identity(config.study, out.name),
         resume="allow",
         job_type=settings.job_type,
         tags=[*settings.tags, config.run.name],
-        config={k: v for k, v in config.as_dict().items() if k not in ("run", "logger")},
-        mode=cast(Any, settings.mode),
+        config={k: v for k, v in config.as_written().items() if k not in ("run", "logger")},
+        mode=cast(Any, mode),
         dir=str(out),
         settings=wandb.Settings(silent=True),
     ) as tracker:
         yield tracker
+
+
+def identity(*names: str) -> str:
+    """An id that W&B takes, the same for the same names: its readable end and a hash of it all."""
+    whole = "-".join(names)
+    readable = re.sub(r"[^A-Za-z0-9_.-]", "-", whole)[-48:]
+    return f"{readable}-{hashlib.sha256(whole.encode()).hexdigest()[:8]}"
 
 
 def track_metrics(tracker: Any, metrics: Mapping[str, Any]) -> None:

@@ -10,6 +10,7 @@ from rmlab.data.config import DataConfig, Options, check_choices
 from rmlab.messages import UserError, check_at_least, check_one_of
 from rmlab.model.config import ModelConfig
 from rmlab.scoring.config import LAYOUTS, ScoringConfig
+from rmlab.secrets import is_secret
 
 
 @dataclass
@@ -126,6 +127,10 @@ class RewardConfig(TrainingArguments):
             raise UserError("early_stopping_patience needs eval_strategy (steps or epoch) and metric_for_best_model")
         # Copies from pinned memory need not wait for the device.
         self.accelerator_config.non_blocking |= self.dataloader_pin_memory  # type: ignore[union-attr]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without secrets: Trainer pickles its arguments into every checkpoint."""
+        return {key: None if is_secret(key) and isinstance(v, str) else v for key, v in vars(self).items()}
 
     @classmethod
     def of(cls, args: TrainingArguments) -> "RewardConfig":

@@ -83,7 +83,7 @@ class RewardTrainer(Trainer):
         if preprocess_logits_for_metrics is not None:
             raise UserError("preprocess_logits_for_metrics: metrics are given the rewards; do it in compute_metrics")
         args = prepare.as_reward_config(args, max_length)
-        tokenizer, self._loss = processing_class if processing_class is not None else tokenizer, loss
+        self._loss, tokenizer = loss, processing_class if processing_class is not None else tokenizer
         sets, optimizer = Sets(train_dataset, prepare.named_sets(eval_dataset)), optimizers[0]
         ready = Ready.of(model, args, sets, tokenizer, data_collator, optimizer, quantization_config, peft_config, loss)
         several, sets = isinstance(eval_dataset, dict), ready.sets
