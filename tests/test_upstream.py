@@ -17,7 +17,7 @@ from hydra.plugins.launcher import Launcher
 from peft import LoraConfig, get_peft_model
 from peft.utils import ModulesToSaveWrapper
 from torch import nn
-from transformers import AutoConfig
+from transformers import AutoConfig, Trainer, TrainerCallback
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
@@ -168,6 +168,37 @@ def torch_weights(checkpoint):
     from safetensors.torch import load_file
 
     return load_file(checkpoint / "model.safetensors")["score.weight"]
+
+
+def test_the_loss_since_the_last_log_can_be_read_and_set(tokenizer, tmp_path):
+    """Set at the beginning of training, it is in the first log: a sum over its steps."""
+
+    class Set(TrainerCallback):
+        def on_train_begin(self, *_, **__):
+            upstream.set_loss_since_log(trainer, 100.0, -3)
+
+        def on_step_end(self, args, state, control, **_):
+            seen.append(upstream.loss_since_log(trainer))
+
+    seen = []
+    trainer = trainer_for(
+        make_model(), tokenizer, tmp_path, make_pairs(12), max_steps=2, logging_steps=2, callbacks=[Set()]
+    )
+    trainer.train()
+    assert [logged for _, logged in seen] == [-3, -3]
+    assert trainer.state.log_history[0]["loss"] == pytest.approx(seen[1][0] / 5)
+    assert seen[0][0] > 100
+    assert upstream.loss_since_log(trainer) == (0.0, 2)
+
+
+def test_checkpoints_are_saved_by_the_method_that_is_wrapped(tokenizer, tmp_path):
+    """And removed within it, unless there is no limit."""
+    import inspect
+
+    source = inspect.getsource(Trainer._maybe_log_save_evaluate)
+    assert "self._save_checkpoint(model, trial)" in source
+    assert "save_total_limit=self.args.save_total_limit" in inspect.getsource(Trainer._save_checkpoint)
+    assert "self._get_train_sampler" in inspect.getsource(Trainer.get_train_dataloader)
 
 
 # ---- accelerate ----

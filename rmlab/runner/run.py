@@ -282,7 +282,8 @@ def history(trainer: "RewardTrainer") -> list[dict[str, Any]]:
     """What was logged at each step of training, without timings."""
     timings = ("runtime", "per_second", "flos")
     entries = [{k: v for k, v in e.items() if not k.endswith(timings)} for e in trainer.state.log_history]
-    return [finite(entry) for entry in entries if entry.keys() - {"step", "epoch", "train_loss"}]
+    kept = [finite(entry) for entry in entries if entry.keys() - {"step", "epoch", "train_loss"}]
+    return [dict(sorted(entry.items())) for entry in kept]  # as a checkpoint keeps them
 
 
 def finite(entry: dict[str, Any]) -> dict[str, Any]:
