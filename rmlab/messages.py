@@ -10,9 +10,25 @@ class UserError(ValueError):
     """Bad input (a config value, a row, a file). The message stands alone; no traceback is needed."""
 
 
+# How launchers tell a process its number and how many there are: torchrun and accelerate, MPI's, a step of srun.
+RANKS = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")
+SIZES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS")
+
+
+def rank() -> int:
+    """The number of this process among those of a run."""
+    names = (*RANKS, "SLURM_PROCID") if "SLURM_STEP_NUM_TASKS" in os.environ else RANKS
+    return int(next((os.environ[name] for name in names if os.environ.get(name, "").isdigit()), "0"))
+
+
+def processes() -> int:
+    """How many processes were launched together, whether or not they know each other."""
+    return int(next((os.environ[name] for name in SIZES if os.environ.get(name, "").isdigit()), "1"))
+
+
 def is_first_rank() -> bool:
     """Of the processes of a run, the one that speaks and writes for all."""
-    return os.environ.get("RANK", "0") == "0"
+    return rank() == 0
 
 
 def say(message: str) -> None:
@@ -22,16 +38,21 @@ def say(message: str) -> None:
         logging.getLogger("rmlab").info(message)
 
 
+MANY = 25  # names that a sentence can hold
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """`; did you mean 'margin'?` when a known name is close to `name`, else the list of known names."""
     known = sorted(known)
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(known)}"
+    more = f" and {len(known) - MANY} more" if len(known) > MANY else ""
+    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(known[:MANY])}{more}"
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's text, or the name of its kind where it has none."""
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    """The first line of an error's text, at most 300 characters of it, or the name of its kind where it has none."""
+    line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return line if len(line) <= 300 else f"{line[:300]} ..."
 
 
 # ---- checks of a config value; `key` is how the user writes it ----
@@ -44,6 +65,12 @@ def check_one_of(key: str, value: object, allowed: Iterable[str]) -> None:
 
 
 def check_at_least(key: str, value: float | None, least: float) -> None:
-    """UserError unless the number is at least `least`, or null."""
-    if value is not None and value < least:
-        raise UserError(f"{key} is {value}; it must be at least {least}")
+    """UserError unless the number is at least `least` and finite, or null."""
+    if value is not None and not least <= value < float("inf"):
+        raise UserError(f"{key} is {value}; it must be at least {least}" + " and finite" * (value >= least))
+
+
+def check_seed(key: str, value: int | None) -> None:
+    """UserError unless numpy and torch take it as a seed, or null."""
+    if value is not None and not 0 <= value < 2**32:
+        raise UserError(f"{key} is {value}; a seed is at least 0 and below 2^32")

@@ -20,7 +20,7 @@ from rmlab.registry import import_plugins
 from rmlab.runner.compare_runs import Pairs, compare, differing, print_sets, shown
 from rmlab.runner.config import OPEN, Config, computed, flatten
 from rmlab.runner.directory import RunDirectory, describe
-from rmlab.runner.environment import describe_environment, fingerprints
+from rmlab.runner.environment import describe_environment, fingerprints, source_of
 
 RECORDED = ("commit", "diff", "code", "packages", "python", "processes", "hardware", "inputs")  # of environment.json
 NO_FILE = hashlib.sha256().hexdigest()[:16]  # the fingerprint of a path without files: gone, or a name on the hub
@@ -32,12 +32,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     then, out = RunDirectory(options.run_dir), RunDirectory(options.out or options.run_dir / "reproduction")
     try:
         environment = read_run(then)
-        config, changes = config_now(then, environment, options.overrides)
+        config, changes = config_now(then, environment, options.overrides, options.trust)
+        told = confined(config, out, options.overrides)
+        import_plugins(config["plugins"])
         make_room(out, then)
     except UserError as error:
         return fail(str(error), 2)
     differences = differences_now(environment, config)
-    announce(then, out, changes, differences)
+    announce(then, out, config, changes, differences)
+    for line in told:
+        say(line)
     from rmlab.runner.run import run
 
     try:
@@ -67,6 +71,8 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("run_dir", metavar="RUN_DIR", type=Path, help="directory of a finished run")
     parser.add_argument("overrides", metavar="key=value", nargs="*", help="change the config, as trainer.max_steps=10")
+    trust = "run the code that the config names: its plugins, and what comes with its checkpoint (trust_remote_code)"
+    parser.add_argument("--trust", action="store_true", help=trust)
     place = "where to train; default RUN_DIR/reproduction; an earlier reproduction there is replaced"
     parser.add_argument("-o", dest="out", metavar="OUT", type=Path, help=place)
     return parser
@@ -81,18 +87,20 @@ def read_run(directory: RunDirectory) -> dict[str, Any]:
         raise UserError(f"there is no directory {directory}")
     if not directory.is_run:
         raise UserError(f"{directory} is no run directory: it holds no config.yaml")
+    if (damage := directory.damage() if directory.has_metrics else None) is not None:
+        raise UserError(f"{directory} is damaged: {damage}; there are no numbers to compare with")
     if not directory.is_finished:
         raise UserError(f"{directory} is not finished but {directory.state}; there are no numbers to compare with")
-    for name in directory.metrics()["eval"]:
-        if not directory.has_scores(name):
-            raise UserError(f"{directory} has lost scores/{name}.parquet; there are no rewards to compare with")
     return directory.environment()
 
 
 def config_now(
-    then: RunDirectory, environment: Mapping[str, Any], overrides: Sequence[str]
+    then: RunDirectory, environment: Mapping[str, Any], overrides: Sequence[str], trust: bool = False
 ) -> tuple[dict[str, Any], Pairs]:
-    """(the config to run, what it changes): config.yaml as it is now, the overrides, threads as then, no logger."""
+    """(the config to run, what it changes): config.yaml as it is now, the overrides, threads as then, no logger.
+
+    trust: whether it may name code to run; what the overrides name may.
+    """
     config = then.config()
     try:
         trained = flatten(environment.get("config", computed(config)))
@@ -101,7 +109,7 @@ def config_now(
         for override in overrides:
             set_value(config, override)
         config.update(run={**config["run"], "redo": True}, logger={"report_to": "none"})
-        import_plugins(config["plugins"])
+        refuse_code(config, trust or any(word in o for o in overrides for word in ("plugins=", "trust_remote_code=")))
     except KeyError as error:
         raise UserError(f"{then} holds a config.yaml without {error}") from error
     except (AttributeError, TypeError) as error:
@@ -110,6 +118,46 @@ def config_now(
     typed.check()
     now = json.loads(json.dumps(computed(typed.as_dict())))  # as environment.json holds it
     return typed.as_dict(), differing(trained, flatten(now))
+
+
+# ---- what a config that somebody else wrote may do ----
+
+
+def confined(config: dict[str, Any], out: RunDirectory, overrides: Sequence[str]) -> list[str]:
+    """Keep the config from writing outside of `out`, pushing and logging elsewhere; a line for each thing it wanted.
+
+    UserError for a template that is some file of this machine. What the command line says itself is left alone.
+    """
+    own = {override.lstrip("+").partition("=")[0] for override in overrides}
+    lines = []
+    trainer = config["trainer"]
+    for key in [k for k in trainer if k.startswith(("push_to_hub", "hub_")) or k in ("logging_dir", "report_to")]:
+        if f"trainer.{key}" not in own and trainer.pop(key) not in (None, False):
+            lines.append(f"trainer.{key} is left out: a reproduction stays on this machine, in {out}")
+    if "run.cache_dir" not in own and config["run"].get("cache_dir") is not None:
+        config["run"]["cache_dir"] = str(out.path / ".cache")
+    template = config["model"].get("chat_template")
+    if template is not None and "model.chat_template" not in own and not is_beside(template):
+        raise UserError(
+            f"model.chat_template is {template}, a file of some machine that would be copied into model/; if it is the "
+            f"right one, say so: model.chat_template={template}"
+        )
+    return lines
+
+
+def is_beside(path: str) -> bool:
+    """Whether a path stays in the current folder (or is a name on the hub)."""
+    return not Path(path).expanduser().is_absolute() and ".." not in Path(path).parts
+
+
+def refuse_code(config: Mapping[str, Any], trust: bool) -> None:
+    """UserError naming the code that the config would run and where it lies, unless it is trusted."""
+    model = config["model"]
+    code = [f"plugin {name} ({source_of(name) or 'not found'})" for name in config["plugins"]]
+    if model.get("trust_remote_code") or (model.get("init_kwargs") or {}).get("trust_remote_code"):
+        code.append(f"the code that comes with the checkpoint {model.get('path')}")
+    if code and not trust:
+        raise UserError(f"the config would run {', '.join(code)}; if you trust that, add --trust")
 
 
 def set_value(config: dict[str, Any], override: str) -> None:
@@ -187,9 +235,19 @@ def differences_of_rows(environment: Mapping[str, Any], out: RunDirectory) -> Pa
     return differing(*(flatten({"data": rows}) for rows in (then, now))) if then else {}
 
 
-def announce(then: RunDirectory, out: RunDirectory, changes: Pairs, differences: Pairs) -> None:
-    """Say, before the training starts, what differs from then in the config and outside of it, or that nothing does."""
+def announce(
+    then: RunDirectory, out: RunDirectory, config: Mapping[str, Any], changes: Pairs, differences: Pairs
+) -> None:
+    """Say, before the training starts, what is read and run, and what differs from then, or that nothing does."""
     say(f"reproducing {then} in {out}")
+    specs = [spec for part in ("train", "eval") for spec in config["data"][part].values()]
+    reads = [str(spec["path"]) for spec in specs if spec.get("path")]
+    reads += [str(config["model"][key]) for key in ("path", "tokenizer") if config["model"].get(key)]
+    if reads or config["plugins"]:
+        say(
+            f"it reads {', '.join(reads) or 'nothing'}"
+            + f" and runs {', '.join(config['plugins'])}" * bool(config["plugins"])
+        )
     say_pairs("the config differs from what was trained:", changes)
     say_pairs("what differs now from then:", differences)
     if not changes and not differences:

@@ -7,7 +7,6 @@ along, waits for runs that another process trains, and says at the end which run
 
 import contextlib
 import logging
-import os
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -21,8 +20,8 @@ from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from rmlab.commands.progress import Progress, tell, wait_for
-from rmlab.messages import UserError
-from rmlab.runner.config import Config, to_dict
+from rmlab.messages import UserError, processes
+from rmlab.runner.config import Config, refuse_renamed, to_dict
 from rmlab.runner.directory import BusyError, RunDirectory, describe, objective
 from rmlab.runner.environment import changed_since, fingerprints
 from rmlab.secrets import masked, secrets_of
@@ -92,7 +91,11 @@ class Watched(Launcher):
         setup_globals()
         refuse_several_processes()
         numbered = enumerate(job_overrides, start=initial_job_idx)
-        jobs = [self.plan(list(overrides), number) for number, overrides in numbered]
+        try:
+            jobs = [self.plan(list(overrides), number) for number, overrides in numbered]
+        except UserError as error:
+            print(f"rmlab: error: {error}", file=sys.stderr)
+            raise SystemExit(2) from None  # which Hydra lets pass
         mask_file(Path(self.config.hydra.sweep.dir) / "multirun.yaml", [job.config for job in jobs])
         intended = [job.intention for job in jobs]
         if self.swallow:  # a trial of Optuna is not the whole sweep: others may run
@@ -144,6 +147,7 @@ class Watched(Launcher):
 
     def plan(self, overrides: list[str], number: int) -> Job:
         """The job of these overrides, in the directory that Hydra will give it."""
+        refuse_renamed(overrides)
         config = self.loader.load_sweep_config(self.config, overrides)
         with open_dict(config):
             config.hydra.job.id, config.hydra.job.num = str(number), number
@@ -201,7 +205,7 @@ def refuse_directory_without_id(out: RunDirectory, run_id: str) -> None:
 
 def refuse_several_processes() -> None:
     """torchrun and accelerate start the command several times, and each would draw and launch runs of its own."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if processes() > 1:
         print(
             "rmlab: error: a sweep is one process; launch each of its runs on its own under torchrun or accelerate",
             file=sys.stderr,

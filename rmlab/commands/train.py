@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 
 from rmlab.commands.sweep import settings_of, watched_launches
 from rmlab.messages import UserError, did_you_mean
-from rmlab.runner.config import CONF, RENAMED, register
+from rmlab.runner.config import CONF, RENAMED, refuse_renamed, register
 from rmlab.runner.directory import BusyError, RunDirectory, describe
 
 register()
@@ -66,24 +66,40 @@ def main() -> None:
 
 def check_words(arguments: list[str]) -> None:
     """Stop at `data.head=3` with the new name, at `loss=margn` with the nearest option; Hydra only lists them all."""
-    for argument in arguments:
-        key = argument.lstrip("+~").partition("=")[0]
-        if key in RENAMED:
-            stop(f"{key} is now {RENAMED[key]}")
-    flags = ("-cd", "--config-dir")
-    extra = [Path(v) for f, v in itertools.pairwise(arguments) if f in flags]
-    extra += [Path(a.split("=", 1)[1]) for a in arguments if a.startswith("--config-dir=")]
-    if any("hydra.searchpath" in argument for argument in arguments):
+    try:
+        refuse_renamed(arguments)
+    except UserError as error:
+        stop(str(error))
+    roots = [CONF, *folders_of(arguments)]
+    primary = primary_config(arguments, roots)
+    for old in (line.strip().partition(":")[0] for line in primary):
+        if old in RENAMED:
+            stop(f"{old} is now {RENAMED[old]}")
+    if any("searchpath" in word for word in [*arguments, *primary]):
         return  # options may lie where only Hydra looks
     for argument in arguments:
         group, _, value = argument.lstrip("+").partition("=")
-        folders = [root / group for root in (CONF, *extra) if group and (root / group).is_dir()]
-        if group.startswith("hydra") or not folders or value in ("", "null") or any(c in value for c in "()[]{}*$\"'"):
+        folders = [root / group for root in roots if group and (root / group).is_dir()]
+        if group.startswith("hydra") or not folders or value in ("", "null") or any(c in value for c in "()[]{}*$"):
             continue
-        known = {file.stem for folder in folders for file in folder.glob("*.yaml")}
-        for option in value.split(","):
+        known = {str(f.relative_to(root).with_suffix("")) for root in folders for f in root.rglob("*.yaml")}
+        for option in (word.strip(" \"'").removesuffix(".yaml") for word in value.split(",")):
             if option not in known:
                 stop(f"no {group} option {option!r}{did_you_mean(option, known)}")
+
+
+def folders_of(arguments: list[str]) -> list[Path]:
+    """What -cd, --config-dir and -cd=DIR name."""
+    flags = ("-cd", "--config-dir")
+    pairs = [v for f, v in itertools.pairwise(arguments) if f in flags]
+    return [Path(v) for v in (*pairs, *(a.partition("=")[2] for a in arguments if a.partition("=")[0] in flags))]
+
+
+def primary_config(arguments: list[str], roots: list[Path]) -> list[str]:
+    """The lines of the config that -cn names, where it is found."""
+    names = [v for f, v in itertools.pairwise(arguments) if f in ("-cn", "--config-name")]
+    files = [root / f"{name.removesuffix('.yaml')}.yaml" for name in names for root in roots]
+    return [line for file in files if file.is_file() for line in file.read_text(encoding="utf-8").splitlines()]
 
 
 def stop(message: str) -> NoReturn:

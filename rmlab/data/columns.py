@@ -1,13 +1,17 @@
 """Rows under rmlab's names: columns renamed, nested values read, prompts cut or joined."""
 
+import datetime
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
 from typing import Any
 
 from rmlab.data import ROW
-from rmlab.data.labels import decoded
-from rmlab.data.values import without_nulls
+from rmlab.data.labels import check_code, decoded
+from rmlab.data.values import brief, without_nulls
 from rmlab.messages import UserError, did_you_mean
+
+HEAD = 100  # rows of a stream that are looked at before it is used
 
 
 def read_row(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -15,9 +19,47 @@ def read_row(row: Mapping[str, Any]) -> dict[str, Any]:
     return json.loads(row[ROW]) if ROW in row else {k: without_nulls(v) for k, v in row.items()}
 
 
-def renamed_text(row: Mapping[str, Any], columns: Mapping[str, Any], separator: str | None) -> dict[str, str]:
-    """`rename` of a row of Arrow, kept as text."""
-    return {ROW: json.dumps(rename(read_row(row), columns, separator), default=str)}
+def head(dataset: Any) -> Iterable[Mapping[str, Any]]:
+    """All rows of a data set, or the first of a stream, which is only read as it is needed."""
+    return dataset if hasattr(dataset, "__len__") else dataset.take(HEAD)
+
+
+def renamed_text(
+    row: Mapping[str, Any], index: int, columns: Mapping[str, Any], separator: str | None, path: str
+) -> dict[str, str]:
+    """`renamed` of a row of Arrow, kept as text."""
+    return {ROW: as_text(renamed(read_row(row), index, columns, separator, path), where_of(path, index))}
+
+
+def renamed(
+    row: Mapping[str, Any], index: int, columns: Mapping[str, Any], separator: str | None, path: str
+) -> dict[str, Any]:
+    """`rename` of the row at `index` of `path`, which errors name."""
+    try:
+        return rename(row, columns, separator)
+    except (UserError, RecursionError) as error:
+        what = error if isinstance(error, UserError) else "a value is nested too deep to be read"
+        raise UserError(f"{where_of(path, index)}: {what}") from error
+
+
+def where_of(path: str, index: int) -> str:
+    """How errors name a row of a file or data set."""
+    return f"{path} row {index} (counting from 0)"
+
+
+def as_text(row: Mapping[str, Any], where: str) -> str:
+    """A row as JSON. UserError for one that is nested too deep."""
+    try:
+        return json.dumps(row, default=plain_value)
+    except RecursionError as error:
+        raise UserError(f"{where} is nested too deep; remove it") from error
+
+
+def plain_value(value: Any) -> Any:
+    """What JSON has no type for: dates and decimals as text, all else as a mapping, which no column of text takes."""
+    if isinstance(value, datetime.date | datetime.time | datetime.timedelta | Decimal):
+        return str(value)
+    return {type(value).__name__: repr(value)[:80]}
 
 
 def rename(row: Mapping[str, Any], columns: Mapping[str, Any], separator: str | None) -> dict[str, Any]:
@@ -28,10 +70,11 @@ def rename(row: Mapping[str, Any], columns: Mapping[str, Any], separator: str | 
         if isinstance(source, str):
             out[name] = column(row, source, name)
         elif isinstance(source, Mapping):
+            check_code(source, name)
             out.pop(name, None)  # a label in a code of its own, which may also be called label
-            out.update(decoded(column(row, str(source.get("column")), name), source, name))
+            out.update(decoded(values_of(row, source["column"], name), source, name))
         elif source is not None:
-            values = [column(row, s, name) for s in source]
+            values = values_of(row, source, name)
             out[name] = joined(values, source) if name == "prompt" else values
     if separator and isinstance(out.get("chosen"), str) and isinstance(out.get("rejected"), str):
         parts = [out[side].rpartition(separator) for side in ("chosen", "rejected")]
@@ -39,6 +82,15 @@ def rename(row: Mapping[str, Any], columns: Mapping[str, Any], separator: str | 
             out["prompt"] = parts[0][0] + parts[0][1]
             out["chosen"], out["rejected"] = parts[0][2], parts[1][2]
     return out
+
+
+def values_of(row: Mapping[str, Any], source: Any, name: str) -> Any:
+    """The value of one column, or a list of those of several."""
+    if isinstance(source, str):
+        return column(row, source, name)
+    if not isinstance(source, Sequence) or not all(isinstance(s, str) for s in source):
+        raise UserError(f"data.columns.{name} must be a column or a list of them, not {brief(source)}")
+    return [column(row, s, name) for s in source]
 
 
 def column(row: Mapping[str, Any], source: str, name: str) -> Any:
@@ -69,6 +121,7 @@ def joined(values: list[Any], sources: Sequence[str]) -> Any:
 
     UserError for messages beside a text whose column does not say that it is the system's.
     """
+    values = [[value] if is_message(value) else value for value in values]
     if not any(is_messages(value) for value in values):
         return "\n\n".join(flat(values))
     prompt: list[Any] = []
@@ -84,11 +137,18 @@ def joined(values: list[Any], sources: Sequence[str]) -> Any:
 
 def is_messages(value: Any) -> bool:
     """Whether it is a list of chat messages."""
-    return isinstance(value, list) and any(isinstance(item, Mapping) for item in value)
+    return isinstance(value, list) and any(is_message(item) for item in value)
+
+
+def is_message(value: Any) -> bool:
+    """Whether it is a chat message."""
+    return isinstance(value, Mapping) and "role" in value
 
 
 def flat(values: Any) -> list[str]:
-    """Non-empty texts of a nested list, in order."""
+    """Non-empty texts of a nested list, in order. UserError for what is neither text nor a number."""
     if isinstance(values, list):
         return [text for value in values for text in flat(value)]
+    if not isinstance(values, str | int | float | None):
+        raise UserError(f"data.columns.prompt: {brief(values)} is no text that could be joined")
     return [str(values)] if values not in (None, "") else []

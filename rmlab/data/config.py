@@ -1,10 +1,13 @@
 """What the data room is told, checked, with its defaults; conf/train.yaml states the same values, a comment each."""
 
-from collections.abc import Mapping
+import math
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from rmlab.messages import UserError, check_at_least, check_one_of
+from rmlab.data.values import refuse_reserved
+from rmlab.messages import UserError, check_at_least, check_one_of, check_seed
 
 OVERLONG = ("drop", "truncate", "error")
 IDENTICAL = ("drop", "error")
@@ -22,7 +25,10 @@ class Options:
     template: dict[str, Any] = field(default_factory=dict)  # chat template variables for every row
 
     def __post_init__(self) -> None:
-        """UserError for a length below 1, and for unknown words."""
+        """UserError for a length that is no whole number above 0, unknown words, and names of no template variable."""
+        if self.max_length is not None and type(self.max_length) is not int:
+            raise UserError(f"max_length is {self.max_length!r}; it must be a whole number, or null for no limit")
+        refuse_reserved(self.template, "data.chat_template_kwargs")
         check_at_least("max_length", self.max_length, 1)
         check_one_of("overlong", self.overlong, OVERLONG)
         check_one_of("identical", self.identical, IDENTICAL)
@@ -72,6 +78,9 @@ class DataConfig:
     def check(self) -> None:
         """UserError naming the key. What needs a source's own signature is checked when the source is built."""
         check_choices(self, where="data.")
+        for part, names in (("train", self.train), ("eval", self.eval)):
+            check_names(f"data.{part}", names)
+        check_seed("data.split_seed", self.split_seed)
         for key in ("limit", "max_rows", "max_length"):
             check_at_least(f"data.{key}", getattr(self, key), 1)
         if not 0 <= self.eval_fraction < 1:
@@ -80,6 +89,15 @@ class DataConfig:
             raise UserError("a stream cannot be split; give data.eval, or data.eval_fraction=0 to evaluate on nothing")
         if self.streams and self.group_by_prompt:
             raise UserError("data.group_by_prompt needs all rows at once; leave it out for streams")
+
+
+def check_names(where: str, names: Iterable[Any]) -> None:
+    """UserError for a set whose name cannot be a file's: scores/NAME.parquet."""
+    for name in names:
+        if not isinstance(name, str) or not re.fullmatch(r"[\w ()+=,@~-][\w .()+=,@~-]{0,99}", name):
+            raise UserError(
+                f"{where}: {name!r} names a file, scores/NAME.parquet; use letters, digits and _ - . of them"
+            )
 
 
 def check_choices(config: Any, where: str = "") -> None:
@@ -113,7 +131,7 @@ class SourceConfig:
         if "source" not in spec:
             raise UserError(f"{where} has no source; set {where}.source to one of {known}")
         weight = spec.get("weight", 1.0)
-        if isinstance(weight, bool) or not isinstance(weight, int | float) or not weight > 0:
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight < math.inf:
             raise UserError(f"{where}.weight must be a number above 0, not {weight!r}")
         options = {str(k): v for k, v in spec.items() if k not in ("source", "weight")}
         return cls(where, str(spec["source"]), float(weight), options)

@@ -11,6 +11,7 @@ from rmlab.messages import UserError
 SHARES = {"0": 0.5, "1": 1.0, "2": 0.0, "tie": 0.5, "first": 1.0, "second": 0.0, "a": 1.0, "b": 0.0}
 SHARES |= {"model_a": 1.0, "model_b": 0.0, "tie (bothbad)": 0.5}
 CODES = ("first", "second", "tie")
+SIGNS = ("negative", "positive")
 
 
 def from_label(label: Any, count: int, where: str) -> list[Preference]:
@@ -59,17 +60,38 @@ def plain(vote: Any) -> str:
 
 
 def decoded(value: Any, code: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """{"label" or "scores": what rmlab reads} of a value in a stated code, `{first: ..., second: ..., tie: ...}`.
+    """{name or "scores": what rmlab reads} of a value in a stated code, `{first: ..., second: ..., tie: ...}`.
 
     Each side is a value or a list of them; `first: negative` (or positive) says that a number's sign names the side and
-    its size the strength, which two scores express. UserError for a value of no side.
+    its size the strength, which two scores express. Several values (votes, a label per pair) are read one by one.
+    UserError for a value of no side.
     """
-    if code.get("first") in ("negative", "positive"):
-        return {"scores": scores_of(number(value, "data", f"columns.{name}"), code["first"] == "negative")}
+    if code["first"] in SIGNS and plain(value) not in SIGNS:
+        return {"scores": scores_of(number(value, f"data.columns.{name}", code["column"]), code["first"] == "negative")}
+    sides = [side_of(v, code, name) for v in (value if isinstance(value, list) else [value])]
+    return {name: sides if isinstance(value, list) or name == "votes" else sides[0]}
+
+
+def side_of(value: Any, code: Mapping[str, Any], name: str) -> str:
+    """Which of CODES a value is."""
     sides = [side for side in CODES if plain(value) in {plain(v) for v in options_of(code.get(side))}]
     if len(sides) != 1:
-        raise UserError(f"data.columns.{name}: {brief(value)} is no value of first, second or tie in {dict(code)}")
-    return {"label": sides[0]}
+        stated = {side: code[side] for side in CODES if side in code}
+        raise UserError(f"data.columns.{name}: {brief(value)} is no value of first, second or tie in {stated}")
+    return sides[0]
+
+
+def check_code(code: Mapping[str, Any], name: str) -> None:
+    """UserError unless it names a column and says which values are the first and which the second."""
+    wanted = "{column: NAME, first: ..., second: ..., tie: ...}"
+    if name not in ("label", "votes"):
+        raise UserError(f"data.columns.{name} must be a column or a list of them; only label and votes have a code")
+    unknown = set(code) - {"column", *CODES}
+    if unknown or not code.get("column") or any(code.get(side) is None for side in ("first", "second")):
+        raise UserError(f"data.columns.{name} is {dict(code)}; it must be {wanted}")
+    signs = {str(code[side]) for side in ("first", "second")} & set(SIGNS)
+    if len(signs) == 1:
+        raise UserError(f"data.columns.{name}: first and second must be negative and positive, or values of the column")
 
 
 def scores_of(value: float, first_is_negative: bool) -> list[float]:
@@ -83,11 +105,12 @@ def options_of(value: Any) -> list[Any]:
     return [] if value is None else list(value) if isinstance(value, list | tuple) else [value]
 
 
-def refuse_unstated_code(labels: Iterable[Any], name: str) -> None:
+def refuse_unstated_code(labels: Iterable[Any], name: str, column: str) -> None:
     """UserError for labels that are 0 and 1 and never 2: in many data sets 0 is then the first and 1 the second."""
     found = {plain(label) for label in labels}
     if found == {"0", "1"}:
         raise UserError(
             f"{name}: the labels are 0 and 1 and never 2, and rmlab would read 0 as a tie and 1 as the first; state "
-            "what they mean: data.columns.label={column: NAME, first: 0, second: 1}"
+            f"what they mean: data.columns.{column}={{column: NAME, first: 0, second: 1}} (in Python: write the words "
+            "first, second and tie)"
         )

@@ -3,26 +3,26 @@
 import functools
 import itertools
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import datasets
 import numpy as np
 import pyarrow.compute as pc
 from datasets import Dataset, Features, IterableDataset, Value
 
-from rmlab.data import Tokenizer
+from rmlab.data import Comparison, Tokenizer
 from rmlab.data.cache import code, digest, quiet, save_atomically, tokenizer_fingerprint
-from rmlab.data.columns import read_row
+from rmlab.data.columns import head, read_row
 from rmlab.data.config import Options
 from rmlab.data.labels import refuse_unstated_code
 from rmlab.data.render import refuse_dated_template
-from rmlab.data.rows import check_columns, refuse_reserved, to_comparison
+from rmlab.data.rows import COLUMNS, check_columns, decisive, to_comparison
 from rmlab.data.trees import FEATURES, Trees, refuse_identical, to_tree
 from rmlab.files import damage, remove
-from rmlab.messages import UserError, say
+from rmlab.messages import UserError, first_line, say
 from rmlab.upstream import fingerprint
 
 
@@ -33,33 +33,49 @@ def where(name: str, index: int) -> str:
 
 def check_rows(dataset: Dataset, name: str, options: Options) -> None:
     """Read every row once, without a tokenizer, so that a bad one is named before any model loads."""
-    dataset = dataset.with_format(None)
+    dataset = unformatted(dataset)
     check_first_rows(dataset, name)
     for index, row in enumerate(dataset):
         refuse_identical(to_comparison(read_row(row), where(name, index)), where(name, index), options)
 
 
-def check_first_rows(dataset: Dataset, name: str) -> None:
+def check_first_rows(dataset: Dataset | IterableDataset, name: str) -> None:
     """UserError for a set that is empty, of columns that are no format, or that says its prompts twice.
 
-    And, over all its rows, for labels in a code that may be read the wrong way round.
+    And for labels in a code that may be read the wrong way round: over all rows, or the first ones of a stream.
     """
-    if len(dataset) == 0:
+    first = next((read_row(row) for row in head(dataset)), None)
+    if first is None:
         raise UserError(f"{name}: the dataset is empty")
-    first = read_row(dataset[0])
     check_columns(first, name)
-    for column in ("label", "votes"):
-        if column in first:
-            refuse_unstated_code(itertools.chain.from_iterable(listed(row, column) for row in dataset), name)
-    rows = [read_row(row) for row in dataset.select(range(min(50, len(dataset))))]
-    for row in rows:
-        prompt, sides = row.get("prompt"), (row.get("chosen"), row.get("rejected"))
-        if not isinstance(prompt, str) or not prompt or not all(str(side).startswith(prompt) for side in sides):
-            return
-    raise UserError(
-        f"{name}: chosen and rejected already start with the prompt, which would be said twice; hide the column with "
-        "data.columns.prompt=null (in Python: dataset.remove_columns('prompt'))"
-    )
+    column = decisive(first)
+    if column in ("label", "votes"):
+        refuse_unstated_code(itertools.chain.from_iterable(listed(row, column) for row in head(dataset)), name, column)
+    rows = [read_row(row) for row in itertools.islice(head(dataset), 50)]
+    if all(says_twice(to_comparison(row, where(name, n))) for n, row in enumerate(rows)):
+        raise UserError(
+            f"{name}: the responses already start with the prompt, which would be said twice; hide the column with "
+            "data.columns.prompt=null (in Python: dataset.remove_columns('prompt'))"
+        )
+
+
+def tell_unread(first: Mapping[str, Any], name: str) -> None:
+    """A line where no prompt is read and the first row has other texts, one of which may be it."""
+    comparison = to_comparison(first, where(name, 0))
+    unread = sorted(k for k, v in first.items() if k not in COLUMNS and isinstance(v, str | list) and v)
+    if unread and not comparison.prompt and not comparison.tokenised:
+        say(
+            f"warning: {name}: no prompt is read, nor what is in {', '.join(unread)}; if the prompt is there, say so: "
+            "data.columns.prompt=NAME"
+        )
+
+
+def says_twice(comparison: Comparison) -> bool:
+    """Whether all responses, as text, begin with the prompt; white space around is nothing."""
+    prompt = comparison.prompt
+    if not isinstance(prompt, str) or not prompt.strip():
+        return False
+    return all(response.lstrip().startswith(prompt.strip()) for response in comparison.responses)
 
 
 def listed(row: Mapping[str, Any], column: str) -> list[Any]:
@@ -82,28 +98,56 @@ def tokenize(
     Prints one line of counts. Raises UserError for bad rows, and when nothing is left.
     """
     if is_tokenized(dataset):
-        return dataset
-    dataset = dataset.with_format(None)
-    refuse_reserved(options.template, "data.chat_template_kwargs")
+        return unformatted(dataset)
+    dataset = unformatted(dataset)
     refuse_dated_template(tokenizer, {**options.template, "tools": None})
     tree = functools.partial(tree_row, tokenizer=tokenizer, options=options, name=name)
     told: dict[str, Any] = {"with_indices": True, "remove_columns": dataset.column_names, "features": FEATURES}
+    check_first_rows(dataset, name)
+    tell_unread(read_row(next(iter(dataset))), name)
     if isinstance(dataset, IterableDataset):
         say(f"{name}: streaming; rows are tokenised and filtered as they come, and not compared with other sets")
         return dataset.map(tree, **told).filter(lambda row: not row["dropped"])
-    check_first_rows(dataset, name)
     key = digest([code(), fingerprint(dataset), tokenizer_fingerprint(tokenizer), asdict(options)])
-    place = None if cache_dir is None else Path(cache_dir) / key
-    if place is not None and place.exists():
-        wrong = damage(place)
-        if wrong is None:
-            return report_and_keep(datasets.load_from_disk(str(place)), name)
-        say(f"{place} is damaged ({wrong}); it is made anew")
-        remove(place)
-    trees = dataset.map(tree, num_proc=num_proc, new_fingerprint=key, desc=f"tokenise {name}", **told)
-    if place is not None:
+    told |= {"num_proc": num_proc, "new_fingerprint": key, "desc": f"tokenise {name}"}
+    if cache_dir is None:
+        return report_and_keep(mapped(dataset, tree, name, **told), name)
+    place = Path(cache_dir) / key
+    trees = whole_entry(place)
+    if trees is None:
+        # What `datasets` keeps, it trusts whatever has become of it.
+        trees = mapped(dataset, tree, name, load_from_cache_file=False, **told)
         save_atomically(trees, place)
     return report_and_keep(trees, name)
+
+
+def whole_entry(place: Path) -> Dataset | None:
+    """The token trees that are kept there; None if there are none. A damaged entry is removed, with a line."""
+    if not place.exists():
+        return None
+    wrong = damage(place)
+    if wrong is None:
+        return cast(Dataset, datasets.load_from_disk(str(place)))
+    say(f"{place} is damaged ({wrong}); it is made anew")
+    remove(place)
+    return None
+
+
+def mapped(dataset: Dataset, tree: Callable[..., dict[str, Any]], name: str, **told: Any) -> Dataset:
+    """`Dataset.map`, which writes to the disk where the rows lie there. UserError naming the place if it is full."""
+    try:
+        return dataset.map(tree, **told)
+    except OSError as error:
+        raise UserError(
+            f"{name}: its tokens cannot be written to the cache of `datasets` ({first_line(error)}); free some space "
+            "or set HF_DATASETS_CACHE to another folder"
+        ) from error
+
+
+def unformatted(dataset: Any) -> Any:
+    """Its rows as Python values, whatever `set_format` asked for."""
+    given = getattr(dataset, "format", None)
+    return dataset if given is not None and given["type"] is None else dataset.with_format(None)
 
 
 def is_tokenized(dataset: Dataset | IterableDataset) -> bool:
@@ -128,9 +172,12 @@ def numbered(trees: Trees) -> Trees:
         return trees.add_column("index", np.arange(len(trees)))
 
 
-def advice(dropped: Mapping[str, int]) -> str:
-    """What to do where every row was dropped."""
-    if dropped.get("overlong", 0) >= dropped.get("identical", 0):
+def advice(dropped: Mapping[str, int], cut: int) -> str:
+    """What to do where every row was dropped; cut: how many of those that are identical were truncated."""
+    overlong, identical = dropped.get("overlong", 0), dropped.get("identical", 0)
+    if cut and cut >= identical / 2:
+        return "what the responses differ in was cut off; raise data.max_length"
+    if overlong >= identical:
         return "raise data.max_length or set data.overlong=truncate"
     return (
         "the better and the worse response are the same tokens: are the columns the right ones, and does the chat "
@@ -143,7 +190,8 @@ def report_and_keep(trees: Dataset, name: str) -> Dataset:
     dropped = Counter(reason for reason in trees["dropped"] if reason)
     kept = trees.select([i for i, reason in enumerate(trees["dropped"]) if not reason])
     if len(kept) == 0:
-        raise UserError(f"{name}: nothing is left of {len(trees)} rows: {dict(dropped)}; {advice(dropped)}")
+        todo = advice(dropped, sum(trees["truncated"]))
+        raise UserError(f"{name}: nothing is left of {len(trees)} rows: {dict(dropped)}; {todo}")
     table = kept.with_format("arrow")[:]  # Python lists of all tokens take seconds
     probability, strength = (pc.list_flatten(table[column]).to_numpy() for column in ("probability", "strength"))
     prefix, count = (pc.list_value_length(table[column]).to_numpy() for column in ("prefix", "suffixes"))

@@ -17,12 +17,13 @@ score_rejected, or probability. Text is a string or a list of chat messages.
 import itertools
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, cast
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 from rmlab.data import Comparison, Preference, Text
 from rmlab.data.labels import from_label, from_votes
-from rmlab.data.values import brief, listed, named, number, place, share, sized, text, token_ids
+from rmlab.data.prompts import split_prompt
+from rmlab.data.values import brief, listed, named, number, place, refuse_reserved, share, sized, text, token_ids
 from rmlab.messages import UserError, did_you_mean
 
 TOKENISED = (
@@ -30,13 +31,10 @@ TOKENISED = (
     ("chosen_ids", "rejected_ids"),
     ("chosen_input_ids", "rejected_input_ids"),
 )
+SIDES = ("chosen", "rejected")
+SCORES = ("score_chosen", "score_rejected")
 FORMATS = "chosen + rejected, or responses + one of scores, ranks, votes, label, preferences"
 NOT_TEXT = ("images", "image", "videos", "video", "audio", "audios")
-# What apply_chat_template takes besides the variables of a template, and what rmlab decides itself.
-RESERVED = {
-    "chat_template", "tokenize", "conversation", "messages", "return_dict", "return_tensors", "padding", "truncation",
-    "max_length", "tokenizer_kwargs", "return_assistant_tokens_mask", "add_generation_prompt", "continue_final_message",
-}  # fmt: skip
 
 Row = Mapping[str, Any]
 
@@ -49,6 +47,12 @@ def to_comparison(row: Row, where: str) -> Comparison:
                 f"{where}: {column} is not read, rmlab's models read text; data.columns.{column}=null hides it"
             )
     prompt, responses, preferences, tokenised = read_format(row, where)
+    variables = template(row, where)
+    if variables and not tokenised and isinstance(responses[0], str):
+        raise UserError(
+            f"{where}: {sorted(variables)} are for a chat template, which plain text has none of; write messages, or "
+            "hide them with data.columns.tools=null or data.columns.chat_template_kwargs=null"
+        )
     return Comparison(
         prompt,
         responses,
@@ -57,7 +61,7 @@ def to_comparison(row: Row, where: str) -> Comparison:
         id=named(row.get("id"), where, "id"),
         subset=named(row.get("subset"), where, "subset"),
         gold=gold_rewards(row, len(responses), where),
-        template=template(row, where),
+        template=variables,
     )
 
 
@@ -68,7 +72,7 @@ def read_format(row: Row, where: str) -> tuple[Text, list[Any], list[Preference]
             ids = [unpadded(row, side, where) for side in (chosen, rejected)]
             return "", ids, [pair_preference(row, where)], True
     if "chosen" in row and "rejected" in row:
-        prompt, responses = split_prompt(row, [text(row[side], where, side) for side in ("chosen", "rejected")], where)
+        prompt, responses = split_prompt(row, [text(row[side], where, side) for side in SIDES], where)
         return prompt, responses, [pair_preference(row, where)], False
     if "responses" in row and any(column in row for column in READERS):
         responses = [text(r, where, "responses") for r in listed(row["responses"], where, "responses")]
@@ -77,6 +81,12 @@ def read_format(row: Row, where: str) -> tuple[Text, list[Any], list[Preference]
         preferences = read_preferences(row, len(responses), where)
         return *split_prompt(row, responses, where), preferences, False
     raise UserError(f"{where}: columns {sorted(map(str, row))} are none of the accepted formats ({FORMATS})")
+
+
+def decisive(row: Row) -> str | None:
+    """Which of the columns `preferences` ... `label` says who wins in such a row; None for pairs."""
+    pair = any({chosen, rejected} <= set(row) for chosen, rejected in (*TOKENISED, SIDES))
+    return None if pair else next((column for column in READERS if column in row), None)
 
 
 def check_columns(columns: Iterable[str], where: str) -> None:
@@ -93,57 +103,7 @@ def check_columns(columns: Iterable[str], where: str) -> None:
     )
 
 
-# ---- prompt and responses ----
-
-
-def prompt_of(row: Row, where: str) -> Text:
-    """The prompt as text or messages; empty for none."""
-    return "" if row.get("prompt") in (None, "", []) else text(row["prompt"], where, "prompt")
-
-
-def split_prompt(row: Row, responses: list[Text], where: str) -> tuple[Text, list[Text]]:
-    """(prompt, responses), as text or messages, with an explicit prompt or the turns that all responses share.
-
-    What the responses hold already is not said twice: a prompt that they repeat, at their beginning or as a later turn
-    of the same dialogue. A text prompt beside message lists becomes a user message.
-    """
-    if len({type(response) for response in responses}) > 1:
-        raise UserError(f"{where}: chosen and rejected, or all responses, must be text or all be messages")
-    prompt = prompt_of(row, where)
-    if isinstance(responses[0], str):
-        if isinstance(prompt, str):
-            return prompt, responses
-        # Messages as the prompt and plain text as the answers: the answers are the assistant's turns.
-        return prompt, [[{"role": "assistant", "content": r}] for r in responses]
-    dialogues = cast(list[list[dict[str, Any]]], responses)
-    messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) and prompt else list(prompt)
-    ends = [end_of(cast(list[dict[str, Any]], messages), dialogue) for dialogue in dialogues]
-    if any(ends) and not all(ends):
-        raise UserError(f"{where}: some responses repeat the prompt and others do not (of a pair chosen or rejected)")
-    if messages and not any(ends):
-        return cast(Text, messages), responses
-    cut = ends[0]
-    if not cut or any(dialogue[:cut] != dialogues[0][:cut] for dialogue in dialogues):
-        same = sum(1 for _ in itertools.takewhile(all_equal, zip(*dialogues, strict=False)))
-        cut = min(same, *(len(dialogue) - 1 for dialogue in dialogues))
-    return dialogues[0][:cut], [dialogue[cut:] for dialogue in dialogues]
-
-
-def all_equal(values: Sequence[Any]) -> bool:
-    """Whether all are the same."""
-    return all(value == values[0] for value in values)
-
-
-def end_of(prompt: list[dict[str, Any]], dialogue: list[dict[str, Any]]) -> int:
-    """Where the dialogue has said the prompt, before its last turn; 0 if it does not. White space around is nothing."""
-    turns, wanted = ([(m["role"], bare(m)) for m in messages] for messages in (dialogue, prompt))
-    starts = range(len(turns) - len(wanted)) if wanted else ()
-    return next((n + len(wanted) for n in starts if turns[n : n + len(wanted)] == wanted), 0)
-
-
-def bare(message: Row) -> Any:
-    """Its content without white space around."""
-    return str(message.get("content") or "").strip()
+# ---- token ids ----
 
 
 def unpadded(row: Row, ids: str, where: str) -> list[int]:
@@ -152,6 +112,9 @@ def unpadded(row: Row, ids: str, where: str) -> list[int]:
     name = ids.replace("input_ids", "attention_mask")
     if "input_ids" in ids and row.get(name) is not None:
         mask = sized(row[name], len(tokens), where, name)
+        for keep in mask:
+            if keep not in (0, 1):
+                raise UserError(f"{where}: {name} holds {brief(keep)}, neither 0 nor 1")
         tokens = [token for token, keep in zip(tokens, mask, strict=True) if keep]
     if not tokens:
         raise UserError(f"{where}: {ids} is empty")
@@ -177,12 +140,21 @@ def stated(better: int, worse: int, strength: float | None, probability: float) 
 def pair_preference(row: Row, where: str) -> Preference:
     """Strength from margin, or score_chosen - score_rejected; probability from its column; 1.0 where unknown."""
     probability = share(row["probability"], where) if "probability" in row else 1.0
-    if "margin" in row:
-        return stated(0, 1, number(row["margin"], where, "margin"), probability)
-    if "score_chosen" in row or "score_rejected" in row:
-        chosen, rejected = (number(row.get(f"score_{s}"), where, f"score_{s}") for s in ("chosen", "rejected"))
-        return stated(0, 1, number(chosen - rejected, where, "score_chosen - score_rejected"), probability)
-    return stated(0, 1, None, probability)
+    margin = number(row["margin"], where, "margin") if "margin" in row else None
+    difference = score_difference(row, where) if margin is None or any(row.get(s) is not None for s in SCORES) else None
+    if margin and difference and (margin > 0) != (difference > 0):
+        raise UserError(
+            f"{where}: margin and score_chosen - score_rejected have other signs; data.columns.margin=null hides one"
+        )
+    return stated(0, 1, difference if margin is None else margin, probability)
+
+
+def score_difference(row: Row, where: str) -> float | None:
+    """score_chosen - score_rejected; None where the row has neither column. UserError for one without the other."""
+    if not any(column in row for column in SCORES):
+        return None
+    chosen, rejected = (number(row.get(column), where, column) for column in SCORES)
+    return number(chosen - rejected, where, "score_chosen - score_rejected")
 
 
 def read_preferences(row: Row, count: int, where: str) -> list[Preference]:
@@ -251,6 +223,9 @@ READERS: dict[str, Callable[[Any, int, str], list[Preference]]] = {
 }
 
 
+COLUMNS = {"prompt", "responses", "id", "subset", "tools", "chat_template_kwargs", *SIDES, *READERS}  # that are read
+
+
 def by_sign(i: int, j: int, difference: float) -> Preference:
     """`i` is better for a positive difference, `j` for a negative one; the strength is its size, and 0 is a tie."""
     if difference == 0:
@@ -273,21 +248,13 @@ def template(row: Row, where: str) -> dict[str, Any]:
     tools, variables = row.get("tools") or None, row.get("chat_template_kwargs") or {}
     try:
         tools = json.loads(tools) if isinstance(tools, str) else tools
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{where}: tools is text but no JSON ({error})") from error
     if tools is not None and not isinstance(tools, list):
         raise UserError(f"{where}: tools must be a list, not {brief(tools)}")
     refuse_reserved(variables, f"{where}: chat_template_kwargs")
-    return {**({"tools": tools} if tools else {}), **variables}
-
-
-def refuse_reserved(variables: Any, where: str) -> None:
-    """UserError unless these are variables of a chat template: not what rmlab or the tokenizer decides."""
-    if not isinstance(variables, Mapping):
-        raise UserError(f"{where} must be a mapping, not {brief(variables)}")
-    for name in sorted(RESERVED & set(variables)):
-        hint = "; set model.chat_template instead" if name == "chat_template" else ""
-        raise UserError(f"{where}: {name} is no variable of a template{hint}; leave it out")
+    stated = {k: v for k, v in variables.items() if k != "tools" or v}
+    return {**({"tools": tools} if tools else {}), **stated}
 
 
 def identical(comparison: Comparison) -> bool:

@@ -91,7 +91,10 @@ def build_sets(
         if not rows.eval and config.eval_fraction:
             trees, test = split_by_prompt(trees, config.eval_fraction, config.split_seed)
             held_out.append(test)
-        train.append((weighted(trees, source.weight, config.split_seed), source.weight))
+        copies = weighted(trees, source.weight, config.split_seed)
+        if not len(copies):
+            raise UserError(f"data.train.{source.name}.weight={source.weight} leaves none of {len(trees)} comparisons")
+        train.append((copies, source.weight))
     mixed = mix(train, config.split_seed)
     if config.max_rows is not None:
         mixed = at_most(mixed, config.max_rows, config.split_seed)

@@ -5,21 +5,22 @@ import contextlib
 import gzip
 import json
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from rmlab.data import DATASETS, ROW
 from rmlab.data.cache import code, digest
-from rmlab.data.columns import read_row, rename, renamed_text
+from rmlab.data.columns import as_text, head, read_row, renamed, renamed_text, where_of
 from rmlab.messages import UserError, did_you_mean, first_line, say
 from rmlab.upstream import fingerprint
 
 if TYPE_CHECKING:  # imported where rows are read: rmlab's own checks come before
-    from datasets import Dataset, IterableDataset
+    from datasets import Dataset, Features, IterableDataset
 
 SUFFIXES = (".jsonl", ".json", ".parquet")
 RATED = {"prompt", "response", "score"}
+SHARED = ("prompt", "subset", "tools", "chat_template_kwargs")  # what the rated responses on a prompt have in common
 
 
 @DATASETS.register
@@ -46,41 +47,66 @@ def load(
     Local JSON, and what has its columns renamed, is kept as text, a row in one column `ROW`: Arrow would unify the
     types of all rows and fill in nulls. `split` chooses among the files of a folder as `datasets` would.
     """
-    from datasets import Features, Value
+    from datasets import IterableDataset
 
     if path is None:
         raise UserError("data.path is not set; give a file, a folder or a hub name: data.path=my.jsonl")
-    columns = dict(columns or {})
+    options = {"columns": dict(columns or {}), "separator": prompt_separator}
     files = local_files(path, split)
     if files is None:
         dataset = load_hub(path, name, split, revision, streaming)
-    elif files and not streaming and all(is_json(f) for f in files):
-        rows = [rename(row, columns, prompt_separator) for file in files for row in read_json(file)]
-        return checked(group_rated(rows, path), path, prompt_separator)
+    elif name is not None or revision is not None:
+        raise UserError(f"data.name and data.revision are of data sets on the hub; {path} is local, leave them out")
+    elif files and all(is_json(f) for f in files):
+        told = {"files": files, **options}
+        if streaming:
+            dataset = IterableDataset.from_generator(texts_of_json, text_features(), gen_kwargs=told)
+            return checked(dataset, path, prompt_separator)
+        return checked(group_rated((row for row, _ in rows_of_json(**told)), path), path, prompt_separator)
     else:
         dataset = load_local(path, files, split, streaming)
     if columns or prompt_separator:
-        options = {"columns": columns, "separator": prompt_separator}
         # A fingerprint of our own: that of `datasets` does not change with the code of `rename`.
         new = {} if streaming else {"new_fingerprint": digest([code(), fingerprint(dataset), options])}
-        features = Features({ROW: Value("string")})
-        columns_now = {"remove_columns": dataset.column_names, "features": features}
-        dataset = dataset.map(renamed_text, fn_kwargs=options, **columns_now, **new)
-    if streaming or not len(dataset):
-        return dataset
-    if set(read_row(dataset[0])) >= RATED:
+        columns_now = {"remove_columns": dataset.column_names, "features": text_features()}
+        told = {"path": path, **options}
+        dataset = dataset.map(renamed_text, with_indices=True, fn_kwargs=told, **columns_now, **new)
+    if not streaming and len(dataset) and is_rated(read_row(dataset[0])):
         return group_rated(map(read_row, dataset), path)
     return checked(dataset, path, prompt_separator)
 
 
-def checked(dataset: "Dataset", path: str, separator: str | None) -> "Dataset":
-    """The rows; UserError for a separator that stands in none of them."""
-    if separator and not any("prompt" in read_row(row) for row in dataset):
+def checked(dataset: "Dataset | IterableDataset", path: str, separator: str | None) -> "Dataset | IterableDataset":
+    """The rows; UserError for a separator that stands in none of them, or of the first of a stream."""
+    rows = head(dataset) if separator else []
+    if separator and not any("prompt" in read_row(row) for row in rows):
         raise UserError(
             f"data.prompt_separator: no row of {path} has {separator!r} in both chosen and rejected; correct it, or "
             "leave it out"
         )
     return dataset
+
+
+def text_features() -> "Features":
+    """Of rows that are kept as text."""
+    from datasets import Features, Value
+
+    return Features({ROW: Value("string")})
+
+
+def rows_of_json(
+    files: list[Path], columns: Mapping[str, Any], separator: str | None
+) -> Iterator[tuple[dict[str, Any], str]]:
+    """(row under rmlab's names, how errors name it) of JSON files."""
+    for file in files:
+        for index, row in enumerate(read_json(file)):
+            yield renamed(row, index, columns, separator, str(file)), where_of(str(file), index)
+
+
+def texts_of_json(**options: Any) -> Iterator[dict[str, str]]:
+    """The same as JSON text in the column `ROW`, for streams."""
+    for row, where in rows_of_json(**options):
+        yield {ROW: as_text(row, where)}
 
 
 def local_files(path: str, split: str) -> list[Path] | None:
@@ -92,6 +118,8 @@ def local_files(path: str, split: str) -> list[Path] | None:
     if place.is_file():
         if not place.name.removesuffix(".gz").endswith(SUFFIXES):
             raise UserError(f"data.path: {path} is none of {', '.join(SUFFIXES)} (or .gz of one)")
+        if split != "train":
+            raise UserError(f"data.split is {split!r}, but {path} is one file, which has no splits; leave it out")
         return [place]
     if place.is_dir():
         if (place / "dataset_info.json").exists() or (place / "dataset_dict.json").exists():
@@ -118,12 +146,11 @@ def files_of_split(folder: Path, files: list[Path], split: str) -> list[Path]:
                 splits.setdefault(str(name), set()).update(
                     Path(f).resolve() for f in resolve_pattern(pattern, str(folder))
                 )
-    if len(splits) == 1 and split == "train":
-        return files
-    if split not in splits:
+    chosen = [f for f in files if f.resolve() in splits.get(split, ())]
+    if not chosen:
         raise UserError(f"data.split: no split {split!r} in {folder}{did_you_mean(split, splits)}")
-    chosen = [f for f in files if f.resolve() in splits[split]]
-    say(f"{folder}: split {split}, {len(chosen)} of {len(files)} files")
+    if len(chosen) < len(files):
+        say(f"{folder}: split {split}, {len(chosen)} of {len(files)} files")
     return chosen
 
 
@@ -199,7 +226,7 @@ def load_hub(
 
 
 def load_local(path: str, files: list[Path], split: str, streaming: bool) -> "Dataset | IterableDataset":
-    """Rows of JSON or parquet files, all of the kind of the first, or of a `save_to_disk` folder if there are no files.
+    """Rows of parquet files, or of a `save_to_disk` folder if there are no files.
 
     split: only such a folder has several. UserError for a split that is not there and files that cannot be read.
     """
@@ -211,12 +238,16 @@ def load_local(path: str, files: list[Path], split: str, streaming: bool) -> "Da
             if split not in saved:
                 raise UserError(f"data.split: no split {split!r} in {path}{did_you_mean(split, saved)}")
             saved = saved[split]
+        elif split not in ("train", str(saved.split)):
+            raise UserError(f"data.split is {split!r}, but {path} holds no splits; leave it out")
         return saved.to_iterable_dataset() if streaming else saved
-    kind = "json" if is_json(files[0]) else "parquet"
+    if any(is_json(f) for f in files):
+        raise UserError(f"data.path: {path} holds JSON and parquet files; keep one kind")
+    data_files = [str(f) for f in files]
     try:
-        return datasets.load_dataset(kind, data_files=[str(f) for f in files], split="train", streaming=streaming)
+        return datasets.load_dataset("parquet", data_files=data_files, split="train", streaming=streaming)
     except Exception as error:  # builders fail with types of their own
-        raise UserError(f"data.path: cannot read {path} as {kind}: {error.__cause__ or error}") from error
+        raise UserError(f"data.path: cannot read {path} as parquet: {error.__cause__ or error}") from error
 
 
 def group_rated(rows: Iterable[Mapping[str, Any]], path: str) -> "Dataset":
@@ -224,26 +255,37 @@ def group_rated(rows: Iterable[Mapping[str, Any]], path: str) -> "Dataset":
     from datasets import Dataset
 
     rows = list(rows)
-    if rows and set(rows[0]) >= RATED:
-        groups: dict[str, list[Mapping[str, Any]]] = collections.defaultdict(list)
-        for index, row in enumerate(rows):
-            if not set(row) >= RATED:
-                raise UserError(f"{path} row {index} (counting from 0): one of prompt, response, score is missing")
-            groups[json.dumps(row["prompt"])].append(row)
-        rows = [
-            {
-                **{k: group[0][k] for k in ("prompt", "subset") if k in group[0]},
-                "responses": [r["response"] for r in group],
-                "scores": [r["score"] for r in group],
-            }
-            for group in groups.values()
-            if len(group) > 1
-        ]
-        if len(rows) < len(groups):
-            say(f"{path}: left out {len(groups) - len(rows):,} of {len(groups):,} prompts that have a single response")
+    if rows and is_rated(rows[0]):
+        rows = grouped(rows, path)
     if not rows:
         raise UserError(f"data.path: {path} holds no comparison")
     for name in ("margin", "score_chosen", "score_rejected", "probability"):
         if any(name in row for row in rows):  # a row without it states nothing, as in a table: not a silent 1.0
             rows = [{name: None, **row} for row in rows]
-    return Dataset.from_dict({ROW: [json.dumps(row, default=str) for row in rows]})
+    return Dataset.from_dict({ROW: [as_text(row, where_of(path, n)) for n, row in enumerate(rows)]})
+
+
+def is_rated(row: Mapping[str, Any]) -> bool:
+    """Whether a row holds one rated response, and no comparison of its own."""
+    return set(row) >= RATED and not {"chosen", "rejected"} <= set(row) and "responses" not in row
+
+
+def grouped(rows: list[Mapping[str, Any]], path: str) -> list[Mapping[str, Any]]:
+    """Rows of one rated response each -> one K-wise row per prompt (with its tools), those of one response left out."""
+    groups: dict[str, list[Mapping[str, Any]]] = collections.defaultdict(list)
+    for index, row in enumerate(rows):
+        if any(row.get(name) in (None, "", []) for name in ("prompt", "score")) or row.get("response") is None:
+            raise UserError(f"{where_of(path, index)}: one of prompt, response, score is missing")
+        groups[as_text({k: row.get(k) for k in SHARED if k != "subset"}, where_of(path, index))].append(row)
+    kept = [
+        {
+            **{k: group[0][k] for k in SHARED if k in group[0]},
+            "responses": [r["response"] for r in group],
+            "scores": [r["score"] for r in group],
+        }
+        for group in groups.values()
+        if len(group) > 1
+    ]
+    if len(kept) < len(groups):
+        say(f"{path}: left out {len(groups) - len(kept):,} of {len(groups):,} prompts that have a single response")
+    return kept

@@ -6,12 +6,14 @@ margins, centering, ensembles or over-optimisation have a ground truth to be jud
 
 import itertools
 import json
+from collections.abc import Mapping
+from math import inf, isfinite
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from rmlab.data import DATASETS, ROW
-from rmlab.messages import UserError
+from rmlab.messages import UserError, check_seed
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -66,11 +68,13 @@ def synthetic(
     """
     from datasets import Dataset
 
-    known = {"topic", "form", "tone", "hedge", "length"}
-    if set(weights) != known:
-        raise UserError(f"the synthetic weights are {sorted(known)}, the config gives {sorted(weights)}")
-    if temperature <= 0 or grades < 1 or responses < 2:
-        raise UserError("synthetic data needs temperature > 0, grades >= 1 and responses >= 2")
+    for name, count, least in (("prompts", prompts, 1), ("responses", responses, 2), ("grades", grades, 1)):
+        check_whole(name, count, least)
+    check_seed("the synthetic seed", seed)
+    check_range("temperature", temperature, least=1e-6)
+    check_range("tie_width", tie_width, least=0.0)
+    check_range("label_noise", label_noise, least=0.0, most=1.0)
+    check_weights(weights)
     rng = np.random.default_rng(seed)
     asked = list(itertools.product(NAMES.split(), PLACES.split(), TOPICS.split(), FORMS))
     if prompts > len(asked):
@@ -91,6 +95,29 @@ def synthetic(
         }
         rows.append(json.dumps(row))
     return Dataset.from_dict({ROW: rows})
+
+
+def check_whole(name: str, value: int, least: int) -> None:
+    """UserError unless the option is a whole number of at least `least`."""
+    if not isinstance(value, int) or value < least:
+        raise UserError(f"the synthetic {name} is {value!r}; it must be a whole number of at least {least}")
+
+
+def check_range(name: str, value: float, least: float, most: float = inf) -> None:
+    """UserError unless the option is a finite number from `least` to `most`."""
+    if not least <= value <= most or value == inf:
+        wanted = f"at least {least:g} and finite" if most == inf else f"between {least:g} and {most:g}"
+        raise UserError(f"the synthetic {name} is {value!r}; it must be {wanted}")
+
+
+def check_weights(weights: Mapping[str, float]) -> None:
+    """UserError unless each attribute has a finite weight."""
+    known = {"topic", "form", "tone", "hedge", "length"}
+    if set(weights) != known:
+        raise UserError(f"the synthetic weights are {sorted(known)}, the config gives {sorted(weights)}")
+    for name, weight in weights.items():
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not isfinite(weight):
+            raise UserError(f"the synthetic weights.{name} is {weight!r}, not a finite number")
 
 
 def respond(rng: np.random.Generator, topic: str, form: str, weights: dict[str, float]) -> tuple[str, float]:

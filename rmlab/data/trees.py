@@ -77,6 +77,8 @@ class TokenTree:
         return len(self.prefix) + max(map(len, self.suffixes))
 
 
+# What a chat template raises for messages that it does not take.
+TEMPLATE_ERRORS = (TemplateError, TypeError, ValueError, KeyError, AttributeError, RecursionError)
 NAMES = tuple(f.name for f in dataclasses.fields(TokenTree))
 
 FEATURES = Features(
@@ -107,8 +109,10 @@ def to_tree(comparison: Comparison, index: int, where: str, tokenizer: Tokenizer
     refuse_identical(comparison, where, options)
     template = {**options.template, **comparison.template}
     tokens = encoded(comparison, where, tokenizer, template)
-    prompt = prompt_length(comparison, tokens, tokenizer, template)
-    tokens, dropped, cut = fitted(tokens, where, tokenizer, options)
+    before = special_tokens(tokenizer)[0]
+    prompt = prompt_length(comparison, tokens, tokenizer, template, before)
+    tokens, dropped, cut = fitted(tokens, where, len(before), options)
+    prompt = prompt if cut is None else max(prompt - cut, min(prompt, len(before)))
     same = [p for p in comparison.preferences if p.probability != 0.5 and tokens[p.better] == tokens[p.worse]]
     preferences = [p for p in comparison.preferences if p not in same]
     if not dropped and not preferences:
@@ -126,7 +130,7 @@ def to_tree(comparison: Comparison, index: int, where: str, tokenizer: Tokenizer
         prompt_id=prompt_id(comparison),
         split_id=prompt_id(comparison, system=False),
         subset=comparison.subset or "",
-        lengths=[max(len(t) - max(prompt - (cut or 0), 0), 0) for t in tokens],
+        lengths=[max(len(t) - prompt, 0) for t in tokens],
         length=max(map(len, tokens)),
         implicit=not comparison.prompt,
         identical=len(same),
@@ -146,19 +150,39 @@ def refuse_identical(comparison: Comparison, where: str, options: Options) -> No
 def encoded(comparison: Comparison, where: str, tokenizer: Tokenizer, template: dict[str, Any]) -> list[list[int]]:
     """(K,) the token ids of each response with its prompt. UserError for messages that the template does not take."""
     if comparison.tokenised:
+        largest, known = max(map(max, comparison.responses)), len(tokenizer)
+        if largest >= known:
+            raise UserError(f"{where}: token id {largest} is none of the tokenizer's {known}; is it another's?")
         return list(comparison.responses)
+    refuse_unread(comparison, where, tokenizer, template)
     try:
         return [encode(tokenizer, comparison.prompt, r, template) for r in comparison.responses]
     except UserError as error:
         raise UserError(f"{where}: {error}") from error
-    except (TemplateError, TypeError, ValueError, KeyError, AttributeError) as error:
+    except TEMPLATE_ERRORS as error:
         raise UserError(f"{where}: the chat template does not take its messages: {first_line(error)}") from error
 
 
+def refuse_unread(comparison: Comparison, where: str, tokenizer: Tokenizer, template: dict[str, Any]) -> None:
+    """UserError for tools, or calls of them, that the chat template never shows: the model would not read them."""
+    parts = [part for part in (comparison.prompt, *comparison.responses) if not isinstance(part, str)]
+    source = str(getattr(tokenizer, "chat_template", None) or "")
+    unread = {"tools": bool(template.get("tools")), "tool_calls": any(m.get("tool_calls") for p in parts for m in p)}
+    for name, given in unread.items():
+        if parts and source and given and name not in source:
+            hint = ", or hide them with data.columns.tools=null" if name == "tools" else ""
+            raise UserError(
+                f"{where}: the chat template does not show {name}; set model.chat_template to one that does{hint}"
+            )
+
+
 def fitted(
-    tokens: list[list[int]], where: str, tokenizer: Tokenizer, options: Options
+    tokens: list[list[int]], where: str, before: int, options: Options
 ) -> tuple[list[list[int]], str, int | None]:
-    """(tokens within max_length, why the row is dropped or empty, how many prompt tokens were cut; None: whole)."""
+    """(tokens within max_length, why the row is dropped or empty, how many prompt tokens were cut; None: whole).
+
+    before: special tokens at their beginning, which stay.
+    """
     limit, longest = options.max_length, max(map(len, tokens))
     if limit is None or longest <= limit:
         return tokens, "", None
@@ -167,22 +191,29 @@ def fitted(
             f"{where}: {longest} tokens, data.max_length is {limit}; raise it or set data.overlong=drop or truncate"
         )
     if options.overlong == "truncate":
-        tokens, cut = truncate(tokens, limit, len(special_tokens(tokenizer)[0]))
+        tokens, cut = truncate(tokens, limit, before)
         return tokens, "", cut
     return tokens, "overlong", None
 
 
 def prompt_length(
-    comparison: Comparison, tokens: list[list[int]], tokenizer: Tokenizer, template: dict[str, Any]
+    comparison: Comparison,
+    tokens: list[list[int]],
+    tokenizer: Tokenizer,
+    template: dict[str, Any],
+    before: list[int],
 ) -> int:
     """Tokens of the prompt, with what the tokenizer puts before it; of the shared prefix where it is implicit."""
-    if isinstance(comparison.prompt, str) and comparison.prompt:
-        prompt = len(tokenizer(comparison.prompt, add_special_tokens=False, verbose=False)["input_ids"])
-        return prompt + len(special_tokens(tokenizer)[0])
-    if comparison.prompt:
-        text = tokenizer.apply_chat_template(comparison.prompt, tokenize=False, **template)
-        return len(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
-    return len(common_prefix(tokens))
+    if not comparison.prompt:
+        return len(common_prefix(tokens))
+    text = comparison.prompt
+    if not isinstance(text, str):
+        try:
+            text = str(tokenizer.apply_chat_template(text, tokenize=False, **template))
+        except TEMPLATE_ERRORS:  # it does not take a prompt alone, such as one of the system
+            return len(common_prefix(tokens))
+    ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+    return len(ids) + (len(before) if ids[: len(before)] != before else 0)
 
 
 def truncate(tokens: list[list[int]], limit: int, before: int) -> tuple[list[list[int]], int]:
@@ -204,7 +235,7 @@ def common_prefix(sequences: Sequence[Any]) -> Any:
 
 
 def prompt_id(comparison: Comparison, system: bool = True) -> str:
-    """A hash of the prompt as messages, white space apart: the same question is the same prompt however it is wrapped.
+    """A hash of the prompt as messages: the same question is the same prompt however it is wrapped.
 
     A row without a prompt of its own is its own, for what texts share by chance is none. system: with its system
     messages.
@@ -213,14 +244,14 @@ def prompt_id(comparison: Comparison, system: bool = True) -> str:
     if not prompt:
         return digest(sorted(json.dumps(r) for r in comparison.responses))
     messages = as_messages(prompt)
-    asked = [m for m in messages if system or m["role"] != "system"]
+    asked = [m for m in messages if system or m["role"] not in ("system", "developer")]
     return digest(asked or messages)
 
 
 def as_messages(prompt: Text) -> list[dict[str, Any]]:
-    """Chat messages, a text as one of the user; single spaces between words and nothing around them."""
+    """Chat messages, a text as one of the user, without white space around their contents."""
     messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
     return [
-        {k: " ".join(v.split()) if k == "content" and isinstance(v, str) else v for k, v in m.items() if v is not None}
+        {k: v.strip() if k == "content" and isinstance(v, str) else v for k, v in m.items() if v is not None}
         for m in messages
     ]

@@ -9,6 +9,12 @@ from rmlab.messages import UserError
 
 LARGEST = 3e38  # of float32, in which losses compute
 IDS = range(2**31)  # of tokens, as they are kept
+# What apply_chat_template takes besides the variables of a template, and what rmlab decides itself.
+RESERVED = {
+    "chat_template", "tokenize", "conversation", "messages", "return_dict", "return_tensors", "padding", "truncation",
+    "max_length", "tokenizer_kwargs", "return_assistant_tokens_mask", "add_generation_prompt", "continue_final_message",
+    "sanitize_control_tokens", "self",
+}  # fmt: skip
 
 
 def listed(values: Any, where: str, column: str) -> list[Any]:
@@ -67,18 +73,30 @@ def token_ids(value: Any, where: str, column: str) -> list[int]:
 
 
 def named(value: Any, where: str, column: str) -> str | None:
-    """`id` or `subset` as text."""
-    return None if value is None else whole(str(value), where, column)
+    """`id` or `subset` as text, or None. UserError for what is neither text nor a number."""
+    if isinstance(value, Mapping | list):
+        raise UserError(f"{where}: {column} is {brief(value)}, neither text nor a number")
+    return None if value is None else whole(printed(value, where, column), where, column)
+
+
+def printed(value: Any, where: str, column: str) -> str:
+    """`str` of it; UserError for an integer of thousands of digits and what is nested too deep."""
+    try:
+        return str(value)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{where}: {column} is {brief(value)}; fix or remove the row") from error
 
 
 def text(value: Any, where: str, column: str) -> Text:
     """A string, or a list of {"role", "content"} messages whose content is text."""
     if isinstance(value, str):
         return whole(value, where, column)
-    if isinstance(value, bool | int | float) and math.isfinite(value):
-        return str(value)  # JSON written by tools that guess types: an answer of "True" or "42"
+    if isinstance(value, int) or (isinstance(value, float) and math.isfinite(value)):
+        return printed(value, where, column)  # JSON written by tools that guess types: an answer of "True" or "42"
     messages = [value] if isinstance(value, Mapping) else value
-    if not isinstance(messages, list) or not all(isinstance(m, Mapping) and "role" in m for m in messages):
+    if not isinstance(messages, list) or not all(
+        isinstance(m, Mapping) and isinstance(m.get("role"), str) for m in messages
+    ):
         raise UserError(f"{where}: {column} is neither text nor chat messages: {brief(value)}")
     if not messages:
         raise UserError(f"{where}: {column} holds no message; give text, or at least one message")
@@ -112,6 +130,18 @@ def whole(value: str, where: str, column: str) -> str:
             f"{where}: {column} holds half a character (a lone surrogate, at {error.start}); repair the text"
         ) from error
     return value
+
+
+def refuse_reserved(variables: Any, where: str) -> None:
+    """UserError unless these are variables of a chat template: not what rmlab or the tokenizer decides."""
+    if not isinstance(variables, Mapping):
+        raise UserError(f"{where} must be a mapping, not {brief(variables)}")
+    for name in variables:
+        if not isinstance(name, str) or not name.isidentifier():
+            raise UserError(f"{where}: {brief(name)} is no name of a variable of a template")
+    for name in sorted(RESERVED & set(variables)):
+        hint = "; set model.chat_template instead" if name == "chat_template" else ""
+        raise UserError(f"{where}: {name} is no variable of a template{hint}; leave it out")
 
 
 def brief(value: Any) -> str:

@@ -1,8 +1,10 @@
 """Adapters: made of a config, put on a model with its score head in them, merged and saved for others to load."""
 
-from collections.abc import Mapping
+import copy
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, cast
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 from transformers import PreTrainedModel
@@ -46,32 +48,67 @@ class PeftConfig:
             raise UserError(f"peft: {first_line(error)}") from error
 
 
+def own_config(given: "peft.PeftConfig | Mapping[str, Any]") -> "peft.PeftConfig":
+    """A copy of a config, or one of the options in a mapping: what is changed in it changes nothing of the user's.
+
+    Raises UserError for options that make no config.
+    """
+    if not isinstance(given, Mapping):
+        return copy.deepcopy(given)
+    options = {k: v for k, v in given.items() if k != "peft_type"}
+    built = PeftConfig.of({"method": str(given.get("peft_type", "lora")).lower(), **options}).build()
+    if built is None:
+        raise UserError("peft_config: peft_type none makes no adapter; leave peft_config out")
+    return built
+
+
 def apply_peft(
-    model: "PreTrainedModel | peft.PeftModel", peft_config: "peft.PeftConfig | Mapping[str, Any]"
+    model: "PreTrainedModel | peft.PeftModel",
+    peft_config: "peft.PeftConfig",
+    new_tokens: Sequence[int] = (),
 ) -> "peft.PeftModel":
     """The model with an adapter, its score head trained and saved with it. A wrong task type is corrected.
 
-    Raises UserError if `model` already carries an adapter, and for options that make no config.
+    new_tokens: ids whose embeddings nobody has trained yet; they are trained and saved with the adapter too. Raises
+    UserError if `model` already carries an adapter.
     """
     from peft import PeftModel, get_peft_model, prepare_model_for_kbit_training
 
     if isinstance(model, PeftModel):
         raise UserError("model already is a PeftModel; pass it without peft_config, or merge it first")
-    if isinstance(peft_config, Mapping):
-        options = {k: v for k, v in peft_config.items() if k != "peft_type"}
-        peft_config = cast(
-            "peft.PeftConfig",
-            PeftConfig.of({"method": str(peft_config.get("peft_type", "lora")).lower(), **options}).build(),
-        )
     if str(peft_config.task_type) not in ("SEQ_CLS", "TaskType.SEQ_CLS"):
         say(f"peft: task_type {peft_config.task_type} becomes SEQ_CLS; a reward model is a sequence classifier")
         peft_config.task_type = "SEQ_CLS"
     if hasattr(peft_config, "modules_to_save"):
         head = [*head_modules(model), *getattr(model, "rmlab_new_modules", [])]
         peft_config.modules_to_save = sorted({*(peft_config.modules_to_save or []), *head})
+    if new_tokens:
+        train_tokens(peft_config, new_tokens)
     if getattr(model, "is_quantized", False):
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
-    return get_peft_model(model, peft_config)
+    return fit_for_its_base(get_peft_model(model, peft_config))
+
+
+def train_tokens(peft_config: "peft.PeftConfig", tokens: Sequence[int]) -> None:
+    """Have an adapter train the embeddings of these tokens. UserError for a kind that cannot."""
+    config: Any = peft_config
+    if not hasattr(config, "trainable_token_indices"):
+        raise UserError(
+            f"the chat template brings {len(tokens)} new tokens, whose embeddings this peft method does not train; use "
+            "lora, or a template of tokens that the model knows"
+        )
+    if not isinstance(config.trainable_token_indices, dict):  # which names the embeddings too, and is left alone
+        config.trainable_token_indices = sorted({*(config.trainable_token_indices or []), *tokens})
+
+
+def fit_for_its_base(model: "peft.PeftModel") -> "peft.PeftModel":
+    """The same model, whose adapter is saved without embeddings.
+
+    peft would save all of them where there is one more, for a pad token that nothing is read from, and the adapter
+    would not load on its base any more.
+    """
+    vars(model)["save_pretrained"] = partial(model.save_pretrained, save_embedding_layers=False)
+    return model
 
 
 def adapt_last_layers(model: PreTrainedModel, peft_config: "peft.PeftConfig", count: int) -> None:
@@ -95,6 +132,7 @@ def train_head_of(model: "peft.PeftModel") -> None:
     """Make sure that a PeftModel built elsewhere trains and saves its score head. UserError if LoRA sits on it."""
     from peft.utils import ModulesToSaveWrapper
 
+    fit_for_its_base(model)
     for name, module in head_modules(base_of(model)).items():
         if isinstance(module, ModulesToSaveWrapper):
             continue

@@ -6,8 +6,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from rmlab.messages import UserError, check_at_least, did_you_mean, first_line
+from rmlab.messages import UserError, check_at_least, check_one_of, did_you_mean, first_line
 
+ATTENTIONS = ("eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention")
+HEADS = ("1/sqrt(d+1)", "1/(d+1)", "zero", "default")
 DTYPES = ("float32", "bfloat16", "float16", "auto")
 # Positions are rotary by default, also where the config does not say so.
 ROTARY = ("qwen2", "qwen3", "llama", "mistral", "gemma", "gemma2", "gemma3", "phi3")
@@ -38,6 +40,10 @@ class ModelConfig:
         Those are its labels, its positions (for rows of `max_length` tokens) and its pad token.
         """
         check_at_least("model.train_last_layers", self.train_last_layers, 0)
+        check_one_of("model.dtype", self.dtype, DTYPES)
+        if self.attn_implementation is not None and "/" not in self.attn_implementation:  # a kernel of the hub
+            check_one_of("model.attn_implementation", self.attn_implementation, ATTENTIONS)
+        self.check_head()
         given = {**self.config, **self.init_kwargs}
         if given.get("num_labels", 1) != 1:
             raise UserError(f"model: num_labels={given['num_labels']}, but a reward model has one output; leave it out")
@@ -47,6 +53,15 @@ class ModelConfig:
             raise UserError("model needs model.path (a checkpoint) or model.config.model_type (random weights)")
         else:
             check_positions(self.config, "model.config", max_length)
+
+    def check_head(self) -> None:
+        """UserError for a first weight of the head that is neither a known word nor a deviation."""
+        if isinstance(self.head_init, str):
+            check_one_of("model.head_init", self.head_init, HEADS)
+        elif isinstance(self.head_init, bool) or not isinstance(self.head_init, int | float):
+            raise UserError(f"model.head_init is {self.head_init!r}; use a number or one of {', '.join(HEADS)}")
+        else:
+            check_at_least("model.head_init", self.head_init, 0)
 
     def check_checkpoint(self, max_length: int | None) -> None:
         """UserError for a checkpoint with several labels, too few positions for `max_length`, or no pad token."""
@@ -88,8 +103,12 @@ class ModelConfig:
             if name == "config.json":
                 raise UserError(f"model.path: {folder} holds no config.json; is it a saved model?")
             return {}
-        content = json.loads(file.read_text(encoding="utf-8"))
-        assert isinstance(content, dict)
+        try:
+            content = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise UserError(f"model.path: cannot read {file}: {first_line(error)}") from error
+        if not isinstance(content, dict):
+            raise UserError(f"model.path: {file} holds no keys and values")
         return content
 
 
@@ -110,11 +129,16 @@ def base_of_adapter(config: ModelConfig) -> str | None:
 def hub_file(repository: str, name: str, revision: str | None) -> Path | None:
     """A file of a hub repository; None if it has no such file. UserError where the hub cannot be asked."""
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+    )
 
     try:
         return Path(hf_hub_download(repository, name, revision=revision))
-    except (HfHubHTTPError, OSError) as error:  # what is offline or no repository is one of them
+    except (HfHubHTTPError, HFValidationError, OSError) as error:  # what is offline or no repository is one of them
         if isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError):
             return None
         raise UserError(
@@ -162,6 +186,8 @@ def check_architecture(given: Mapping[str, Any]) -> None:
     if not given:
         return
     kind = given["model_type"]
+    if not isinstance(kind, str):
+        raise UserError(f"model.config.model_type is {kind!r}; it is the name of an architecture, such as qwen3")
     if kind not in CONFIG_MAPPING:
         raise UserError(f"model.config.model_type: no {kind!r}{did_you_mean(kind, CONFIG_MAPPING.keys())}")
     known = {"model_type", *CONFIG_MAPPING[kind]().to_dict(), *CONFIG_MAPPING[kind].attribute_map}

@@ -1,5 +1,6 @@
 """The head: what turns a hidden state into the reward, and its first weights."""
 
+import math
 from typing import Any, cast
 
 import torch
@@ -33,6 +34,23 @@ def name_the_output(model: PreTrainedModel) -> None:
     model.config.id2label, model.config.label2id = {0: "reward"}, {"reward": 0}
 
 
+def deviation(how: str | float, d: int) -> float | None:
+    """Of the normal first weights of a head on d hidden units, see `init_head`; None for the architecture's own.
+
+    UserError for what is neither a number nor one of the names.
+    """
+    named = {"1/sqrt(d+1)": (d + 1) ** -0.5, "1/(d+1)": 1 / (d + 1), "zero": 0.0, "default": None}
+    if how in named:
+        return named[str(how)]
+    try:
+        number = float(how)  # from a command line it is text
+    except ValueError:
+        number = math.nan
+    if not 0 <= number < math.inf:
+        raise UserError(f"model.head_init is {how!r}; use a number or one of {[*named]}")
+    return number
+
+
 def init_head(model: PreTrainedModel, new: list[str], how: str | float) -> None:
     """Initialise the last linear layer of a head that the checkpoint did not have; a trained head is left alone.
 
@@ -46,13 +64,9 @@ def init_head(model: PreTrainedModel, new: list[str], how: str | float) -> None:
         if isinstance(module, nn.Linear)
     ]
     name, last = linears[-1]
-    if f"{name}.weight" not in new or how == "default":
+    std = deviation(how, last.in_features)
+    if f"{name}.weight" not in new or std is None:
         return
-    d = last.in_features
-    deviations = {"1/sqrt(d+1)": (d + 1) ** -0.5, "1/(d+1)": 1 / (d + 1), "zero": 0.0}
-    std = deviations.get(how) if isinstance(how, str) else how
-    if std is None:
-        raise UserError(f"model.head_init is {how!r}; use a number or one of {[*deviations, 'default']}")
     with torch.no_grad():
         last.weight.normal_(0.0, std) if std else last.weight.zero_()
         if last.bias is not None:

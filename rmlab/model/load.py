@@ -9,11 +9,13 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from torch import nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel, set_seed
+from transformers.models.auto.tokenization_auto import get_tokenizer_config
 from transformers.utils import logging as hf_logging
 
 from rmlab.messages import UserError, first_line, say
 from rmlab.model.config import DTYPES, ModelConfig, base_of_adapter
 from rmlab.model.head import base_of, head_modules, init_head, name_the_output
+from rmlab.model.tokenizer import tokenizer_of
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -37,9 +39,10 @@ def load_model(config: ModelConfig, seed: int, quantization: Any = None) -> "Pre
             model, new = random_model(config) if config.path is None else pretrained(config, quantization)
     except UserError:
         raise
-    except (OSError, ValueError, ImportError, TypeError, StrictDataclassError) as error:
+    except Exception as error:  # of any kind: architectures check their values in many ways, or not at all
         cause = error.__cause__ if isinstance(error, StrictDataclassError) else None  # which says what is wrong
-        raise UserError(f"model: cannot load {config.path or config.config}: {first_line(cause or error)}") from error
+        what = config.path or f"a {config.config.get('model_type')} of model.config"
+        raise UserError(f"model: cannot load {what}: {first_line(cause or error)}") from error
     name_the_output(model)
     init_head(model, new, config.head_init)
     vars(model)["rmlab_new_modules"] = new_modules(model, new)
@@ -47,14 +50,24 @@ def load_model(config: ModelConfig, seed: int, quantization: Any = None) -> "Pre
 
 
 def with_adapter(model: "PreTrainedModel | PeftModel", folder: str) -> "PeftModel":
-    """The model with the adapter of a folder, which is trained on."""
-    from peft import PeftModel
+    """The model with the adapter of a folder, which is trained on; with embeddings for the tokens that it adds.
 
+    Its `rmlab_tokenizer` is where its tokenizer is: in that folder, where there is one, and not the base model's.
+    """
+    from peft import PeftConfig, PeftModel
+
+    base = base_of(model)
     with errors_only():
         try:
-            return PeftModel.from_pretrained(cast(PreTrainedModel, model), folder, is_trainable=True)
-        except (OSError, ValueError, RuntimeError, TypeError) as error:
+            tokenizer = folder if get_tokenizer_config(folder) else str(base.config.name_or_path)
+            if getattr(PeftConfig.from_pretrained(folder), "trainable_token_indices", None):
+                rows = cast(nn.Embedding, base.get_input_embeddings()).weight.shape[0]
+                base.resize_token_embeddings(max(rows, len(tokenizer_of(tokenizer))), mean_resizing=False)
+            adapted = PeftModel.from_pretrained(cast(PreTrainedModel, model), folder, is_trainable=True)
+        except (OSError, ValueError, RuntimeError, TypeError, KeyError) as error:
             raise UserError(f"model.path: the adapter {folder} does not fit its base: {first_line(error)}") from error
+    vars(adapted)["rmlab_tokenizer"] = tokenizer
+    return adapted
 
 
 def random_model(config: ModelConfig) -> tuple[PreTrainedModel, list[str]]:

@@ -18,15 +18,21 @@ def load_tokenizer(config: ModelConfig) -> Tokenizer:
     if name == "embedded":
         tokenizer: Tokenizer = build_tokenizer()
     else:
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(
-                name, revision=config.revision, trust_remote_code=config.trust_remote_code
-            )
-        except (OSError, ValueError) as error:
-            raise UserError(f"model.tokenizer: cannot load {name!r}: {first_line(error)}") from error
+        tokenizer = tokenizer_of(str(name), revision=config.revision, trust_remote_code=config.trust_remote_code)
     complete_tokenizer(tokenizer, config.pad_token, config.eos_token, config.chat_template)
     if tokenizer.pad_token is None:
         raise UserError("the tokenizer has no pad token; set model.pad_token, for example model.pad_token='<|pad|>'")
+    return tokenizer
+
+
+def tokenizer_of(name: str, **options: Any) -> Tokenizer:
+    """The tokenizer of a folder or hub name. UserError where there is none: transformers may make up an empty one."""
+    try:
+        tokenizer: Tokenizer = AutoTokenizer.from_pretrained(name, **options)
+    except (OSError, ValueError) as error:
+        raise UserError(f"model.tokenizer: cannot load {name!r}: {first_line(error)}") from error
+    if not set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens):
+        raise UserError(f"model.tokenizer: {name!r} holds no tokenizer; name one, or pass it as processing_class")
     return tokenizer
 
 
@@ -74,7 +80,8 @@ def take_template(tokenizer: Tokenizer, path: str, eos_token: str | None) -> Non
     cast(Any, tokenizer).add_tokens(new)
     if eos_token is None and other.eos_token is not None:
         tokenizer.eos_token = other.eos_token
-    if new:
+    if new:  # taken over a second time they are not new any more, and yet untrained
+        cast(Any, tokenizer).rmlab_new_tokens = [tokenizer.convert_tokens_to_ids(token.content) for token in new]
         say(f"{len(new)} special tokens are taken over with the chat template; their embeddings are new")
 
 

@@ -2,6 +2,7 @@
 
 config.py        the whole config, typed, and the hash that names a run
 run.py           check, snapshot, train (or resume), evaluate, keep
+arguments.py     the config as arguments of the trainer
 resume.py        what a run may go on from, agreed by all its processes
 directory.py     RunDirectory: the one reader and writer of a run's files
 environment.py   what made the numbers: code, packages, hardware, data

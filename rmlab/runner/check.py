@@ -3,11 +3,12 @@
 import ast
 import difflib
 import importlib.util
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rmlab.messages import UserError, check_at_least
+from rmlab.messages import UserError, check_at_least, check_one_of, check_seed
 
 # Fields of RewardConfig that the runner sets from elsewhere in the config.
 SET_ELSEWHERE = {
@@ -35,10 +36,31 @@ SET_ELSEWHERE = {
 }
 
 
+REFUSED = {
+    "resume_from_checkpoint": "a run goes on from its own last checkpoint by itself",
+    "ignore_data_skip": "a resumed run would train on other rows than a whole one",
+    "do_train": "a run always trains",
+    "do_eval": "a run always evaluates, on what data.eval or data.eval_fraction give",
+    "do_predict": "the rewards of a run are in scores/",
+}
+LEVELS = ("passive", "detail", "debug", "info", "warning", "error", "critical")
+WORDS = {"log_level": LEVELS, "log_level_replica": LEVELS}
+LEAST: dict[str, float] = {
+    **dict.fromkeys(("per_device_train_batch_size", "per_device_eval_batch_size"), 1),
+    **dict.fromkeys(("gradient_accumulation_steps", "tokens_per_batch", "early_stopping_patience"), 1),
+    **dict.fromkeys(("learning_rate", "weight_decay", "max_grad_norm", "warmup_steps", "adam_epsilon"), 0),
+    **dict.fromkeys(("logging_steps", "save_steps", "eval_steps", "num_train_epochs", "save_total_limit"), 0),
+    **dict.fromkeys(("dataloader_num_workers", "adam_beta1", "adam_beta2", "eval_delay"), 0),
+    "max_steps": -1,
+}
+
+
 def check_trainer(trainer: Mapping[str, Any]) -> None:
     """UserError naming the key and the nearest known one."""
     known = trainer_fields()
     for key, value in trainer.items():
+        if key in REFUSED and value not in (None, False):
+            raise UserError(f"trainer.{key}: {REFUSED[key]}; leave it out")
         if key in SET_ELSEWHERE:
             raise UserError(f"trainer.{key} is set by {SET_ELSEWHERE[key]}; set that instead")
         if key not in known:
@@ -48,7 +70,14 @@ def check_trainer(trainer: Mapping[str, Any]) -> None:
         kinds = known[key]
         if kinds and not matches(value, kinds):
             raise UserError(f"trainer.{key} must be {' or '.join(sorted(kinds))}, not {value!r}")
-    check_at_least("trainer.tokens_per_batch", trainer.get("tokens_per_batch"), 1)
+        if key in WORDS:
+            check_one_of(f"trainer.{key}", value, WORDS[key])
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"trainer.{key} is {value}; it must be finite")
+        if key in LEAST and isinstance(value, int | float):
+            check_at_least(f"trainer.{key}", value, LEAST[key])
+    for key in ("seed", "data_seed"):
+        check_seed(f"trainer.{key}", trainer.get(key))
 
 
 def trainer_fields() -> dict[str, set[str]]:

@@ -97,6 +97,7 @@ def is_near(then: Any, now: Any) -> bool:
 def print_sets(sets: Mapping[str, SetAgreement]) -> None:
     """A table on the terminal, a row per evaluation set; nothing without any."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table("set", "rows", "largest\nreward\ndifference", "changed\nsides", "accuracy", "nll")
@@ -105,7 +106,7 @@ def print_sets(sets: Mapping[str, SetAgreement]) -> None:
         rows = str(then) if part.same_rows else f"{then} -> {now}, not the same"
         metrics = [" -> ".join("none" if v is None else f"{v:.4f}" for v in pair) for pair in (part.accuracy, part.nll)]
         largest = "none" if part.reward_difference is None else f"{part.reward_difference:.3g}"
-        table.add_row(name, rows, largest, shown(part.changed_sides), *metrics)
+        table.add_row(escape(name), rows, largest, shown(part.changed_sides), *metrics)
     if sets:
         Console().print(table)
 

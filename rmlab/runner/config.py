@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from rmlab.data.config import DataConfig
-from rmlab.messages import UserError, check_at_least, did_you_mean, first_line
+from rmlab.messages import UserError, check_at_least, check_seed, did_you_mean, first_line
 from rmlab.model.config import ModelConfig
 from rmlab.runner.check import check_trainer
 from rmlab.scoring.config import ScoringConfig
@@ -89,6 +90,9 @@ class LoggerConfig:
         for key in node:
             if key not in known:
                 raise UserError(f"logger has no option {key!r}{did_you_mean(key, known)}")
+        project = str(node.get("project") or "")
+        if any(sign in project for sign in "/\\#?%:"):
+            raise UserError(f"logger.project is {project!r}; W&B takes no / \\ # ? % : in it")
         return cls(**{str(k): v for k, v in node.items()})
 
 
@@ -117,6 +121,8 @@ class Config:
             config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(cls), renamed(without_masks(mapping))))
         except OmegaConfBaseException as error:
             raise UserError(named(error)) from error
+        except UserError:
+            raise
         except (TypeError, ValueError, AttributeError, RecursionError) as error:  # of what OmegaConf has no word for
             raise UserError(f"the config cannot be read: {first_line(error)}") from error
         assert isinstance(config, cls)
@@ -133,6 +139,7 @@ class Config:
 
     def check(self) -> None:
         """Check what can be checked without torch, rows or a model. Raises UserError naming the key."""
+        check_seed("seed", self.seed)
         check_trainer(self.trainer)
         self.data.check()
         self.scoring.check()
@@ -143,6 +150,16 @@ class Config:
             raise UserError("trainer.eval_strategy is set, but data.eval is empty and data.eval_fraction 0")
         LoggerConfig.of(self.logger)
         self.model.check(self.data.max_length)
+
+
+def refuse_renamed(arguments: Iterable[str]) -> None:
+    """UserError with the new name for an old one in an override, as `data.head=3` or `data={head: 3}`."""
+    for argument in arguments:
+        whole, _, value = argument.lstrip("+~").partition("=")
+        for old, new in RENAMED.items():
+            node, _, key = old.partition(".")
+            if whole == old or (whole == node and re.search(rf"[{{,]\s*{key}\s*:", value)):
+                raise UserError(f"{old} is now {new}")
 
 
 def renamed(mapping: Mapping[str, Any]) -> dict[str, Any]:
@@ -176,7 +193,7 @@ def register() -> None:
     """Tell Hydra the schema and OmegaConf the one resolver, `${rmlab_id:}`. Idempotent."""
     share_config_store()
     ConfigStore.instance().store(name="schema", node=schema())
-    OmegaConf.register_new_resolver("rmlab_id", lambda *, _root_: run_id(_root_), replace=True)
+    OmegaConf.register_new_resolver("rmlab_id", lambda *, _root_: id_or_none(_root_), replace=True)
 
 
 def schema() -> DictConfig:
@@ -190,15 +207,26 @@ def schema() -> DictConfig:
 
 def to_dict(config: DictConfig) -> dict[str, Any]:
     """Plain resolved Python values; below this line nobody sees OmegaConf. A `???` left over is a UserError."""
-    missing = sorted(OmegaConf.missing_keys(config))
-    if missing:
-        raise UserError(f"the config needs {missing[0]}; give it on the command line: {missing[0]}=...")
-    content = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    try:
+        missing = sorted(OmegaConf.missing_keys(config))
+        if missing:
+            raise UserError(f"the config needs {missing[0]}; give it on the command line: {missing[0]}=...")
+        content = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise UserError(named(error)) from error
     assert isinstance(content, dict)
     return {str(k): v for k, v in content.items()}
 
 
 # ---- the id of a run ----
+
+
+def id_or_none(config: DictConfig) -> str:
+    """`run_id`, or `unresolved`: Hydra asks for it before the task, which says in a sentence what does not resolve."""
+    try:
+        return run_id(config)
+    except OmegaConfBaseException:
+        return "unresolved"
 
 
 def run_id(config: DictConfig) -> str:

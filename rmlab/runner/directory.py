@@ -13,7 +13,7 @@ import yaml
 from filelock import FileLock, Timeout
 
 from rmlab.files import file_hash, modified, read, write, write_here, write_json
-from rmlab.messages import UserError, first_line, is_first_rank
+from rmlab.messages import UserError, first_line, is_first_rank, rank
 from rmlab.metrics.scored import ScoredComparison
 
 if TYPE_CHECKING:
@@ -200,7 +200,7 @@ class RunDirectory:
     def write_error(self, error: BaseException) -> None:
         """error.txt, of another rank than the first error.rankN.txt: the error in a line, then where it came from."""
         whole = "".join(traceback.format_exception(error))
-        name = ERROR if is_first_rank() else f"error.rank{os.environ.get('RANK', 'x')}.txt"
+        name = ERROR if is_first_rank() else f"error.rank{rank()}.txt"
         write_here(self.path / name, f"{describe(error)}\n\n{whole}")
 
     def forget_error(self) -> None:

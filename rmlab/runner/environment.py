@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import rmlab
+from rmlab.messages import processes
 from rmlab.registry import installed_plugins
 from rmlab.runner.config import PACKAGE, Config
 
@@ -35,7 +36,7 @@ def software() -> dict[str, Any]:
         "code": code_hash(),
         "packages": {name: version(name) for name in (*PACKAGES, *plugin_packages())},
         "python": platform.python_version(),
-        "processes": int(os.environ.get("WORLD_SIZE", "1")),
+        "processes": processes(),
     }
 
 

@@ -15,7 +15,8 @@ from rmlab.data import Tokenizer
 from rmlab.messages import UserError, is_first_rank, say
 from rmlab.model.config import check_architecture
 from rmlab.registry import import_plugins
-from rmlab.runner.config import Config, LoggerConfig, computed
+from rmlab.runner.arguments import reward_config
+from rmlab.runner.config import Config, computed
 from rmlab.runner.directory import BusyError, RunDirectory, objective
 from rmlab.runner.environment import changed_since, describe_environment, fingerprints
 from rmlab.runner.resume import full_disk, on_first_rank, refuse_other_run, start_afresh_if_needed
@@ -196,35 +197,6 @@ def train_and_evaluate(
         out.write_history(curves)
         export(model, tokenizer, out.model, weights)
     return metrics
-
-
-def reward_config(config: Config, out: RunDirectory) -> "RewardConfig":
-    """The RewardConfig of a run; what its constructor refuses is a UserError."""
-    from rmlab.training.config import RewardConfig
-
-    data = config.data
-    try:
-        return RewardConfig(
-            output_dir=str(out.checkpoints),
-            seed=config.seed,
-            data_seed=config.trainer.get("data_seed", config.seed),
-            report_to=LoggerConfig.of(config.logger).report_to,
-            run_name=out.name,
-            max_length=data.max_length,
-            overlong=data.overlong,
-            identical=data.identical,
-            prompt_overlap=data.prompt_overlap,
-            pair_weighting=data.pair_weighting,
-            group_by_prompt=data.group_by_prompt,
-            layout=config.scoring.layout,
-            train_last_layers=config.model.train_last_layers,
-            cache_dir=None if config.run.cache is None else str(config.run.cache),
-            feature_cache_gb=config.run.feature_cache_gb,
-            dataset_num_proc=config.run.num_proc,
-            **{k: v for k, v in config.trainer.items() if k != "data_seed"},
-        )
-    except (TypeError, ValueError) as error:
-        raise UserError(f"trainer: {error}") from error
 
 
 # ---- before and after ----

@@ -11,13 +11,14 @@ SHOWN = ("loss", "accuracy", "bayes_accuracy", "ties", "nll", "brier", "ece", "g
 def print_table(metrics: Mapping[str, Any], out: RunDirectory, seconds: float) -> None:
     """A row per metric of SHOWN that any column has, then the path of each thing that the run left in `out`."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
-    table = Table(title=f"{out.name}, {seconds / 60:.1f} min")
+    table = Table(title=f"{escape(out.name)}, {seconds / 60:.1f} min")
     table.add_column("metric")
     columns = columns_of(metrics)
     for name in columns:
-        table.add_column(name, justify="right")
+        table.add_column(escape(name), justify="right")  # a subset may be called [/b]
     for metric in SHOWN:
         cells = [f"{c[metric]:.4f}" if isinstance(c.get(metric), float) else "" for c in columns.values()]
         if any(cells):

@@ -43,7 +43,7 @@ def tracked(config: Config, out: RunDirectory) -> Iterator[Any]:
 
 def identity(*names: str) -> str:
     """An id that W&B takes, the same for the same names: its readable end and a hash of it all."""
-    whole = "-".join(names)
+    whole = "/".join(names)
     readable = re.sub(r"[^A-Za-z0-9_.-]", "-", whole)[-48:]
     return f"{readable}-{hashlib.sha256(whole.encode()).hexdigest()[:8]}"
 

@@ -1,9 +1,11 @@
 """A trained reward model as the reward function of an RL trainer: the very text and tokens that it was trained on."""
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, cast
 
 import torch
+from torch import nn
 
 from rmlab.data import Text
 from rmlab.data.render import encode
@@ -41,7 +43,7 @@ def reward_function(
     prepare_for_scoring(base_of(model))
     found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     place = torch.device(device) if device else found or torch.device("cpu")
-    model.to(place).eval()
+    cast(nn.Module, model).to(place).eval()
     template = dict(chat_template_kwargs or {})
 
     @torch.no_grad()
@@ -58,4 +60,5 @@ def reward_function(
                 found[n] = reward
         return found
 
+    rewards.__name__ = Path(path).name  # TRL logs it
     return rewards

@@ -1,6 +1,6 @@
 """RewardConfig: TrainingArguments and what a reward model adds."""
 
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, ClassVar
 
 import torch
@@ -9,6 +9,7 @@ from transformers import TrainingArguments
 from rmlab.data.config import DataConfig, Options, check_choices
 from rmlab.messages import UserError, check_at_least, check_one_of
 from rmlab.model.config import ModelConfig
+from rmlab.model.head import deviation
 from rmlab.scoring.config import LAYOUTS, ScoringConfig
 from rmlab.secrets import is_secret
 
@@ -110,6 +111,7 @@ class RewardConfig(TrainingArguments):
             self.pad_to_multiple_of = None
         check_choices(self)
         check_one_of("layout", self.layout, LAYOUTS)
+        deviation(self.head_init, 1)
         for key in ("max_length", "tokens_per_batch", "dataset_num_proc", "early_stopping_patience"):
             check_at_least(key, getattr(self, key), 1)
         for key in ("train_last_layers", "feature_cache_gb"):
@@ -145,13 +147,18 @@ class RewardConfig(TrainingArguments):
         return Options(self.max_length, self.overlong, self.identical)
 
 
-# Fields of TrainingArguments that would change nothing here, or not what they say: why, and for which values.
+# Fields of TrainingArguments that would change nothing here, or not what they say: why they stay at their defaults.
 WITHOUT_EFFECT: dict[str, str] = {
+    "average_tokens_across_devices": "a step is the mean over the pairs of all devices",
     "bf16_full_eval": "it would round the rewards",
+    "eval_accumulation_steps": "rewards are one number per response, and do not wait on the device",
+    "eval_do_concat_batches": "rewards are kept per comparison, not per batch",
+    "eval_use_gather_object": "comparisons are always gathered as objects",
     "fp16_full_eval": "it would round the rewards",
     "include_for_metrics": "compute_metrics is given the rewards alone",
-    "label_smoothing_factor": "there are no class labels; give the preferences a probability instead",
     "label_names": "there are no class labels",
+    "label_smoothing_factor": "there are no class labels; give the preferences a probability instead",
+    "length_column_name": "token trees hold their length",
     "prediction_loss_only": "the metrics are computed from the rewards that the loss needs anyway",
 }
 TRL_METRICS = {
@@ -164,11 +171,10 @@ def refuse_without_effect(args: TrainingArguments) -> None:
 
     And for a metric_for_best_model by TRL's name, which is only looked for after the first evaluation.
     """
-    for name, why in WITHOUT_EFFECT.items():
-        if getattr(args, name, None):
-            raise UserError(f"{name}: {why}; leave it out")
-    if not args.eval_do_concat_batches:
-        raise UserError("eval_do_concat_batches: rewards are kept per comparison, not per batch; leave it out")
+    for option in fields(args):
+        default = option.default if option.default_factory is MISSING else option.default_factory()
+        if option.name in WITHOUT_EFFECT and getattr(args, option.name) != default:
+            raise UserError(f"{option.name}: {WITHOUT_EFFECT[option.name]}; leave it out")
     metric = str(args.metric_for_best_model or "").removeprefix("eval_")
     if metric in TRL_METRICS:
         raise UserError(f"metric_for_best_model: TRL's {metric} is eval_{TRL_METRICS[metric]} here")

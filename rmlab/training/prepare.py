@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 from datasets import Dataset, IterableDataset
 from peft import PeftConfig, PeftModel
 from torch import nn
-from transformers import AutoTokenizer, PreTrainedModel, TrainingArguments
+from transformers import PreTrainedModel, TrainingArguments
 
 from rmlab.data import Tokenizer
 from rmlab.data.merge import merged_by_prompt
@@ -17,14 +17,14 @@ from rmlab.data.prepare import numbered, tokenize
 from rmlab.data.sets import Sets, without_overlap
 from rmlab.data.trees import Trees
 from rmlab.losses import Term, build_loss
-from rmlab.messages import UserError, say
+from rmlab.messages import UserError, processes, say
 from rmlab.model import adapters
 from rmlab.model.config import check_positions
 from rmlab.model.dropout import disable_dropout
 from rmlab.model.head import base_of, is_decoder, name_the_output
 from rmlab.model.layers import freeze
 from rmlab.model.load import config_by_name, load_model, warn_of_lost_updates
-from rmlab.model.tokenizer import complete_tokenizer, ensure_pad_token
+from rmlab.model.tokenizer import complete_tokenizer, ensure_pad_token, tokenizer_of
 from rmlab.scoring.collator import PreferenceCollator
 from rmlab.scoring.heads import prepare_for_scoring
 from rmlab.scoring.layout import Choice, choose
@@ -100,7 +100,7 @@ def load_if_named(
 def prepare_tokenizer(tokenizer: Tokenizer | None, model: PreTrainedModel | PeftModel, args: RewardConfig) -> Tokenizer:
     """The tokenizer that was given, or the model's own, with the special tokens and the chat template of `args`."""
     if tokenizer is None:
-        tokenizer = AutoTokenizer.from_pretrained(model.config.name_or_path)
+        tokenizer = tokenizer_of(str(getattr(model, "rmlab_tokenizer", model.config.name_or_path)))
     complete_tokenizer(tokenizer, args.pad_token, args.eos_token, args.chat_template_path)
     return tokenizer
 
@@ -123,13 +123,14 @@ def prepare_model(
         disable_dropout(model)
     ensure_pad_token(base, tokenizer)
     prepare_for_scoring(base)
-    if args.train_last_layers is not None and peft_config is not None:
-        adapters.adapt_last_layers(base, peft_config, args.train_last_layers)
+    if peft_config is not None:
+        config = adapters.own_config(peft_config)
+        if args.train_last_layers is not None:
+            adapters.adapt_last_layers(base, config, args.train_last_layers)
+        model = adapters.apply_peft(model, config, getattr(tokenizer, "rmlab_new_tokens", ()))
     elif args.train_last_layers is not None:
         freeze(base, args.train_last_layers)
-    if peft_config is not None:
-        model = adapters.apply_peft(model, peft_config)
-    elif isinstance(model, PeftModel):
+    if isinstance(model, PeftModel) and peft_config is None:
         adapters.train_head_of(model)
     warn_of_lost_updates(model)
     checkpointing = args.gradient_checkpointing or getattr(args, "activation_checkpointing", False)
@@ -206,18 +207,24 @@ def refuse_foreign_optimizer(optimizer: Any, model: nn.Module) -> None:
     if optimizer is None:
         return
     trained = {id(p) for p in model.parameters() if p.requires_grad}
-    held = [p for group in optimizer.param_groups for p in group["params"]]
-    foreign = sum(id(p) not in trained for p in held)
-    if foreign:
+    held = [id(p) for group in optimizer.param_groups for p in group["params"]]
+    foreign = sum(p not in trained for p in held)
+    if foreign and not trained <= {*held}:  # all that is trained, and what is frozen beside it, harms nothing
         raise UserError(
-            f"optimizers: {foreign} of its {len(held)} parameters are not trained: peft_config, train_last_layers or a "
-            "larger vocabulary changed the model after it was built; give optimizer_cls_and_kwargs, or build it of a "
-            "model that is ready (get_peft_model)"
+            f"optimizers: {foreign} of its {len(held)} parameters are not trained, and some that are it lacks: "
+            "peft_config changed the model after it was built; give optimizer_cls_and_kwargs, or build it of a model "
+            "that is ready (get_peft_model)"
         )
 
 
-def check_fits(dataset: Trees | None, model: PreTrainedModel, name: str) -> None:
-    """UserError for token ids that the model has no embedding for, and for rows beyond its positions."""
+def check_fits(dataset: Trees | None, model: PreTrainedModel, max_length: int | None) -> None:
+    """UserError for token ids that the model has no embedding for, and for rows beyond its positions.
+
+    A stream is only known to be cut at `max_length`; its ids are those of its tokenizer.
+    """
+    config = model.config.get_text_config().to_dict()
+    if isinstance(dataset, IterableDataset):
+        check_positions(config, "the model", max_length)
     if not isinstance(dataset, Dataset) or not len(dataset):
         return
     table = dataset.with_format("arrow")[:]
@@ -225,10 +232,8 @@ def check_fits(dataset: Trees | None, model: PreTrainedModel, name: str) -> None
     largest = max((pc.max(part).as_py() for part in ids if len(part)), default=0)
     rows = cast(nn.Embedding, model.get_input_embeddings()).weight.shape[0]
     if largest >= rows:
-        raise UserError(
-            f"{name}: token id {largest} is beyond the {rows} embeddings of the model; is the tokenizer another's?"
-        )
-    check_positions(model.config.get_text_config().to_dict(), name, pc.max(table["length"]).as_py())
+        raise UserError(f"token id {largest} is beyond the {rows} embeddings of the model; is the tokenizer another's?")
+    check_positions(config, "the model", pc.max(table["length"]).as_py())
 
 
 # ---- arguments ----
@@ -249,21 +254,35 @@ def as_reward_config(args: TrainingArguments | None, max_length: int | None) -> 
     return args
 
 
+def refuse_uncalled(**functions: Any) -> None:
+    """UserError for functions that RewardTrainer would take and never call, and for names that it does not know."""
+    instead = {
+        "preprocess_logits_for_metrics": "metrics are given the rewards; do it in compute_metrics",
+        "compute_loss_func": "give loss= terms, of your own too (docs/extending.md)",
+        "model_init": "pass the model, or its name",
+    }
+    for name, function in functions.items():
+        if name not in instead:
+            raise TypeError(f"RewardTrainer got an unexpected keyword argument {name!r}")
+        if function is not None:
+            raise UserError(f"{name} is not called: {instead[name]}")
+
+
 def check_arguments(args: RewardConfig, train_dataset: Any) -> None:
     """UserError for what RewardTrainer cannot do."""
     if train_dataset is not None and not isinstance(train_dataset, Dataset | IterableDataset):
         raise UserError(f"train_dataset must be one datasets.Dataset, not a {type(train_dataset).__name__}")
-    launched = int(os.environ.get("WORLD_SIZE", "1"))
-    if launched != args.world_size:
+    if processes() != args.world_size:
         raise UserError(
-            f"{launched} processes were launched, but each would train alone: no accelerator that they could share was "
-            "found; set use_cpu=true (trainer.use_cpu) to train on CPUs"
+            f"{processes()} processes were launched, but each would train alone: start them with torchrun or "
+            "`accelerate launch`, which tell them of each other"
         )
     if args.n_gpu > 1:
         raise UserError(f"{args.n_gpu} GPUs in one process; start with `accelerate launch`, DataParallel is not exact")
-    if args.tokens_per_batch is not None and args.fsdp:
+    if args.tokens_per_batch is not None and (args.fsdp or os.environ.get("ACCELERATE_USE_FSDP") == "true"):
         raise UserError("tokens_per_batch does not work with FSDP, whose ranks gather weights in step; leave it out")
-    if args.tokens_per_batch is not None and getattr(args, "deepspeed", None):
+    deepspeed = getattr(args, "deepspeed", None) or os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true"
+    if args.tokens_per_batch is not None and deepspeed:
         raise UserError("tokens_per_batch does not work with DeepSpeed, which takes a step per backward; leave it out")
     if args.tokens_per_batch is not None and args.include_num_input_tokens_seen not in ("no", False):
         raise UserError(

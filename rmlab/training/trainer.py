@@ -80,8 +80,7 @@ class RewardTrainer(Trainer):
         max_length: int | None = None,
         **trainer_options: Any,
     ) -> None:
-        if preprocess_logits_for_metrics is not None:
-            raise UserError("preprocess_logits_for_metrics: metrics are given the rewards; do it in compute_metrics")
+        prepare.refuse_uncalled(preprocess_logits_for_metrics=preprocess_logits_for_metrics, **trainer_options)
         args = prepare.as_reward_config(args, max_length)
         self._loss, tokenizer = loss, processing_class if processing_class is not None else tokenizer
         sets, optimizer = Sets(train_dataset, prepare.named_sets(eval_dataset)), optimizers[0]
@@ -240,7 +239,7 @@ class RewardTrainer(Trainer):
     def _ready(self, dataset: Trees | None) -> Trees | None:
         """The set to make batches of: its layout proved, and with what frozen layers make of it, where some are."""
         model = base_of(self.accelerator.unwrap_model(self.model))
-        prepare.check_fits(dataset, model, "rows")
+        prepare.check_fits(dataset, model, self.args.max_length)
         self._prove_layout(dataset)
         if self.is_fsdp_enabled or self.layout == "padded" or not isinstance(dataset, Dataset) or not len(dataset):
             return dataset

@@ -168,7 +168,7 @@ def test_only_a_finished_run_directory_is_accepted(copied, tmp_path, capsys):
 
 def test_a_run_without_its_scores_is_refused_before_it_is_trained(copied, capsys):
     (copied / "scores" / "eval.parquet").unlink()
-    assert "has lost scores/eval.parquet" in refused(capsys, copied)
+    assert "is damaged: scores/eval.parquet is gone" in refused(capsys, copied)
 
 
 @pytest.mark.parametrize(
@@ -209,7 +209,7 @@ def test_a_damaged_metrics_or_environment_file_is_one_sentence(copied, capsys):
     for name in ("metrics.json", "environment.json"):
         whole = (copied / name).read_text()
         (copied / name).write_text(whole[: len(whole) // 2])
-        assert refused(capsys, copied).startswith(f"cannot read {copied / name}: ")
+        assert f"is damaged: cannot read {copied / name}: " in refused(capsys, copied)
         (copied / name).write_text(whole)
 
 
@@ -323,3 +323,47 @@ def test_a_gpu_that_is_here_now_and_was_not_then_is_named(monkeypatch):
     monkeypatch.setattr("rmlab.commands.reproduce.describe_environment", lambda: here(gpu="H100", gpus=1))
     assert differences_now(here(), config) == {"hardware.gpu": [None, "H100"], "hardware.gpus": [None, 1]}
     assert differences_now(here(gpu="H100", gpus=1), config) == {}
+
+
+# ---- directories of somebody else ----
+
+
+def test_code_is_not_run_unless_it_is_trusted(copied, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "hostile.py").write_text("open('it-ran', 'w')\n")
+    edit(copied / "config.yaml", plugins=["hostile"])
+    assert "the config would run plugin hostile (" in refused(capsys, copied, "-o", tmp_path / "out")
+    assert not (tmp_path / "it-ran").exists()
+    edit(copied / "config.yaml", plugins=[], model__trust_remote_code=True, model__path="some/model")
+    assert "the code that comes with the checkpoint some/model" in refused(capsys, copied, "-o", tmp_path / "out")
+
+
+@pytest.mark.parametrize("name", ["/abs/x", "../x", "a/b"])
+def test_a_set_whose_name_is_a_path_is_refused(name, copied, tmp_path, capsys):
+    edit(copied / "config.yaml", data__eval={name: {"source": "load", "path": "x.jsonl"}})
+    assert f"data.eval: {name!r} names a file" in refused(capsys, copied, "-o", tmp_path / "out")
+
+
+@pytest.mark.parametrize("template", ["/etc/hostname", "../../secret"])
+def test_a_file_of_this_machine_is_no_template_unless_it_is_named_here(template, copied, tmp_path, capsys):
+    edit(copied / "config.yaml", model__chat_template=template)
+    assert f"model.chat_template is {template}" in refused(capsys, copied, "-o", tmp_path / "out")
+
+
+def test_nothing_is_pushed_or_written_elsewhere(copied, tmp_path, capsys):
+    trainer = read_yaml(copied / "config.yaml")["trainer"]
+    cache = tmp_path / "somewhere"
+    edit(
+        copied / "config.yaml", run__cache_dir=str(cache),
+        trainer={**trainer, "push_to_hub": True, "hub_model_id": "them/theirs"},
+    )  # fmt: skip
+    main([str(copied), "-o", str(tmp_path / "out")])
+    told = capsys.readouterr().out
+    assert "trainer.push_to_hub is left out: a reproduction stays on this machine" in told
+    assert not cache.exists()
+    assert {p.name for p in tmp_path.iterdir()} == {"run", "out"}
+    assert not {"push_to_hub", "hub_model_id"} & set(read_yaml(tmp_path / "out" / "config.yaml")["trainer"])
+
+
+def read_yaml(file):
+    return yaml.safe_load(file.read_text())

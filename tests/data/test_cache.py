@@ -1,15 +1,18 @@
 """Tokens kept on disk: what is damaged is made anew, and what dead processes left is removed."""
 
 import os
+import shutil
 import subprocess
 import sys
 
 import pytest
 from conftest import make_pairs
+from datasets import Dataset
 
 from rmlab import files
 from rmlab.data.config import Options
 from rmlab.data.prepare import tokenize
+from rmlab.messages import UserError
 
 
 def cached(tokenizer, folder):
@@ -65,6 +68,26 @@ def test_names_of_scratch_folders_differ_between_machines_and_calls(tmp_path, mo
     names.add(files.scratch_of(tmp_path / "abc").name)
     assert len(names) == 3
     assert len({name.split("-")[0] for name in names}) == 2
+
+
+def test_a_full_disk_under_the_cache_of_datasets_is_a_sentence(tokenizer, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("datasets.Dataset.map", full)
+    with pytest.raises(UserError, match=r"t: its tokens cannot be written .*No space left.*HF_DATASETS_CACHE"):
+        tokenize(make_pairs(3), tokenizer, Options(), "t")
+
+
+def test_what_datasets_keeps_is_not_taken_for_a_damaged_entry(tokenizer, tmp_path):
+    """It keeps what it maps of rows that lie on disk, under the same name, and does not look at them again."""
+    make_pairs(30).to_parquet(str(tmp_path / "rows.parquet"))
+    rows = Dataset.from_parquet(str(tmp_path / "rows.parquet"), cache_dir=str(tmp_path / "datasets"))
+    whole = tokenize(rows, tokenizer, Options(), "t", tmp_path / "ours")[:]
+    for kept in (tmp_path / "datasets").rglob("cache-*.arrow"):
+        kept.write_bytes(b"")
+    shutil.rmtree(entry(tmp_path / "ours"))
+    assert tokenize(rows, tokenizer, Options(), "t", tmp_path / "ours")[:] == whole
 
 
 def test_a_full_disk_is_a_line_and_leaves_nothing(tokenizer, tmp_path, monkeypatch, capsys):

@@ -1,5 +1,6 @@
 """Columns of other names, nested values, parts of messages, marks at the beginning of files."""
 
+import datetime
 import json
 
 import pytest
@@ -35,8 +36,33 @@ def test_a_system_text_before_messages_becomes_a_message_and_no_other_text_does(
     write(tmp_path / "rows.jsonl", [{"system": "Be kind.", "topic": "x", "messages": messages}], "jsonl")
     got = first(tmp_path / "rows.jsonl", columns={"prompt": ["system", "messages"]})
     assert got["prompt"] == [{"role": "system", "content": "Be kind."}, *messages]
-    with pytest.raises(UserError, match=r"data.columns.prompt: topic is text beside messages"):
+    with pytest.raises(UserError, match=r"rows.jsonl row 0 .*data.columns.prompt: topic is text beside messages"):
         load(tmp_path / "rows.jsonl", columns={"prompt": ["topic", "messages"]})
+
+
+def test_what_is_no_text_is_never_joined_as_the_text_of_its_python_value(tmp_path):
+    row = {"question": "q", "one": {"role": "user", "content": "hi"}, "picture": [{"bytes": "x"}]}
+    write(tmp_path / "rows.jsonl", [row], "jsonl")
+    assert first(tmp_path / "rows.jsonl", columns={"prompt": ["one"]})["prompt"] == [row["one"]]
+    with pytest.raises(UserError, match=r"data.columns.prompt: {'bytes': 'x'} is no text that could be joined"):
+        load(tmp_path / "rows.jsonl", columns={"prompt": ["question", "picture"]})
+
+
+def test_bytes_are_no_text_and_a_date_is(tmp_path):
+    rows = [{"q": "p", "good": b"yes", "bad": "no", "when": datetime.date(2024, 1, 2)}]
+    Dataset.from_list(rows).to_parquet(str(tmp_path / "rows.parquet"))
+    got = first(tmp_path / "rows.parquet", columns={"chosen": "good", "rejected": "bad", "id": "when"})
+    assert got["id"] == "2024-01-02"
+    with pytest.raises(UserError, match="row 3: chosen is neither text nor chat messages"):
+        to_comparison(got, "row 3")
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+def test_a_value_that_cannot_be_renamed_is_named_by_its_row(kind, tmp_path):
+    rows = [{"prompt": "p", "responses": ["a", "b"], "v": n} for n in (0, 1, 7)]
+    write(tmp_path / f"rows.{kind}", rows, kind)
+    with pytest.raises(UserError, match=r"rows\.\w+ row 2 \(counting from 0\): data.columns.label: 7 is no value"):
+        load(tmp_path / f"rows.{kind}", columns={"label": {"column": "v", "first": 0, "second": 1}})
 
 
 def test_a_column_that_is_null_in_its_first_thousand_rows_can_be_renamed(tmp_path):
@@ -59,7 +85,9 @@ def test_marks_that_are_no_line_ends(tmp_path):
     text = "\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
     for name in ("rows.jsonl", "rows.json"):
         (tmp_path / name).write_text("\ufeff" + text, encoding="utf-8")
-        assert [read_row(row)["chosen"] for row in load(tmp_path / name)] == ["a\u2028b 0", "a\u2028b 1"]
+        for streaming in (False, True):
+            got = load(tmp_path / name, streaming=streaming)
+            assert [read_row(row)["chosen"] for row in got] == ["a\u2028b 0", "a\u2028b 1"]
 
 
 def test_what_cannot_be_parsed_is_named_by_its_line(tmp_path):
@@ -68,6 +96,13 @@ def test_what_cannot_be_parsed_is_named_by_its_line(tmp_path):
         (tmp_path / "rows.jsonl").write_text('{"a": 1}\n{"a": ' + text + "}\n")
         with pytest.raises(UserError, match=r"rows.jsonl line 2 is not JSON"):
             load(tmp_path / "rows.jsonl")
+
+
+def test_what_is_nested_too_deep_to_be_joined_is_named_by_its_row(tmp_path):
+    row = '{"a": "p", "b": ' + "[" * 900 + '"x"' + "]" * 900 + ', "chosen": "x", "rejected": "y"}'
+    (tmp_path / "rows.jsonl").write_text(row)
+    with pytest.raises(UserError, match=r"rows.jsonl row 0 .*nested too deep"):
+        load(tmp_path / "rows.jsonl", columns={"prompt": ["a", "b"]})
 
 
 # ---- parts of messages ----
@@ -103,7 +138,8 @@ def test_nulls_that_the_user_wrote_are_kept_and_those_of_arrow_are_not(tmp_path)
         {"chosen": message("a"), "rejected": message("b")},
     ]
     write(tmp_path / "rows.jsonl", rows, "jsonl")
-    assert to_comparison(first(tmp_path / "rows.jsonl"), "row").template == {"tools": [tool]}
+    for source in (load(tmp_path / "rows.jsonl"), load(tmp_path / "rows.jsonl", streaming=True)):
+        assert to_comparison(read_row(next(iter(source))), "row").template == {"tools": [tool]}
     ragged = [
         {"chosen": [{**message("a")[0], "name": "x"}], "rejected": message("b")},
         {"chosen": message("a"), "rejected": message("b")},
@@ -112,9 +148,11 @@ def test_nulls_that_the_user_wrote_are_kept_and_those_of_arrow_are_not(tmp_path)
     assert to_comparison(read_row(second), "row").responses[0] == message("a")
 
 
-@pytest.mark.parametrize("stated", [{}, {"tools": None}, {"tools": []}])
+@pytest.mark.parametrize(
+    "stated", [{}, {"tools": None}, {"tools": []}, {"chat_template_kwargs": {"tools": None}, "tools": None}]
+)
 def test_a_row_without_tools_leaves_those_of_all_rows(stated):
-    row = {"chosen": "a", "rejected": "b", **stated}
+    row = {"chosen": message("a"), "rejected": message("b"), **stated}
     assert {**{"tools": ["all"]}, **to_comparison(row, "row").template} == {"tools": ["all"]}
 
 
@@ -149,8 +187,28 @@ def test_a_folder_without_splits_is_read_whole(tmp_path):
         load(folder, split="test")
 
 
+def test_a_folder_of_test_rows_alone_is_not_trained_on(tmp_path):
+    folder = split_folder(tmp_path / "data", ["test.jsonl"])
+    with pytest.raises(UserError, match=r"data.split: no split 'train' in .*known: test"):
+        load(folder)
+
+
+def test_rows_beside_those_of_a_split_are_not_read_unasked(tmp_path, capsys):
+    folder = split_folder(tmp_path / "data", ["train.jsonl", "more.jsonl"])
+    assert [read_row(row)["chosen"] for row in load(folder)] == ["train.jsonl"]
+    assert "split train, 1 of 2 files" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("options", [{"split": "test"}, {"name": "default"}, {"revision": "main"}])
+def test_what_a_local_file_does_not_have_is_refused(options, tmp_path):
+    write(tmp_path / "rows.jsonl", [{"chosen": "a", "rejected": "b"}], "jsonl")
+    with pytest.raises(UserError, match=f"data.{next(iter(options))}.* leave it|leave them out"):
+        load(tmp_path / "rows.jsonl", **options)
+
+
 @pytest.mark.parametrize("kind", ["jsonl", "parquet"])
 def test_a_separator_that_no_row_holds_is_an_error(kind, tmp_path):
     write(tmp_path / f"rows.{kind}", [{"chosen": "a", "rejected": "b"}], kind)
-    with pytest.raises(UserError, match=r"data.prompt_separator: no row of .* has 'Assistant:'"):
-        load(tmp_path / f"rows.{kind}", prompt_separator="Assistant:")
+    for streaming in (False, True):
+        with pytest.raises(UserError, match=r"data.prompt_separator: no row of .* has 'Assistant:'"):
+            load(tmp_path / f"rows.{kind}", prompt_separator="Assistant:", streaming=streaming)

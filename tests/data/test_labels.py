@@ -13,6 +13,8 @@ from rmlab.data.rows import to_comparison
 from rmlab.data.sets import load_rows
 from rmlab.messages import UserError
 
+PAIR = {"prompt": "p", "responses": ["a", "b"]}
+
 
 def preferences(tmp_path, values, code):
     rows = [{"prompt": "p", "r0": "a", "r1": "b", "verdict": value} for value in values]
@@ -66,7 +68,7 @@ def test_labels_of_0_and_1_alone_are_refused_from_files_and_from_python(column, 
     write(tmp_path / "rows.jsonl", rows, "jsonl")
     data = DataConfig(train={"mine": {"source": "load", "path": str(tmp_path / "rows.jsonl")}})
     for read in (lambda: load_rows(data), lambda: tokenize(Dataset.from_list(rows), None, Options(), "mine")):
-        with pytest.raises(UserError, match=r"mine: the labels are 0 and 1 and never 2.*data.columns.label="):
+        with pytest.raises(UserError, match=rf"mine: the labels are 0 and 1 and never 2.*data.columns.{column}="):
             read()
 
 
@@ -74,6 +76,54 @@ def test_labels_of_0_and_1_alone_are_refused_from_files_and_from_python(column, 
 def test_labels_that_can_be_told_are_read(labels, tokenizer):
     rows = [{"prompt": f"p{n}", "responses": ["a", "b"], "label": label} for n, label in enumerate(labels)]
     assert len(tokenize(Dataset.from_list(rows), tokenizer, Options(), "t")) == len(labels)
+
+
+def test_a_stream_of_labels_0_and_1_is_refused_by_its_first_rows(tmp_path):
+    write(tmp_path / "rows.jsonl", [{**PAIR, "label": n % 2} for n in range(200)], "jsonl")
+    stream = load(tmp_path / "rows.jsonl", streaming=True)
+    with pytest.raises(UserError, match="mine: the labels are 0 and 1 and never 2"):
+        tokenize(stream, None, Options(), "mine")
+
+
+@pytest.mark.parametrize("decides", [{"chosen": "a", "rejected": "b"}, {"responses": ["a", "b"], "scores": [2, 1]}])
+def test_a_label_that_does_not_decide_may_be_anything(decides, tokenizer):
+    rows = [{"prompt": f"p{n}", "label": n % 2, **decides} for n in range(4)]
+    assert len(tokenize(Dataset.from_list(rows), tokenizer, Options(), "t")) == 4
+
+
+def test_votes_may_have_a_code_too(tmp_path):
+    row = {**PAIR, "one": "x", "two": "y", "three": "x", "all": ["x", "-", "x"]}
+    write(tmp_path / "rows.jsonl", [row], "jsonl")
+    for column, probability in ((["one", "two", "three"], 2 / 3), ("all", 2.5 / 3)):
+        votes = {"column": column, "first": "x", "second": "y", "tie": "-"}
+        (got,) = load(tmp_path / "rows.jsonl", columns={"votes": votes})
+        (preference,) = to_comparison(read_row(got), "row").preferences
+        assert (preference.better, preference.probability) == (0, pytest.approx(probability))
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"label": {"colum": "v", "first": 0, "second": 1}}, "data.columns.label is .*; it must be {column: NAME"),
+        ({"label": {"column": "v", "first": 0}}, "data.columns.label is .*; it must be {column: NAME"),
+        ({"label": {"column": "v", "first": 0, "second": 1, "draw": 2}}, "it must be {column: NAME"),
+        ({"label": {"column": "v", "first": "negative", "second": 1}}, "must be negative and positive, or values"),
+        ({"chosen": {"column": "v", "first": 0, "second": 1}}, "data.columns.chosen must be a column or a list"),
+        ({"chosen": 3}, "data.columns.chosen must be a column or a list of them, not 3"),
+        ({"label": {"column": "v", "first": 5, "second": 6}}, "rows.jsonl row 0 .*: 0 is no value of first, second"),
+    ],
+)
+def test_a_code_that_says_nothing_is_refused(columns, message, tmp_path):
+    write(tmp_path / "rows.jsonl", [{**PAIR, "v": 0}], "jsonl")
+    with pytest.raises(UserError, match=message):
+        load(tmp_path / "rows.jsonl", columns=columns)
+
+
+def test_words_for_signs_may_be_values_of_the_column(tmp_path):
+    assert preferences(tmp_path, ["negative", "positive"], {"first": "positive", "second": "negative"}) == [
+        SECOND,
+        FIRST,
+    ]
 
 
 def test_a_row_of_torch_or_numpy_is_read_like_any_other(tokenizer):

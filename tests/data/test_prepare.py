@@ -64,6 +64,61 @@ def test_a_prompt_said_twice_is_refused():
         check_rows(Dataset.from_list(rows), "train", Options())
 
 
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": "Question:\n", "chosen": " Question: yes", "rejected": "Question: no"},
+        {"prompt": "Question:", "responses": ["Question: yes", "Question: no", "Question: -"], "scores": [3, 2, 1]},
+    ],
+)
+def test_a_prompt_said_twice_is_refused_whatever_the_white_space_and_the_format(row, tokenizer):
+    data = Dataset.from_list([row] * 3)
+    for check in (
+        lambda: check_rows(data, "train", Options()),
+        lambda: tokenize(data.to_iterable_dataset(), None, Options()),
+    ):
+        with pytest.raises(UserError, match="already start with the prompt"):
+            check()
+
+
+@pytest.mark.parametrize(
+    ("row", "options", "advice"),
+    [
+        ({"chosen": "same", "rejected": "same"}, {}, "are the columns the right ones"),
+        ({"chosen": "a " * 30 + "x", "rejected": "a " * 30}, {"max_length": 9}, "data.overlong=truncate"),
+        (
+            {"chosen": "yes it is", "rejected": "no"},
+            {"max_length": 1, "overlong": "truncate"},
+            "was cut off; raise data.max_length",
+        ),
+    ],
+)
+def test_the_advice_where_nothing_is_left_is_of_what_happened(row, options, advice, tokenizer):
+    with pytest.raises(UserError, match=rf"nothing is left of 3 rows.*{advice}"):
+        tokenize(Dataset.from_list([row] * 3), tokenizer, Options(**options))
+
+
+@pytest.mark.parametrize(
+    ("row", "told"),
+    [
+        ({"question": "q", "system": "s", "id": "1"}, "nor what is in question, system;"),
+        ({"question": "q", "prompt": "p"}, None),
+        ({"id": "1", "subset": "x", "rating": 3}, None),
+    ],
+)
+def test_texts_that_are_not_read_are_named_where_there_is_no_prompt(row, told, tokenizer, capsys):
+    tokenize(Dataset.from_list([{**row, "chosen": "a", "rejected": "b"}]), tokenizer, Options())
+    out = capsys.readouterr().out
+    assert ("no prompt is read" in out) == bool(told)
+    assert (told or "") in out
+
+
+def test_token_trees_in_a_format_are_read_like_any_other(tokenizer):
+    trees = tokenize(make_pairs(3), tokenizer, Options())
+    assert tokenize(trees, tokenizer, Options()) is trees
+    assert tokenize(trees.with_format("torch"), tokenizer, Options())[:] == trees[:]
+
+
 def test_other_code_makes_other_cache_entries(tokenizer, tmp_path, monkeypatch):
     import rmlab.data.prepare as module
 

@@ -1,5 +1,8 @@
 """What the prompt of a row is: said once, and the same whatever its wrapping."""
 
+import hashlib
+import json
+
 import pytest
 from datasets import Dataset
 
@@ -41,6 +44,32 @@ def test_whole_dialogues_as_responses_are_cut_where_they_part():
     assert to_comparison({**row, "prompt": "hi"}, "row").responses == comparison.responses
 
 
+def test_a_prompt_said_twice_in_a_dialogue_is_cut_at_the_last_time():
+    chosen, rejected = (turns("q", "a", "go on", "b", "go on", answer) for answer in ("so", "no"))
+    comparison = to_comparison({"prompt": "go on", "chosen": chosen, "rejected": rejected}, "row")
+    assert (comparison.prompt, comparison.responses) == (chosen[:5], [chosen[5:], rejected[5:]])
+
+
+@pytest.mark.parametrize("repeated", [1, 2, 3])
+def test_the_end_of_a_prompt_with_which_both_sides_begin_is_not_said_twice(repeated):
+    prompt = [{"role": "system", "content": "Be kind."}, *turns("hi", "yes", "and?")]
+    sides = {side: [*prompt[-repeated:], *turns(side, first="assistant")] for side in ("chosen", "rejected")}
+    comparison = to_comparison({"prompt": prompt, **sides}, "row")
+    assert comparison.prompt == prompt
+    assert comparison.responses == [turns(side, first="assistant") for side in sides]
+
+
+def test_two_calls_of_tools_are_not_the_same_turn_for_having_no_text():
+    def call(name):
+        return {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": name, "arguments": {}}}]}
+
+    prompt, answer = [*turns("hi"), call("f")], {"role": "tool", "content": "1"}
+    comparison = to_comparison(
+        {"prompt": prompt, "chosen": [call("g"), answer], "rejected": [call("h"), answer]}, "row"
+    )
+    assert comparison.responses == [[call("g"), answer], [call("h"), answer]]
+
+
 @pytest.mark.parametrize("prompt", ["hi ", "hi\n", turns("hi")])
 def test_white_space_does_not_make_a_prompt_be_said_twice(prompt):
     comparison = to_comparison({"prompt": prompt, "chosen": turns("hi", "a"), "rejected": turns("hi", "b")}, "row")
@@ -68,16 +97,24 @@ def test_a_prompt_of_0_is_a_prompt():
 
 @pytest.mark.parametrize(
     "prompt",
-    ["What is it?", "What is it? ", "\nWhat  is it?", turns("What is it?"), turns("What is\nit? ")],
+    ["What is it?", "What is it? ", "\nWhat is it?", turns("What is it?"), turns("What is it?\n")],
 )
 def test_neither_white_space_nor_wrapping_makes_another_prompt(prompt):
     sides = {} if isinstance(prompt, str) else {"chosen": turns("a", first="assistant"), "rejected": turns("b")}
     assert identity(prompt=prompt, **sides) == digest([{"role": "user", "content": "What is it?"}])
 
 
-def test_messages_of_one_user_turn_keep_the_id_by_which_published_splits_were_made():
-    messages = [{"role": "user", "content": "Ada from Oslo asks : tell me about rivers , as steps ."}]
-    assert identity(prompt=messages) == "8052a16962a4f6e6" == digest(messages)
+@pytest.mark.parametrize(
+    ("content", "digits"),
+    [
+        ("Ada from Oslo asks : tell me about rivers , as steps .", "8052a16962a4f6e6"),
+        ("def f():\n    return 1\n\nWhat does  it do?", None),
+    ],
+)
+def test_messages_of_one_user_turn_keep_the_id_by_which_published_splits_were_made(content, digits):
+    messages = [{"role": "user", "content": content}]
+    expected = digits or hashlib.sha256(json.dumps(messages, sort_keys=True).encode()).hexdigest()[:16]
+    assert identity(prompt=messages) == identity(prompt=messages, system=False) == identity(prompt=content) == expected
 
 
 def test_a_system_prompt_makes_another_prompt_and_the_same_question():
@@ -85,6 +122,8 @@ def test_a_system_prompt_makes_another_prompt_and_the_same_question():
     with_system = [{"role": "system", "content": "Be kind."}, *asked]
     assert identity(prompt=asked) != identity(prompt=with_system)
     assert identity(prompt=asked, system=False) == identity(prompt=with_system, system=False)
+    developer = [{"role": "developer", "content": "Be kind."}, *asked]
+    assert identity(prompt=asked, system=False) == identity(prompt=developer, system=False)
     alone = [{"role": "system", "content": "Be kind."}]
     assert identity(prompt=alone, system=False) == identity(prompt=alone)
 

@@ -179,8 +179,31 @@ def test_a_bad_row_is_named(row, message):
             {"input_ids_chosen": [1, 2], "attention_mask_chosen": [1], "input_ids_rejected": [1]},
             "attention_mask_chosen holds 1 values, 2 are needed",
         ),
+        (
+            {"input_ids_chosen": [1, 2], "attention_mask_chosen": [1, "0"], "input_ids_rejected": [1]},
+            "attention_mask_chosen holds '0', neither 0 nor 1",
+        ),
+        ({"chosen": 10**5000, "rejected": "b"}, "chosen is a int that cannot be printed"),
+        ({"chosen": "a", "rejected": "b", "subset": {"a": 1}}, "subset is {'a': 1}, neither text nor a number"),
+        ({"chosen": "a", "rejected": "b", "tools": "[" * 3000 + "]" * 3000}, "tools is text but no JSON"),
+        ({"chosen": [{"role": None, "content": "a"}], "rejected": "b"}, "chosen is neither text nor chat messages"),
+        ({"chosen": "a", "rejected": "b", "id": 10**5000}, "id is a int that cannot be printed"),
+        ({"chosen": "a", "rejected": "b", "margin": 1, "score_chosen": 1, "score_rejected": 3}, "have other signs"),
+        ({"chosen": "a", "rejected": "b", "margin": 1, "score_chosen": 1}, "score_rejected is missing"),
+        ({"chosen": "a", "rejected": "b", "tools": [{"name": "f"}]}, r"\['tools'\] are for a chat template"),
+        ({"chosen": "a", "rejected": "b", "chat_template_kwargs": {"a b": 1}}, "'a b' is no name of a variable"),
     ],
 )
 def test_a_row_of_the_wrong_shape_is_named(row, message):
     with pytest.raises(UserError, match=message):
         to_comparison(row, "train row 0")
+
+
+@pytest.mark.parametrize(("given", "text"), [(True, "True"), (42, "42"), (0.5, "0.5"), (10**400, str(10**400))])
+def test_a_number_for_an_answer_is_its_text(given, text):
+    assert to_comparison({"chosen": given, "rejected": "b"}, "row").responses[0] == text
+
+
+def test_a_mask_keeps_what_it_marks():
+    row = {"input_ids_chosen": [7, 8, 0], "attention_mask_chosen": [1, True, 0], "input_ids_rejected": [7]}
+    assert to_comparison(row, "row").responses == [[7, 8], [7]]

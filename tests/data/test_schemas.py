@@ -31,6 +31,12 @@ READ = {
             "label": {"column": "overall_preference", "first": "negative", "second": "positive"},
         }
     },
+    "hs3_012.jsonl": {
+        "columns": {
+            "prompt": "context", "responses": ["response1", "response2"],
+            "label": {"column": "overall_preference", "first": "negative", "second": "positive"},
+        }
+    },
     "nectar.jsonl": {"columns": {"responses": "answers.answer", "ranks": "answers.rank"}},
     "nectar.parquet": {"columns": {"responses": "answers.answer", "ranks": "answers.rank"}},
     "shp.jsonl": {
@@ -81,15 +87,18 @@ READ = {
     "skywork.jsonl": {},
     "p700k.jsonl": {"columns": {"score_chosen": "chosen_score", "score_rejected": "rejected_score"}},
     "parts.jsonl": {},
+    "roles_hg.jsonl": {},
     "plain.jsonl": {},
     "plain.parquet": {},
     "array.json": {},
 }  # fmt: skip
+READ["hs3.parquet"] = READ["hs3.jsonl"]
 REFUSED = {
     "shp.jsonl": ({"columns": {"prompt": "history", "responses": ["human_ref_A", "human_ref_B"], "label": "labels"}},
                   "the labels are 0 and 1 and never 2"),
     "pku.jsonl": ({"columns": {"responses": ["response_0", "response_1"], "label": "better_response_id"}},
                   "the labels are 0 and 1 and never 2"),
+    "lmsys55k.jsonl": ({}, "no column 'chosen'; known: .*winner_model_a"),
     "rb2.jsonl": ({}, "chosen is neither text nor chat messages"),
     "image.jsonl": ({}, "prompt message 0 holds .*'type': 'image'"),
     "sharegpt.jsonl": ({}, "chosen is neither text nor chat messages"),
@@ -97,8 +106,8 @@ REFUSED = {
     "columns.json": ({}, "chosen is neither text nor chat messages"),
 }  # fmt: skip
 TEMPLATE = (
-    "{{ bos_token }}{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}{{ m['tool_calls'] }}{% endfor %}"
-    "{{ eos_token }}"
+    "{{ bos_token }}{{ tools }}{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}{{ m['tool_calls'] }}"
+    "{% endfor %}{{ eos_token }}"
 )
 
 
@@ -144,3 +153,16 @@ def test_a_schema_that_cannot_be_read_is_refused_in_a_sentence(file, folder):
     options, message = REFUSED[file]
     with pytest.raises(UserError, match=message):
         rows_of(folder, file, options)
+
+
+def test_every_schema_has_been_thought_of(folder):
+    assert {file.name for file in folder.iterdir()} == {*READ, *REFUSED}
+
+
+def test_calls_of_tools_that_a_template_does_not_show_are_named(folder, tokenizer):
+    rows = rows_of(folder, "tools.jsonl", {})
+    with pytest.raises(UserError, match=r"tools row 0 .*the chat template does not show tools; set"):
+        tokenize(rows, tokenizer, Options(), "tools")
+    tokenizer.chat_template = TEMPLATE.replace("{{ m['tool_calls'] }}", "")
+    with pytest.raises(UserError, match=r"tools row 0 .*the chat template does not show tool_calls"):
+        tokenize(rows, tokenizer, Options(), "tools")

@@ -60,7 +60,13 @@ def test_implicit_prompts_are_warned_of_before_a_split(tokenizer, tmp_path, caps
     assert "no row has a prompt of its own" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("weight", [0, -0.5, "high", True])
+def test_a_weight_that_leaves_nothing_is_refused(tokenizer, tmp_path):
+    write(tmp_path / "t.jsonl", make_pairs(40).to_list(), "jsonl")
+    with pytest.raises(UserError, match=r"data.train.t.weight=0.001 leaves none of \d+ comparisons"):
+        sets_of(tokenizer, {"t": {"source": "load", "path": str(tmp_path / "t.jsonl"), "weight": 0.001}})
+
+
+@pytest.mark.parametrize("weight", [0, -0.5, "high", True, float("inf"), float("nan")])
 def test_a_weight_must_be_positive(weight, tokenizer, tmp_path):
     write(tmp_path / "t.jsonl", make_pairs(9).to_list(), "jsonl")
     with pytest.raises(UserError, match=r"data.train.t.weight must be a number above 0"):

@@ -50,6 +50,33 @@ def test_rated_responses_are_grouped_by_prompt(tmp_path):
     assert [(r["prompt"], len(r["responses"]), r["scores"]) for r in got] == [("q0", 3, [0, 2, 4]), ("q1", 2, [1, 3])]
 
 
+def test_rated_responses_keep_the_tools_of_their_prompt(tmp_path):
+    rows = [
+        {"prompt": "q", "response": f"a{n}", "score": n, "tools": [{"name": tool}], "chat_template_kwargs": {"x": 1}}
+        for tool in "fg"
+        for n in range(2)
+    ]
+    write(tmp_path / "rated.jsonl", rows, "jsonl")
+    got = [read_row(r) for r in load(tmp_path / "rated.jsonl")]
+    assert [(r["tools"], r["chat_template_kwargs"]) for r in got] == [([{"name": t}], {"x": 1}) for t in "fg"]
+
+
+@pytest.mark.parametrize("missing", ["prompt", "response", "score"])
+@pytest.mark.parametrize("value", [None, "gone"])
+def test_a_rated_row_without_one_of_its_columns_is_named(missing, value, tmp_path):
+    rows = [{"prompt": "q", "response": f"a{n}", "score": n} for n in range(3)]
+    rows[2] = {k: v for k, v in {**rows[2], missing: None}.items() if value is None or k != missing}
+    write(tmp_path / "rated.jsonl", rows, "jsonl")
+    with pytest.raises(UserError, match=r"rated.jsonl row 2 \(counting from 0\): one of prompt, response, score"):
+        load(tmp_path / "rated.jsonl")
+
+
+def test_a_pair_with_a_score_and_a_response_beside_it_is_a_pair(tmp_path):
+    rows = [{"prompt": "q", "chosen": "a", "rejected": "b", "response": "c", "score": 1}]
+    write(tmp_path / "rows.jsonl", rows, "jsonl")
+    assert read_row(load(tmp_path / "rows.jsonl")[0])["chosen"] == "a"
+
+
 def test_a_separator_cuts_dialogues_into_prompt_and_response(tmp_path):
     rows = [{"chosen": "\n\nHuman: a\n\nAssistant: b", "rejected": "\n\nHuman: a\n\nAssistant: c"}]
     rows.append({"chosen": "\n\nHuman: a\n\nAssistant: b", "rejected": "\n\nHuman: z\n\nAssistant: c"})

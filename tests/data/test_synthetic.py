@@ -80,3 +80,17 @@ def test_synthetic_options_do_what_they_say():
 def test_unknown_synthetic_weights_are_refused():
     with pytest.raises(UserError, match="the synthetic weights are"):
         synthetic(weights={**WEIGHTS, "lenght": 1.0})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("prompts", 0), ("prompts", 2.5), ("responses", 1), ("grades", 0), ("seed", -1), ("temperature", 0),
+        ("temperature", float("nan")), ("temperature", float("inf")), ("tie_width", -1.0), ("label_noise", 1.5),
+        ("label_noise", float("nan")), ("weights", {**WEIGHTS, "topic": float("nan")}),
+        ("weights", {**WEIGHTS, "topic": "2"}),
+    ],
+)  # fmt: skip
+def test_a_number_out_of_its_range_is_named(name, value):
+    with pytest.raises(UserError, match=f"the synthetic {name}"):
+        synthetic(**{name: value})

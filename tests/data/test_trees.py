@@ -129,6 +129,58 @@ def test_lengths_are_those_of_what_is_scored(tokenizer):
             assert cut.lengths == whole.lengths
 
 
+def test_lengths_are_without_the_prompt_where_all_of_it_and_more_was_cut(tokenizer):
+    """The two answers share their beginning, of which the oldest tokens go too: BOS alone is left of the prompt."""
+    row = {"prompt": "a b ", "chosen": "c d e f g h x", "rejected": "c d e f g h y"}
+    options = Options(max_length=5, overlong="truncate")
+    tree = to_tree(to_comparison(row, "row"), 0, "row", tokenizer, options)
+    assert {len(r) for r in tree.responses} == {5}
+    assert tree.lengths == [4, 4]
+
+
+@pytest.mark.parametrize("writes_bos", [True, False])
+def test_lengths_of_messages_do_not_count_bos_whoever_writes_it(writes_bos, tokenizer):
+    if not writes_bos:
+        tokenizer.chat_template = tokenizer.chat_template.removeprefix("{{ bos_token }}")
+    turns = {side: [{"role": "assistant", "content": f"{side} it is"}] for side in ("chosen", "rejected")}
+    row = {"prompt": [{"role": "user", "content": "is it?"}], **turns}
+    tree = to_tree(to_comparison(row, "row"), 0, "row", tokenizer, Options())
+    texts = [f"<|assistant|>{side} it is<|eos|>" for side in turns]
+    assert tree.lengths == [len(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts]
+
+
+def test_a_prompt_that_the_template_does_not_take_alone_has_the_length_of_what_is_shared(tokenizer):
+    tokenizer.chat_template = (
+        "{% if messages|length < 2 %}{{ raise_exception('no query') }}{% endif %}" + tokenizer.chat_template
+    )
+    answers = {side: [{"role": "user", "content": side}] for side in ("yes", "no")}
+    row = {"prompt": [{"role": "system", "content": "kind"}], "chosen": answers["yes"], "rejected": answers["no"]}
+    tree = to_tree(to_comparison(row, "row"), 0, "row", tokenizer, Options())
+    assert tree.lengths == [len(suffix) for suffix in tree.suffixes]
+
+
+def test_token_ids_of_another_tokenizer_are_named(tokenizer):
+    row = {"chosen_ids": [5, len(tokenizer)], "rejected_ids": [5]}
+    with pytest.raises(UserError, match=rf"t row 2: token id {len(tokenizer)} is none of the tokenizer's"):
+        to_tree(to_comparison(row, "row"), 2, "t row 2", tokenizer, Options())
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"max_length": 1.5},
+        {"max_length": "64"},
+        {"max_length": True},
+        {"template": {"tokenize": True}, "chat_template_kwargs": ""},
+        {"template": ["tools"], "chat_template_kwargs": ""},
+    ],
+)
+def test_options_of_other_types_and_reserved_names_are_refused(options):
+    names = [options.popitem()[0]] if "chat_template_kwargs" in options else list(options)
+    with pytest.raises(UserError, match=names[0]):
+        Options(**options)
+
+
 @pytest.mark.parametrize("options", [{"max_length": 0}, {"max_length": -1}, {"overlong": "cut"}, {"identical": "keep"}])
 def test_options_check_themselves(options):
     with pytest.raises(UserError, match=next(iter(options))):

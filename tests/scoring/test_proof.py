@@ -2,10 +2,11 @@
 
 from dataclasses import replace
 
+import pytest
 import torch
 from conftest import flat_batch, forest, kwise_rows, make_model, model_for, trainer_for, tree_of
 
-from rmlab.scoring.proof import prove, to_compare
+from rmlab.scoring.proof import EXACT, prove, to_compare
 
 
 def at(batch, position_ids):
@@ -83,3 +84,21 @@ def test_an_attention_that_could_not_be_told_of_a_plan_again_is_refused():
     for layer in model.model.layers:
         layer.self_attn.__class__ = type("Mixer", (type(layer.self_attn),), {})
     assert prove(model, flat_batch(forest(longest=20)), 0).wrong == "0 of its 2 layers call the attention function"
+
+
+@pytest.mark.parametrize(("moves", "exact"), [(True, True), (False, False)])
+def test_a_layout_may_move_rewards_as_much_as_a_batch_does(moves, exact):
+    """Of 4 bits, say: a row alone has other rewards than in a batch, and nobody calls one of them wrong."""
+    model = model_for("llama").eval()
+
+    def rounded(layer, args, output):
+        """By more in a batch of many rows than in one; or only in a row that is flat."""
+        hidden = output[0] if isinstance(output, tuple) else output
+        many = hidden.shape[0] > 1
+        changed = hidden * (1 + 1e-2 * (many if moves else not many and hidden.shape[1] > 60))
+        return (changed, *output[1:]) if isinstance(output, tuple) else changed
+
+    model.model.layers[0].register_forward_hook(rounded)
+    proof = prove(model, flat_batch(forest(longest=20)), 0)
+    assert proof.difference > EXACT
+    assert (proof.wrong is None) == exact

@@ -1,103 +1,21 @@
-"""RewardTrainer as scripts call it: TRL's arguments, adapters, optimizers; and what is refused before training."""
+"""RewardTrainer as scripts call it: TRL's arguments; and what is refused before training."""
 
 import copy
 import json
 
 import pytest
 import torch
-from conftest import make_model, make_pairs, rewards_of, trainer_for
+from conftest import make_model, make_pairs, trainer_for
 from datasets import Dataset
-from peft import LoraConfig, PeftModel
+from scripts import arguments
 from transformers import AutoModelForSequenceClassification, HfArgumentParser, TrainerCallback
 
 import rmlab
 from rmlab import RewardConfig, RewardTrainer, UserError
-from rmlab.data.tokenizer import build_tokenizer
+from rmlab.data.config import Options
+from rmlab.data.prepare import tokenize
 from rmlab.model.export import export
-
-LORA = {"r": 4, "target_modules": "all-linear"}
-
-
-def arguments(tmp_path, **options):
-    return RewardConfig(output_dir=str(tmp_path), report_to="none", use_cpu=True, save_strategy="no", **options)
-
-
-@pytest.fixture
-def saved(tokenizer, tmp_path):
-    """A base model on disk, and an adapter trained on it: (folder of the base, of the adapter, its rewards)."""
-    base, adapter = tmp_path / "base", tmp_path / "out" / "adapter"
-    make_model().save_pretrained(base)
-    tokenizer.save_pretrained(base)
-    trainer = RewardTrainer(
-        str(base), arguments(tmp_path, learning_rate=0.01, max_steps=3), train_dataset=make_pairs(12),
-        processing_class=tokenizer, peft_config=LoraConfig(**LORA),
-    )  # fmt: skip
-    trainer.train()
-    rewards = rewards_of(trainer, make_pairs(5, seed=3))
-    export(trainer.model, tokenizer, tmp_path / "out" / "model")
-    return base, adapter, rewards
-
-
-# ---- adapters and optimizers ----
-
-
-def test_the_folder_of_an_adapter_is_trained_on(saved, tokenizer, tmp_path):
-    _, adapter, rewards = saved
-    trainer = RewardTrainer(
-        str(adapter), arguments(tmp_path, learning_rate=0.01, max_steps=2), train_dataset=make_pairs(12),
-        processing_class=tokenizer,
-    )  # fmt: skip
-    assert isinstance(trainer.model, PeftModel)
-    assert torch.allclose(rewards_of(trainer, make_pairs(5, seed=3)), rewards, atol=1e-5)
-    before = {n: p.detach().clone() for n, p in trainer.model.named_parameters() if p.requires_grad}
-    assert any("lora_" in name for name in before)
-    trainer.train()
-    after = dict(trainer.model.named_parameters())
-    assert all(not torch.equal(p, after[n]) for n, p in before.items() if "lora_B" in n or "score" in n)
-
-
-@pytest.mark.parametrize("options", [{"peft_config": LoraConfig(**LORA)}, {"train_last_layers": 1}])
-def test_an_optimizer_of_what_is_no_longer_trained_is_refused(options, tokenizer, tmp_path):
-    model = make_model()
-    optimizer = torch.optim.AdamW(model.parameters())
-    with pytest.raises(UserError, match=r"optimizers: \d+ of its \d+ parameters are not trained"):
-        trainer_for(model, tokenizer, tmp_path, make_pairs(8), optimizers=(optimizer, None), **options)
-
-
-def test_an_optimizer_of_what_is_trained_trains(tokenizer, tmp_path):
-    model = make_model()
-    optimizer = torch.optim.SGD(model.score.parameters(), lr=0.1)
-    trainer = trainer_for(model, tokenizer, tmp_path, make_pairs(8), optimizers=(optimizer, None), max_steps=1)
-    before = model.score.weight.detach().clone()
-    trainer.train()
-    assert not torch.equal(model.score.weight, before)
-
-
-def test_a_pad_token_that_was_added_leaves_the_adapter_fit_for_its_base(tmp_path):
-    """A vocabulary without a token to spare: a new one is one beyond the embedding."""
-    tokenizer = build_tokenizer()
-    base = make_model(vocab_size=len(tokenizer))
-    base.save_pretrained(tmp_path / "base")
-    plain = AutoModelForSequenceClassification.from_pretrained(tmp_path / "base")
-    trainer = RewardTrainer(
-        str(tmp_path / "base"), arguments(tmp_path, learning_rate=0.01, max_steps=3, pad_token="<|one more|>"),
-        train_dataset=make_pairs(12), processing_class=tokenizer, peft_config=LoraConfig(**LORA),
-    )  # fmt: skip
-    assert trainer.model.get_input_embeddings().weight.shape[0] == len(tokenizer) > plain.config.vocab_size
-    trainer.train()
-    export(trainer.model, tokenizer, tmp_path / "out" / "model")
-    loaded = PeftModel.from_pretrained(plain, str(tmp_path / "out" / "adapter")).eval()
-    ids = torch.tensor([[5, 6, 7, 2]])
-    merged = AutoModelForSequenceClassification.from_pretrained(tmp_path / "out" / "model").eval()
-    assert loaded(input_ids=ids).logits.item() == pytest.approx(merged(input_ids=ids).logits.item(), abs=1e-5)
-
-
-def test_a_peft_config_may_be_a_dict(tokenizer, tmp_path):
-    trainer = trainer_for(make_model(), tokenizer, tmp_path, make_pairs(8), peft_config={"peft_type": "LORA", **LORA})
-    assert trainer.model.peft_config["default"].r == 4
-    with pytest.raises(UserError, match="peft: "):
-        trainer_for(make_model(), tokenizer, tmp_path, make_pairs(8), peft_config={"rank": 4})
-
+from rmlab.training.prepare import check_fits
 
 # ---- TRL's names and places ----
 
@@ -156,6 +74,10 @@ def test_the_first_weights_of_a_new_head_are_a_field(tokenizer, tmp_path):
     assert not head("zero").any()
     assert head("1/(d+1)").std().item() == pytest.approx(1 / 33, rel=0.5)
     assert head("1/sqrt(d+1)").std().item() == pytest.approx(33**-0.5, rel=0.5)
+    assert head("0.5").std().item() == pytest.approx(0.5, rel=0.5)
+    for wrong in ("small", "-1", "nan"):
+        with pytest.raises(UserError, match=f"head_init is '{wrong}'; use a number or one of"):
+            arguments(tmp_path, head_init=wrong)
 
 
 @pytest.mark.parametrize("name", ["margin", "eval_mean_reward", "eval_min_reward", "max_reward"])
@@ -221,6 +143,12 @@ def test_each_trainer_has_the_order_of_its_own_seed(tokenizer, tmp_path):
         {"prediction_loss_only": True},
         {"include_for_metrics": ["inputs"]},
         {"eval_do_concat_batches": False},
+        {"average_tokens_across_devices": False},
+        {"eval_accumulation_steps": 2},
+        {"eval_use_gather_object": True},
+        {"length_column_name": "tokens"},
+        {"bf16_full_eval": True},
+        {"fp16_full_eval": True},
     ],
 )
 def test_an_option_without_effect_is_refused(options, tmp_path):
@@ -228,18 +156,29 @@ def test_an_option_without_effect_is_refused(options, tmp_path):
         arguments(tmp_path, **options)
 
 
-def test_a_function_that_would_not_be_called_is_refused(tokenizer, tmp_path):
-    with pytest.raises(UserError, match="preprocess_logits_for_metrics"):
-        RewardTrainer(
-            make_model(), arguments(tmp_path), processing_class=tokenizer, preprocess_logits_for_metrics=lambda *_: None
-        )
+@pytest.mark.parametrize("name", ["preprocess_logits_for_metrics", "compute_loss_func", "model_init"])
+def test_a_function_that_would_not_be_called_is_refused(name, tokenizer, tmp_path):
+    with pytest.raises(UserError, match=f"{name} is not called"):
+        RewardTrainer(make_model(), arguments(tmp_path), processing_class=tokenizer, **{name: lambda *_: None})
+    with pytest.raises(TypeError, match="unexpected keyword argument 'los'"):
+        RewardTrainer(make_model(), arguments(tmp_path), processing_class=tokenizer, los={})
 
 
-def test_token_ids_beyond_the_embedding_are_refused(tokenizer, tmp_path):
-    rows = Dataset.from_dict({"chosen_ids": [[5, 767]], "rejected_ids": [[5, 768]]})
-    trainer = trainer_for(make_model(), tokenizer, tmp_path, rows)
-    with pytest.raises(UserError, match="token id 768 is beyond the 768 embeddings"):
-        trainer.train()
+@pytest.mark.parametrize("kind", ["FSDP", "DEEPSPEED"])
+def test_a_launcher_that_shards_the_model_does_not_go_with_tokens_per_batch(kind, tokenizer, tmp_path, monkeypatch):
+    """Chosen by `accelerate launch`, so that the arguments do not tell."""
+    args = arguments(tmp_path, tokens_per_batch=60)
+    monkeypatch.setenv(f"ACCELERATE_USE_{kind}", "true")
+    with pytest.raises(UserError, match=f"(?i)tokens_per_batch does not work with {kind}"):
+        RewardTrainer(make_model(), args, processing_class=tokenizer)
+
+
+def test_token_ids_beyond_the_embedding_are_refused(tokenizer):
+    trees = tokenize(make_pairs(4), tokenizer, Options())
+    largest = max(max(row["prefix"] + row["suffixes"][0] + row["suffixes"][1]) for row in trees)
+    check_fits(trees, make_model(vocab_size=largest + 1), None)
+    with pytest.raises(UserError, match=f"token id {largest} is beyond the {largest} embeddings"):
+        check_fits(trees, make_model(vocab_size=largest), None)
 
 
 def test_rows_beyond_the_positions_are_refused(tokenizer, tmp_path):
@@ -247,6 +186,12 @@ def test_rows_beyond_the_positions_are_refused(tokenizer, tmp_path):
     with pytest.raises(UserError, match="is beyond the 32 positions"):
         trainer_for(make_model("gpt2", n_positions=32), tokenizer, tmp_path, rows).train()
     trainer_for(make_model("qwen3", max_position_embeddings=32), tokenizer, tmp_path, rows, max_steps=1).train()
+    for length in (None, 33):  # of a stream no more is known
+        options = {"max_steps": 1, "max_length": length}
+        with pytest.raises(UserError, match=f"max_length={length} is beyond the 32 positions"):
+            trainer_for(
+                make_model("gpt2", n_positions=32), tokenizer, tmp_path, rows.to_iterable_dataset(), **options
+            ).train()
 
 
 @pytest.mark.parametrize("kind", ["longrope", "dynamic"])
@@ -263,33 +208,6 @@ def test_positions_that_change_with_the_longest_row_are_refused_beyond_their_len
         trainer_for(model, tokenizer, tmp_path, rows).train()
     rows = Dataset.from_dict({"chosen_ids": [[5] * 30], "rejected_ids": [[5] * 4]})
     trainer_for(model, tokenizer, tmp_path, rows, max_steps=1).train()
-
-
-# ---- templates ----
-
-
-def test_a_template_of_another_tokenizer_brings_its_tokens_and_its_eos(tmp_path):
-    other = build_tokenizer()
-    other.add_special_tokens({"additional_special_tokens": ["<|turn|>"], "eos_token": "<|end|>"})
-    other.chat_template = "{% for m in messages %}<|turn|>{{ m['content'] }}<|end|>{% endfor %}"
-    other.save_pretrained(tmp_path / "other")
-    tokenizer, model = build_tokenizer(), make_model(vocab_size=620)
-    rows = Dataset.from_list(
-        [{s: [{"role": "user", "content": "q"}, {"role": "assistant", "content": s}] for s in ("chosen", "rejected")}]
-        * 4
-    )
-    trainer = RewardTrainer(
-        model, arguments(tmp_path, chat_template_path=str(tmp_path / "other"), max_steps=1), train_dataset=rows,
-        processing_class=tokenizer,
-    )  # fmt: skip
-    assert tokenizer.eos_token == "<|end|>"
-    assert model.config.eos_token_id == tokenizer.convert_tokens_to_ids("<|end|>")
-    assert model.get_input_embeddings().weight.shape[0] == len(tokenizer)
-    tree = trainer.train_dataset[0]
-    ids = tree["prefix"] + tree["suffixes"][0]
-    assert ids.count(tokenizer.convert_tokens_to_ids("<|turn|>")) == 2
-    assert ids[-1] == tokenizer.eos_token_id
-    trainer.train()
 
 
 # ---- what is left behind ----
@@ -311,27 +229,3 @@ def test_a_16_bit_model_says_what_plain_loading_rounds(tokenizer, tmp_path, caps
     assert "is bfloat16 with a head of float32, which plain from_pretrained rounds" in capsys.readouterr().out
     exact = AutoModelForSequenceClassification.from_pretrained(tmp_path / "model", dtype=torch.float32)
     assert torch.equal(exact.score.weight, trainer.model.score.weight)
-
-
-@pytest.mark.parametrize("chat", [False, True])
-def test_the_reward_function_gives_what_the_trainer_scored(chat, saved, tokenizer, tmp_path):
-    _, adapter, _ = saved
-    rows = make_pairs(5, seed=3)
-    if chat:
-
-        def said(role, text):
-            return [{"role": role, "content": text}]
-
-        rows = Dataset.from_list(
-            [
-                {"prompt": said("user", r["prompt"]), **{s: said("assistant", r[s]) for s in ("chosen", "rejected")}}
-                for r in rows
-            ]
-        )
-    for folder in (tmp_path / "out" / "model", adapter):
-        trainer = RewardTrainer(str(folder), arguments(tmp_path), processing_class=copy.deepcopy(tokenizer))
-        expected = rewards_of(trainer, rows)
-        rewards = rmlab.reward_function(str(folder), batch_size=2)
-        for column, side in enumerate(("chosen", "rejected")):
-            got = rewards(prompts=rows["prompt"], completions=rows[side], trainer_state=None)
-            assert got == pytest.approx(expected[:, column].tolist(), abs=1e-5)
