@@ -136,7 +136,7 @@ def scratch_of(place: Path) -> Path:
     What dead processes of this machine left under such names is removed.
     """
     host = "".join(c for c in platform.node() if c.isalnum()) or "host"
-    for left in place.parent.glob(f"{place.name}.{host}-*"):
+    for left in place.parent.glob(f"*.{host}-*"):
         number = left.name.rpartition("-")[0].rpartition("-")[2]
         if number.isdigit() and not is_alive(int(number)):
             remove(left)

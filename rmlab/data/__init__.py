@@ -3,7 +3,9 @@
 config.py     what the room is told
 sources.py    where rows come from: files, hub (synthetic.py: the generator); DATASETS registry
 columns.py    ... under rmlab's names
+json_files.py rows of JSON files
 rows.py       one row of any accepted format -> Comparison
+prompts.py    ... where its prompt ends
 labels.py     who wins, in whatever code a data set writes it
 values.py     values of a row, read and checked
 render.py     prompt + response -> token ids; the one function that training and scoring share
@@ -46,6 +48,10 @@ class Tokenizer(Protocol):
     def special_tokens_map(self) -> dict[str, Any]:
         """pad_token, eos_token and so on -> its text."""
 
+    @property
+    def all_special_tokens(self) -> list[str]:
+        """The texts of all of them."""
+
     def __len__(self) -> int:
         """Tokens in the vocabulary, added ones too."""
 
@@ -57,6 +63,9 @@ class Tokenizer(Protocol):
 
     def get_vocab(self) -> dict[str, int]:
         """Token -> id."""
+
+    def convert_tokens_to_ids(self, tokens: str) -> Any:
+        """The id of a token."""
 
     def add_special_tokens(self, special_tokens_dict: dict[str, Any]) -> int:
         """Add them to the vocabulary where they are not in it; returns how many were added."""

@@ -2,17 +2,15 @@
 
 import collections
 import contextlib
-import gzip
-import json
-import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 from rmlab.data import DATASETS, ROW
 from rmlab.data.cache import code, digest
 from rmlab.data.columns import as_text, head, read_row, renamed, renamed_text, where_of
-from rmlab.messages import UserError, did_you_mean, first_line, say
+from rmlab.data.json_files import is_json, read_json
+from rmlab.messages import UserError, did_you_mean, say
 from rmlab.upstream import fingerprint
 
 if TYPE_CHECKING:  # imported where rows are read: rmlab's own checks come before
@@ -51,14 +49,14 @@ def load(
 
     if path is None:
         raise UserError("data.path is not set; give a file, a folder or a hub name: data.path=my.jsonl")
-    options = {"columns": dict(columns or {}), "separator": prompt_separator}
+    options: dict[str, Any] = {"columns": dict(columns or {}), "separator": prompt_separator}
     files = local_files(path, split)
     if files is None:
         dataset = load_hub(path, name, split, revision, streaming)
     elif name is not None or revision is not None:
         raise UserError(f"data.name and data.revision are of data sets on the hub; {path} is local, leave them out")
     elif files and all(is_json(f) for f in files):
-        told = {"files": files, **options}
+        told: dict[str, Any] = {"files": files, **options}
         if streaming:
             dataset = IterableDataset.from_generator(texts_of_json, text_features(), gen_kwargs=told)
             return checked(dataset, path, prompt_separator)
@@ -154,65 +152,6 @@ def files_of_split(folder: Path, files: list[Path], split: str) -> list[Path]:
     return chosen
 
 
-def is_json(file: Path) -> bool:
-    """By its name, .gz apart; a data file that is not JSON is parquet."""
-    return file.name.removesuffix(".gz").endswith((".jsonl", ".json"))
-
-
-def read_json(file: Path) -> Iterable[dict[str, Any]]:
-    """Rows of a JSON lines file, or of one JSON array. A line that is no object is a UserError naming it."""
-    opener = gzip.open if file.suffix == ".gz" else open
-    try:
-        yield from parse_json(file, opener)
-    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
-        raise UserError(f"data.path: cannot read {file}: {error}") from error
-
-
-def parse_json(file: Path, opener: Callable[..., IO[str]]) -> Iterable[dict[str, Any]]:
-    """Rows of a file that `opener` opens: of one array, where a .json file begins with [, else an object per line.
-
-    Empty lines are passed over. UserError naming the line or row that is no JSON object.
-    """
-    with opener(file, "rt", encoding="utf-8-sig") as stream:  # some tools begin a file with a mark
-        if not file.name.removesuffix(".gz").endswith(".jsonl"):
-            content = stream.read()
-            if content.lstrip().startswith("["):
-                rows = parsed(content, str(file))
-                for index, row in enumerate(rows):
-                    if not isinstance(row, dict):
-                        raise UserError(f"{file} row {index} (counting from 0) is not a JSON object with named columns")
-                    yield row
-                return
-            refuse_one_object(content, file)
-            lines: Iterable[str] = content.split("\n")  # and at no other mark: a text may hold U+2028
-        else:
-            lines = stream
-        for number, line in enumerate(lines, 1):
-            if line.strip():
-                row = parsed(line, f"{file} line {number}")
-                if not isinstance(row, dict):
-                    raise UserError(f"{file} line {number} is not a JSON object with named columns")
-                yield row
-
-
-def refuse_one_object(content: str, file: Path) -> None:
-    """UserError for a .json file that is one object over several lines: rows lie inside it, nobody knows where."""
-    try:
-        whole = json.loads(content)
-    except (ValueError, RecursionError):
-        return
-    if isinstance(whole, dict) and "\n" in content.strip():
-        raise UserError(f"{file} is one JSON object ({', '.join(whole)}); write its rows as an array, or one a line")
-
-
-def parsed(text: str, where: str) -> Any:
-    """A JSON value. UserError for what is none, or too deep or long to be read."""
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:  # integers of thousands of digits too
-        raise UserError(f"{where} is not JSON ({first_line(error)})") from error
-
-
 def load_hub(
     path: str, name: str | None, split: str, revision: str | None, streaming: bool
 ) -> "Dataset | IterableDataset":
@@ -277,7 +216,7 @@ def grouped(rows: list[Mapping[str, Any]], path: str) -> list[Mapping[str, Any]]
         if any(row.get(name) in (None, "", []) for name in ("prompt", "score")) or row.get("response") is None:
             raise UserError(f"{where_of(path, index)}: one of prompt, response, score is missing")
         groups[as_text({k: row.get(k) for k in SHARED if k != "subset"}, where_of(path, index))].append(row)
-    kept = [
+    kept: list[Mapping[str, Any]] = [
         {
             **{k: group[0][k] for k in SHARED if k in group[0]},
             "responses": [r["response"] for r in group],

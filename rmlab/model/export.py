@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +27,9 @@ def gathered(model: nn.Module) -> dict[str, Tensor] | None:
 
     if not any(isinstance(p, DTensor) for p in model.parameters()):
         return None
-    return dict(get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True)))
+    return cast(
+        dict[str, Tensor], get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
+    )
 
 
 def export(
@@ -60,11 +62,12 @@ def export(
     write_card(place, model)
 
 
-def say_what_plain_loading_rounds(model: PreTrainedModel, place: Path) -> None:
+def say_what_plain_loading_rounds(model: nn.Module, place: Path) -> None:
     """transformers loads a model in the one dtype of its config: the fp32 head of a 16-bit body too, and rounds it."""
-    if model.dtype in (torch.bfloat16, torch.float16):
+    dtype = base_of(model).dtype
+    if dtype in (torch.bfloat16, torch.float16):
         say(
-            f"{place} is {str(model.dtype).removeprefix('torch.')} with a head of float32, which plain from_pretrained "
+            f"{place} is {str(dtype).removeprefix('torch.')} with a head of float32, which plain from_pretrained "
             "rounds: its rewards are a few hundredths off; load it with dtype=float32, or model.dtype in rmlab"
         )
 

@@ -1,13 +1,14 @@
 """RewardConfig: TrainingArguments and what a reward model adds."""
 
+import json
 from dataclasses import MISSING, dataclass, field, fields
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from transformers import TrainingArguments
 
 from rmlab.data.config import DataConfig, Options, check_choices
-from rmlab.messages import UserError, check_at_least, check_one_of
+from rmlab.messages import UserError, check_at_least, check_one_of, first_line
 from rmlab.model.config import ModelConfig
 from rmlab.model.head import deviation
 from rmlab.scoring.config import LAYOUTS, ScoringConfig
@@ -93,8 +94,6 @@ class RewardConfig(TrainingArguments):
         default=False, metadata={"help": "Hide losses that are not numbers; waits for the device in every step."}
     )
 
-    _VALID_DICT_FIELDS: ClassVar[list[str]] = [*TrainingArguments._VALID_DICT_FIELDS, "model_init_kwargs"]
-
     def __new__(cls, *arguments: Any, **options: Any) -> "RewardConfig":
         """Refuses an old name with the new one."""
         if "train_layers" in options:
@@ -112,6 +111,7 @@ class RewardConfig(TrainingArguments):
         check_choices(self)
         check_one_of("layout", self.layout, LAYOUTS)
         deviation(self.head_init, 1)
+        self.model_init_kwargs = options_of("model_init_kwargs", self.model_init_kwargs)
         for key in ("max_length", "tokens_per_batch", "dataset_num_proc", "early_stopping_patience"):
             check_at_least(key, getattr(self, key), 1)
         for key in ("train_last_layers", "feature_cache_gb"):
@@ -145,6 +145,19 @@ class RewardConfig(TrainingArguments):
     def options(self) -> Options:
         """How rows become tokens."""
         return Options(self.max_length, self.overlong, self.identical)
+
+
+def options_of(name: str, given: dict[str, Any] | str | None) -> dict[str, Any] | None:
+    """Options, or the text of a JSON object that a command line gives for them. UserError for another text."""
+    if not isinstance(given, str):
+        return given
+    try:
+        options = json.loads(given)
+    except ValueError as error:
+        raise UserError(f'{name} is no JSON: {first_line(error)}; write {name}=\'{{"dtype": "bfloat16"}}\'') from error
+    if not isinstance(options, dict):
+        raise UserError(f'{name} is {given!r}; write a JSON object, {{"option": value}}')
+    return options
 
 
 # Fields of TrainingArguments that would change nothing here, or not what they say: why they stay at their defaults.

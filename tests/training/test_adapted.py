@@ -1,4 +1,4 @@
-"""Adapters through RewardTrainer: trained on, fit for their base, with the tokens of a template; optimizers of theirs."""
+"""Adapters through RewardTrainer: trained on, fit for their base, with the tokens of a template; and optimizers."""
 
 import pytest
 import torch

@@ -60,6 +60,9 @@ def test_model_init_kwargs_may_come_as_json_from_the_command_line(tmp_path):
         ["--output_dir", str(tmp_path), "--model_init_kwargs", '{"dtype": "bfloat16"}', "--head_init", "zero"]
     )
     assert (args.model_init_kwargs, args.head_init) == ({"dtype": "bfloat16"}, "zero")
+    for wrong in ("dtype=bfloat16", "[1]"):
+        with pytest.raises(UserError, match="model_init_kwargs is"):
+            arguments(tmp_path, model_init_kwargs=wrong)
 
 
 def test_the_first_weights_of_a_new_head_are_a_field(tokenizer, tmp_path):

@@ -1,0 +1,123 @@
+"""A run that is killed and run again leaves the same files as one that was not: metrics, curves, scores, weights."""
+
+import copy
+
+import pytest
+from conftest import ROOT, make_pairs
+
+from rmlab import run
+from rmlab.training.trainer import RewardTrainer
+
+SHORT = {"max_steps": 8, "per_device_train_batch_size": 4, "logging_steps": 3, "save_steps": 2, "save_total_limit": 2}
+WATCHED = {
+    "eval_strategy": "steps",
+    "eval_steps": 2,
+    "load_best_model_at_end": True,
+    "metric_for_best_model": "eval_nll",
+}
+CASES = {
+    "logging and saving do not meet": {},
+    "logging and saving meet": {"trainer.logging_steps": 2},
+    "nothing logged before the checkpoint": {"trainer.logging_steps": 7},
+    "one checkpoint is kept": {"trainer.save_total_limit": 1},
+    "lora": {"peft": {"method": "lora", "r": 4, "target_modules": "all-linear", "lora_dropout": 0.1}},
+    "accumulation": {"trainer.gradient_accumulation_steps": 2},
+    "micro-batches by tokens": {"trainer.tokens_per_batch": 300},
+    "by length": {"trainer.train_sampling_strategy": "group_by_length"},
+    "balanced": {"trainer.train_sampling_strategy": "batch_rebalance"},
+    "grouped by prompt, K = 4": {"data.train.synthetic.responses": 4, "data.group_by_prompt": True},
+    "a momentum": {"trainer.optim": "sgd", "trainer.optim_args": "momentum=0.9", "trainer.learning_rate": 0.1},
+    "the last layer": {"model.train_last_layers": 1},
+    "several terms": {"loss": {"bradley_terry": {"margin": 1.0}, "center": {"weight": 0.01}}},
+    "the best model": {f"trainer.{key}": value for key, value in WATCHED.items()},
+    "early stopping": {
+        **{f"trainer.{key}": value for key, value in WATCHED.items()},
+        "trainer.early_stopping_patience": 1, "trainer.learning_rate": 0.3, "trainer.max_steps": 12,
+    },
+    "a stream of several passes": {
+        "data.train": {"mine": {"source": "load", "path": "train.jsonl", "streaming": True}},
+        "data.eval": {"dev": {"source": "load", "path": "dev.jsonl"}},
+    },
+}  # fmt: skip
+TELLING = ["logging and saving do not meet", "early stopping", "a stream of several passes"]
+
+
+@pytest.fixture(scope="module")
+def composed():
+    from hydra import compose, initialize_config_dir
+    from omegaconf import OmegaConf
+
+    from rmlab.runner.config import register
+
+    register()
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        config = compose("train", overrides=["debug=tiny", "logger=none", "run.dir=x", "run.name=x", "run.threads=1"])
+    return OmegaConf.to_container(config, resolve=True)
+
+
+def config_of(composed, changes, place):
+    config = copy.deepcopy(composed)
+    config["run"]["cache_dir"] = str(place / "cache")
+    config["data"]["limit"] = None
+    config["data"]["train"]["synthetic"]["prompts"] = 30  # in 8 steps of 4 the second epoch is reached
+    config["trainer"].update(SHORT)
+    for key, value in changes.items():
+        *nodes, last = key.split(".")
+        part = config
+        for node in nodes:
+            part = part[node]
+        part[last] = value
+    return config
+
+
+class Killed(BaseException):
+    """As a SIGKILL, nothing that handles errors sees it."""
+
+
+def killed_at(step, config, out, monkeypatch):
+    """Run until the given step has begun, and no further."""
+    whole = RewardTrainer.training_step
+
+    def training_step(self, *arguments, **options):
+        if self.state.global_step == step:
+            raise Killed
+        return whole(self, *arguments, **options)
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(RewardTrainer, "training_step", training_step)
+        run(config, out)
+
+
+def assert_same_files(one, other):
+    names = sorted(str(f.relative_to(one)) for f in one.rglob("*") if f.suffix in (".json", ".parquet", ".safetensors"))
+    kept = [n for n in names if not n.startswith(("checkpoints", "environment"))]
+    assert {"metrics.json", "history.json"} <= set(kept)
+    for name in kept:
+        assert (one / name).read_bytes() == (other / name).read_bytes(), name
+
+
+def check(case, steps, composed, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    make_pairs(10).to_json("train.jsonl")
+    make_pairs(5, seed=3).to_json("dev.jsonl")
+    config = config_of(composed, CASES[case], tmp_path)
+    run(config, tmp_path / "whole")
+    for step in steps:
+        out = tmp_path / f"killed{step}"
+        killed_at(step, config, out, monkeypatch)
+        capsys.readouterr()
+        run(config, out)
+        assert (step < 2) or f"goes on from step {step - step % 2} of " in capsys.readouterr().out
+        assert_same_files(tmp_path / "whole", out)
+
+
+@pytest.mark.parametrize("case", TELLING)
+def test_a_killed_run_leaves_what_a_whole_one_leaves(case, composed, tmp_path, monkeypatch, capsys):
+    check(case, [3 if case == "early stopping" else 5], composed, tmp_path, monkeypatch, capsys)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES)
+def test_wherever_it_is_killed(case, composed, tmp_path, monkeypatch, capsys):
+    last = 4 if case == "early stopping" else 8
+    check(case, range(1, last), composed, tmp_path, monkeypatch, capsys)
