@@ -85,7 +85,6 @@ class RewardTrainer(Trainer):
         self._loss, tokenizer = loss, processing_class if processing_class is not None else tokenizer
         sets, optimizer = Sets(train_dataset, prepare.named_sets(eval_dataset)), optimizers[0]
         ready = Ready.of(model, args, sets, tokenizer, data_collator, optimizer, quantization_config, peft_config, loss)
-        several, sets = isinstance(eval_dataset, dict), ready.sets
         self.loss_terms, self.set_losses, self.scorer = ready.loss, ready.set_losses, ready.scorer
         self.features = FeatureCache(args.cache_dir, args.feature_cache_gb)
         self.running = RunningMetrics(self.loss_terms)
@@ -96,8 +95,8 @@ class RewardTrainer(Trainer):
             model=ready.model,
             args=args,
             data_collator=ready.scorer.collator,
-            train_dataset=sets.train,
-            eval_dataset=sets.eval if several else sets.eval.get("eval"),
+            train_dataset=ready.sets.train,
+            eval_dataset=ready.sets.eval if isinstance(eval_dataset, dict) else ready.sets.eval.get("eval"),
             processing_class=cast(PreTrainedTokenizerBase, ready.tokenizer),
             compute_metrics=compute_metrics,
             callbacks=callbacks,
@@ -241,7 +240,8 @@ class RewardTrainer(Trainer):
         model = base_of(self.accelerator.unwrap_model(self.model))
         prepare.check_fits(dataset, model, self.args.max_length)
         self._prove_layout(dataset)
-        if self.is_fsdp_enabled or self.layout == "padded" or not isinstance(dataset, Dataset) or not len(dataset):
+        sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
+        if sharded or self.layout == "padded" or not isinstance(dataset, Dataset) or not len(dataset):
             return dataset
         return self.features.add_to(dataset, model, self.scorer.collator, self.accelerator)
 

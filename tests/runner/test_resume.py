@@ -83,9 +83,10 @@ def killed_at(step, config, out, monkeypatch):
             raise Killed
         return whole(self, *arguments, **options)
 
-    with monkeypatch.context() as patch, pytest.raises(Killed):
+    with monkeypatch.context() as patch:
         patch.setattr(RewardTrainer, "training_step", training_step)
-        run(config, out)
+        with pytest.raises(Killed):
+            run(config, out)
 
 
 def assert_same_files(one, other):
