@@ -16,7 +16,8 @@ def on_first_rank(action: Callable[[], Any]) -> Any:
     from accelerate import PartialState
     from accelerate.utils import broadcast_object_list
 
-    state, told = PartialState(), [None, None]
+    state = PartialState()
+    told: list[Any] = [None, None]  # what it returns, what it raises
     if state.is_main_process:
         try:
             told[0] = action()

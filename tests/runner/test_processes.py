@@ -43,10 +43,10 @@ def launch(place, ranks, *overrides, launcher=TORCHRUN, check=True, **environmen
     (place / "disturb.py").write_text(DISTURB)
     number = f"--nproc_per_node={ranks}" if launcher is TORCHRUN else f"--num_processes={ranks}"
     arguments = [
-        "debug=tiny", "logger=none", "run.threads=1", "plugins=[disturb]", "data.limit=null",
+        *overrides, "debug=tiny", "logger=none", "run.threads=1", "plugins=[disturb]", "data.limit=null",
         "data.train.synthetic.prompts=83", "data.eval_fraction=0.3", f"trainer.max_steps={STEPS}",
         "trainer.save_steps=1",
-        f"trainer.per_device_train_batch_size={GLOBAL_BATCH // ranks}", "trainer.logging_steps=1", *overrides,
+        f"trainer.per_device_train_batch_size={GLOBAL_BATCH // ranks}", "trainer.logging_steps=1",
     ]  # fmt: skip
     env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **environment}
     done = subprocess.run(
@@ -127,7 +127,7 @@ def test_another_number_of_ranks_starts_afresh_with_a_line(begun, then, tmp_path
 def test_the_error_of_every_rank_is_kept(tmp_path):
     failed = launch(tmp_path, 2, check=False, DISTURB="1 1 raise")
     assert failed.returncode != 0
-    (out,) = tmp_path.glob("runs/*/*/")
+    (out,) = tmp_path.glob("runs/debug/*/")
     assert (out / "error.rank1.txt").read_text().startswith("RuntimeError: rank 1 has had enough")
     launch(tmp_path, 2)
     assert not list(out.glob("error*.txt"))
@@ -135,7 +135,7 @@ def test_the_error_of_every_rank_is_kept(tmp_path):
 
 def test_no_rank_works_in_a_directory_that_another_process_trains(two, tmp_path):
     launch(tmp_path, 2, check=False, DISTURB="1 1 kill")
-    (out,) = tmp_path.glob("runs/*/*/")
+    (out,) = tmp_path.glob("runs/debug/*/")
     with FileLock(out / ".lock"):
         busy = launch(tmp_path, 2, check=False)
     assert busy.returncode != 0

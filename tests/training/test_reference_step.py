@@ -163,23 +163,28 @@ def test_a_step_of_one_k_alone(k, tokenizer, tmp_path):
     )
 
 
-@pytest.mark.parametrize(("batch", "accumulation"), [(2, 2), (3, 1), (7, 1), (4, 2)])
-def test_steps_of_a_stream_are_of_the_rows_that_come_next_also_over_its_end(batch, accumulation, tokenizer, tmp_path):
+@pytest.mark.parametrize("weighting", WEIGHTINGS)
+@pytest.mark.parametrize(("batch", "accumulation", "budget"), [(2, 2, None), (3, 1, None), (7, 1, 100), (4, 2, 60)])
+def test_steps_of_a_stream_are_of_the_rows_that_come_next_also_over_its_end(
+    batch, accumulation, budget, weighting, tokenizer, tmp_path
+):
     made = rows("all")
     size = batch * accumulation
     steps = [[made[(n * size + i) % len(made)] for i in range(size)] for n in range(4)]
     assert_trains_like_the_reference(
         tokenizer, tmp_path, dataset(made).to_iterable_dataset(), steps, margin=1.0, center=0.05,
-        per_device_train_batch_size=batch, gradient_accumulation_steps=accumulation,
+        per_device_train_batch_size=batch, gradient_accumulation_steps=accumulation, weighting=weighting,
+        tokens_per_batch=budget,
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("weighting", WEIGHTINGS)
 @pytest.mark.parametrize(("batch", "accumulation"), [(2, 2), (3, 1)])
-def test_steps_of_a_set_end_with_its_last_rows(batch, accumulation, tokenizer, tmp_path):
+def test_steps_of_a_set_end_with_its_last_rows(batch, accumulation, weighting, tokenizer, tmp_path):
     made = rows("all")
     size = batch * accumulation
     epoch = [made[start : start + size] for start in range(0, len(made), size)]
     assert_trains_like_the_reference(
         tokenizer, tmp_path, dataset(made), 2 * epoch, margin=1.0, center=0.05, per_device_train_batch_size=batch,
-        gradient_accumulation_steps=accumulation,
+        gradient_accumulation_steps=accumulation, weighting=weighting,
     )  # fmt: skip
