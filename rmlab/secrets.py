@@ -1,11 +1,13 @@
-"""Secrets are never written: values of keys and environment variables whose names say so become *** in every file."""
+"""Secrets are never written: what stands under a secret's name becomes <secret> in every file."""
 
 import os
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-MASK = "***"
+from rmlab.messages import UserError
+
+MASK = "<secret>"
 SECRET = re.compile(r"(^|_)(token|secret|password|passwd|api_?key|access_?key|credentials?)s?$", re.IGNORECASE)
 # Tokens of a vocabulary, and numbers of them.
 NO_SECRET = re.compile(r"^(pad|eos|bos|unk|sep|cls|mask|num|min|max|new|additional_special)_|_per_", re.IGNORECASE)
@@ -17,34 +19,42 @@ def is_secret(name: str) -> bool:
 
 
 def secrets_of(config: Any, name: str = "") -> set[str]:
-    """The secret values in a config, at any depth, and those of the environment."""
-    found = {value for key, value in os.environ.items() if is_secret(key) and len(value) >= 8}
+    """The secret values in a config, at any depth, and those of the environment, of eight characters at least.
+
+    A shorter one would be found in words that have nothing to do with it.
+    """
+    found = {value for key, value in os.environ.items() if is_secret(key)}
     if isinstance(config, Mapping):
-        parts: Iterable[tuple[str, Any]] = ((str(k), v) for k, v in config.items())
+        found = found.union(*(secrets_of(value, str(key)) for key, value in config.items()))
     elif isinstance(config, list):
-        parts = ((name, v) for v in config)
-    else:
-        return found | ({config} if isinstance(config, str) and config not in ("", MASK) and is_secret(name) else set())
-    return found.union(*(secrets_of(value, key) for key, value in parts))
+        found = found.union(*(secrets_of(value, name) for value in config))
+    elif isinstance(config, str) and is_secret(name):
+        found |= {config}
+    return {secret for secret in found if len(secret) >= 8 and MASK not in secret}
 
 
-def masked(value: Any, secrets: Iterable[str]) -> Any:
-    """The value with every secret in its texts, keys and all, replaced by ***."""
+def masked(value: Any, secrets: Iterable[str] = (), name: str = "") -> Any:
+    """The value with <secret> in the place of what stands under a secret's name, and of every secret in its texts."""
     secrets = sorted(secrets, key=len, reverse=True)
     if isinstance(value, Mapping):
-        return {k: masked(v, secrets) for k, v in value.items()}
+        return {k: masked(v, secrets, str(k)) for k, v in value.items()}
     if isinstance(value, list):
-        return [masked(v, secrets) for v in value]
-    if isinstance(value, str):
-        for secret in secrets:
-            value = value.replace(secret, MASK)
+        return [masked(v, secrets, name) for v in value]
+    if not isinstance(value, str) or not value:
+        return value
+    if is_secret(name):
+        return MASK
+    for secret in secrets:
+        value = value.replace(secret, MASK)
     return value
 
 
-def without_masks(value: Any) -> Any:
-    """null for what a config that was read back has masked: *** opens nothing."""
+def without_masks(value: Any, name: str = "the config") -> Any:
+    """null for what a config that was read back has masked. UserError naming a text of which only a part was."""
     if isinstance(value, Mapping):
-        return {k: without_masks(v) for k, v in value.items()}
+        return {k: without_masks(v, f"{name}.{k}" if name != "the config" else str(k)) for k, v in value.items()}
     if isinstance(value, list):
-        return [without_masks(v) for v in value]
+        return [without_masks(v, name) for v in value]
+    if isinstance(value, str) and MASK in value and value != MASK:
+        raise UserError(f"{name} holds a secret that was not written down: {value}; give it again")
     return None if value == MASK else value

@@ -109,7 +109,7 @@ def config_now(
         for override in overrides:
             set_value(config, override)
         config.update(run={**config["run"], "redo": True}, logger={"report_to": "none"})
-        refuse_code(config, trust or any(word in o for o in overrides for word in ("plugins=", "trust_remote_code=")))
+        refuse_code(config, overrides, trust)
     except KeyError as error:
         raise UserError(f"{then} holds a config.yaml without {error}") from error
     except (AttributeError, TypeError) as error:
@@ -150,12 +150,18 @@ def is_beside(path: str) -> bool:
     return not Path(path).expanduser().is_absolute() and ".." not in Path(path).parts
 
 
-def refuse_code(config: Mapping[str, Any], trust: bool) -> None:
-    """UserError naming the code that the config would run and where it lies, unless it is trusted."""
-    model = config["model"]
-    code = [f"plugin {name} ({source_of(name) or 'not found'})" for name in config["plugins"]]
-    if model.get("trust_remote_code") or (model.get("init_kwargs") or {}).get("trust_remote_code"):
-        code.append(f"the code that comes with the checkpoint {model.get('path')}")
+def refuse_code(config: Mapping[str, Any], overrides: Sequence[str], trust: bool) -> None:
+    """UserError naming the code that the config would run, unless it is trusted or named on the command line."""
+    own = {override.lstrip("+").partition("=")[0] for override in overrides}
+    model, code = config["model"], []
+    if "plugins" not in own:  # only the first part of a name is looked up: looking for a.b would import a
+        code += [f"plugin {name} ({source_of(name.partition('.')[0]) or 'not found'})" for name in config["plugins"]]
+    for node, options in (("model", model), ("model.init_kwargs", model.get("init_kwargs") or {})):
+        if options.get("trust_remote_code") and f"{node}.trust_remote_code" not in own:
+            code.append(f"the code that comes with the checkpoint {model.get('path')}")
+        attention = options.get("attn_implementation")
+        if "/" in str(attention or "") and f"{node}.attn_implementation" not in own:
+            code.append(f"the kernel {attention}")
     if code and not trust:
         raise UserError(f"the config would run {', '.join(code)}; if you trust that, add --trust")
 
@@ -202,6 +208,8 @@ def make_room(out: RunDirectory, then: RunDirectory) -> None:
         raise UserError(f"-o {out} would replace {then} itself; choose another directory")
     if not is_first_rank():
         return
+    if out.path.is_symlink():
+        raise UserError(f"{out} is a link to somewhere else; choose another directory with -o")
     if out.path.exists() and any(out.path.iterdir()) and not out.is_reproduction:
         raise UserError(f"-o {out} is something else than an earlier reproduction; choose another directory")
     if out.is_locked:

@@ -72,12 +72,21 @@ def check_trainer(trainer: Mapping[str, Any]) -> None:
             raise UserError(f"trainer.{key} must be {' or '.join(sorted(kinds))}, not {value!r}")
         if key in WORDS:
             check_one_of(f"trainer.{key}", value, WORDS[key])
-        if isinstance(value, float) and not math.isfinite(value):
+        if not is_finite(value):
             raise UserError(f"trainer.{key} is {value}; it must be finite")
         if key in LEAST and isinstance(value, int | float):
             check_at_least(f"trainer.{key}", value, LEAST[key])
     for key in ("seed", "data_seed"):
         check_seed(f"trainer.{key}", trainer.get(key))
+
+
+def is_finite(value: Any) -> bool:
+    """Whether all numbers in a value are, at any depth."""
+    if isinstance(value, Mapping):
+        return all(map(is_finite, value.values()))
+    if isinstance(value, list):
+        return all(map(is_finite, value))
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 def trainer_fields() -> dict[str, set[str]]:

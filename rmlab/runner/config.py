@@ -118,7 +118,8 @@ class Config:
     def of(cls, mapping: Mapping[str, Any]) -> "Config":
         """Of a resolved mapping, as config.yaml holds it. UserError naming a key that is unknown or of a wrong type."""
         try:
-            config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(cls), renamed(without_masks(mapping))))
+            given = renamed(without_masks(mapping))
+            config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(cls), given))
         except OmegaConfBaseException as error:
             raise UserError(named(error)) from error
         except UserError:
@@ -250,8 +251,11 @@ def content_id(config: Mapping[str, Any]) -> str:
 
 
 def computed(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a resolved config that says what is computed: without `PLACES`, its secrets masked."""
-    return {k: canonical(masked(v, secrets_of(config))) for k, v in config.items() if k not in PLACES}
+    """The part of a resolved config that says what is computed: without `PLACES`, and without values of secret keys.
+
+    Not without those of the environment: a run's id must not depend on what else a machine knows.
+    """
+    return {k: canonical(masked(v)) for k, v in config.items() if k not in PLACES}
 
 
 def canonical(value: Any) -> Any:

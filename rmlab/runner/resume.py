@@ -9,6 +9,7 @@ from rmlab.runner.compare_runs import differing, shown
 from rmlab.runner.config import Config, computed, flatten
 from rmlab.runner.directory import RunDirectory
 from rmlab.runner.environment import changed_since, describe_environment
+from rmlab.secrets import MASK
 
 
 def on_first_rank(action: Callable[[], Any]) -> Any:
@@ -38,6 +39,7 @@ def refuse_other_run(config: Config, out: RunDirectory) -> None:
         return  # what is damaged is said elsewhere
     now = json.loads(json.dumps(computed(config.as_dict())))  # as environment.json holds it
     changed = differing(flatten(before), flatten(now)) if before else {}
+    changed = {key: pair for key, pair in changed.items() if MASK not in str(pair[0])}  # nobody knows what it was
     if changed:
         key, (then, here) = next(iter(changed.items()))
         raise UserError(

@@ -132,7 +132,7 @@ def train_here(config: Config, out: RunDirectory, inputs: dict[str, str], checke
     out.write_config(config.as_written())
     data = checked.rows.fingerprints()
     environment = {**describe_environment(), "inputs": inputs, "data": data, "config": computed(whole)}
-    environment["command"] = masked(environment["command"], secrets_of(whole))
+    environment = masked(environment, secrets_of(whole))
     out.write_environment(environment)
     started = time.time()
     tokenizer = load_tokenizer(config.model)

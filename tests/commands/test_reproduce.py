@@ -334,6 +334,17 @@ def test_code_is_not_run_unless_it_is_trusted(copied, tmp_path, capsys, monkeypa
     edit(copied / "config.yaml", plugins=["hostile"])
     assert "the config would run plugin hostile (" in refused(capsys, copied, "-o", tmp_path / "out")
     assert not (tmp_path / "it-ran").exists()
+    for override in ("model.trust_remote_code=false", "study=my_plugins=x"):
+        assert "would run plugin hostile" in refused(capsys, copied, override, "-o", tmp_path / "out")
+    (tmp_path / "package").mkdir()
+    (tmp_path / "package" / "__init__.py").write_text("open('it-ran', 'w')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    edit(copied / "config.yaml", plugins=["package.sub"])
+    assert "would run plugin package.sub (" in refused(capsys, copied, "-o", tmp_path / "out")
+    assert not (tmp_path / "it-ran").exists(), "not even to see where it lies"
+    edit(copied / "config.yaml", plugins=[], model__attn_implementation="them/kernel")
+    assert "the kernel them/kernel" in refused(capsys, copied, "plugins=[]", "-o", tmp_path / "out")
+    edit(copied / "config.yaml", model__attn_implementation="sdpa")
     edit(copied / "config.yaml", plugins=[], model__trust_remote_code=True, model__path="some/model")
     assert "the code that comes with the checkpoint some/model" in refused(capsys, copied, "-o", tmp_path / "out")
 
@@ -348,6 +359,13 @@ def test_a_set_whose_name_is_a_path_is_refused(name, copied, tmp_path, capsys):
 def test_a_file_of_this_machine_is_no_template_unless_it_is_named_here(template, copied, tmp_path, capsys):
     edit(copied / "config.yaml", model__chat_template=template)
     assert f"model.chat_template is {template}" in refused(capsys, copied, "-o", tmp_path / "out")
+
+
+def test_a_link_to_elsewhere_is_no_place_for_a_reproduction(copied, tmp_path, capsys):
+    (tmp_path / "elsewhere").mkdir()
+    (copied / "reproduction").symlink_to(tmp_path / "elsewhere")
+    assert "is a link to somewhere else" in refused(capsys, copied)
+    assert not list((tmp_path / "elsewhere").iterdir())
 
 
 def test_nothing_is_pushed_or_written_elsewhere(copied, tmp_path, capsys):

@@ -6,7 +6,7 @@ import pytest
 import yaml
 from conftest import make_model, make_pairs, rmlab, run_directory, trainer_for
 
-from rmlab import RewardConfig
+from rmlab import RewardConfig, UserError
 from rmlab.runner.config import Config, content_id
 from rmlab.secrets import is_secret, masked, secrets_of, without_masks
 
@@ -38,13 +38,32 @@ def test_secrets_are_masked_at_any_depth_and_wherever_they_are_repeated():
     }
     got = masked(config, secrets_of(config))
     assert got == {
-        "a": [{"hub_token": "***"}],
-        "url": "https://x:***@y",
+        "a": [{"hub_token": "<secret>"}],
+        "url": "https://x:<secret>@y",
         "pad_token": "<pad>",
         "n": 3,
         "empty_token": "",
     }
-    assert without_masks(got)["a"] == [{"hub_token": None}]
+    assert without_masks({"a": got["a"]}) == {"a": [{"hub_token": None}]}
+    with pytest.raises(UserError, match="url holds a secret that was not written down"):
+        without_masks(got)
+
+
+def test_a_short_secret_is_masked_where_it_stands_and_spoils_no_word():
+    config = {"hub_token": "a", "study": "ablation", "nested": {"password": "x"}}
+    assert masked(config, secrets_of(config)) == {
+        "hub_token": "<secret>",
+        "study": "ablation",
+        "nested": {"password": "<secret>"},
+    }
+
+
+def test_an_id_does_not_depend_on_what_else_a_machine_knows(monkeypatch):
+    config = Config().as_dict()
+    config["model"] = {"path": "org/some-model-name"}
+    before = content_id(config)
+    monkeypatch.setenv("DB_PASSWORD", "some-model-name")
+    assert content_id(config) == before
 
 
 def test_a_secret_is_no_part_of_a_runs_id():
@@ -78,7 +97,7 @@ def test_no_file_of_a_run_or_a_sweep_holds_a_secret(tmp_path):
     arguments = ["debug=tiny", f"trainer.hub_token={TOKEN}", "question=${oc.env:MY_SECRET}", "run.threads=1"]
     rmlab(tmp_path, *arguments, "trainer.save_steps=1", MY_SECRET=FROM_ENVIRONMENT)
     config = yaml.safe_load((run_directory(tmp_path) / "config.yaml").read_text())
-    assert (config["trainer"]["hub_token"], config["question"]) == ("***", "***")
+    assert (config["trainer"]["hub_token"], config["question"]) == ("<secret>", "<secret>")
     again = rmlab(tmp_path, *arguments, "trainer.save_steps=1", MY_SECRET=FROM_ENVIRONMENT)
     assert "skipped" in again.stdout
     rmlab(tmp_path, "-m", *arguments, "seed=1,2", "study=s", "logger=none", MY_SECRET=FROM_ENVIRONMENT)
