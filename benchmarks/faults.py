@@ -11,17 +11,18 @@ FOLDER, and one that passed there is not run again: choose a new folder for othe
 """
 
 import argparse
+import contextlib
 import json
 import os
 import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from faults_runs import HARMS, TIMEOUT, Ended, Failed, Place
-from faults_stages import STAGES
+from faults_stages import STAGES, resolve
 from tqdm import tqdm
 
 FUTURE = 10_000  # seconds by which the clock goes back
@@ -47,22 +48,26 @@ def full_disk(stage: str, path: Path, reference: Path) -> str:
     place.again(reference, point.kept if told[-1] == "sentence" else None)
     if point.writes:
         place = Place.anew(path / "really")
-        with_tmpfs = (
-            subprocess.run(
-                ["mount", "-t", "tmpfs", "-o", "size=48m", "tmpfs", str(place.work)], capture_output=True
-            ).returncode
-            == 0
-        )
-        try:
-            ended = place.disturbed(stage, "fill" if with_tmpfs else "limit", point.tries[-1])
-            for filler in place.work.glob("filler*"):
-                filler.unlink()
-            told.append(end_of_full(ended))
+        with small_disk(place.work) as mounted:
+            told.append(end_of_full(place.disturbed(stage, "fill" if mounted else "limit", point.tries[-1])))
+            (place.work / "filler").unlink(missing_ok=True)
             place.again(reference, point.kept if told[-1] == "sentence" else None)
-        finally:
-            if with_tmpfs:
-                subprocess.run(["umount", str(place.work)], check=True)
     return f"{', '.join(dict.fromkeys(told))}, then same"
+
+
+@contextlib.contextmanager
+def small_disk(folder: Path) -> Iterator[bool]:
+    """Whether the folder could be made a file system of its own, of 48 MB; what it held then stays in the folder."""
+    mount = ["mount", "-t", "tmpfs", "-o", "size=48m", "tmpfs", str(folder)]
+    mounted = shutil.which("mount") is not None and subprocess.run(mount, capture_output=True).returncode == 0
+    try:
+        yield mounted
+    finally:
+        if mounted:
+            kept = shutil.copytree(folder, folder.with_name("kept"), dirs_exist_ok=True)
+            subprocess.run(["umount", str(folder)], check=True)
+            folder.rmdir()
+            kept.rename(folder)
 
 
 def end_of_full(ended: Ended) -> str:
@@ -119,15 +124,16 @@ def clock_back(stage: str, path: Path, reference: Path) -> str:
 def twice(stage: str, path: Path, reference: Path) -> str:
     """The second while the first is held at the stage; of the first stage also both at once."""
     place, point = Place.anew(path / "held"), STAGES[stage]
-    first = place.start(stage, "hold", str(point.calls[-1]))
+    held = place.start(stage, "hold", str(point.calls[-1]))
+    until = time.time() + TIMEOUT
+    while not place.struck.exists() and held.poll() is None and time.time() < until:
+        time.sleep(0.1)
     try:
-        until = time.time() + TIMEOUT
-        while not place.struck.exists() and first.poll() is None and time.time() < until:
-            time.sleep(0.1)
         second = place.ended(place.start())
     finally:
         (place.path / "go").touch()
-    told = one_trains([place.ended(first), second])
+        first = place.ended(held)
+    told = one_trains([first, second])
     place.again(reference)
     if stage == "reading":
         place = Place.anew(path / "at once")

@@ -60,7 +60,10 @@ def load_study(folder: Path, baseline: str | None = None, tune: Sequence[str] | 
     runs = [load_run(out) for out in run_directories(folder)]
     if not any(run.state == "finished" for run in runs):
         what = "is a run; give its study" if RunDirectory(folder).is_run else "holds no finished run; give a study"
-        raise UserError(f"{folder} {what}, for example runs/losses")
+        damaged = next(
+            (f"; {run.out.name} is damaged: {run.out.damage()}" for run in runs if run.state == "damaged"), ""
+        )
+        raise UserError(f"{folder} {what}, for example runs/losses{damaged}")
     values = name_arms(runs)
     arms: dict[str, list[Run]] = {}
     for run in runs:
@@ -225,6 +228,7 @@ HAPPENED = {
     "running": "is still running",
     "failed": "failed",
     "half-done": "was stopped half-way",
+    "damaged": "is damaged",
     "new": "was not started",
 }
 
@@ -232,9 +236,10 @@ HAPPENED = {
 def unfinished(runs: Sequence[Run]) -> list[str]:
     """Each run that is not finished, and why."""
     return [
-        f"{run.out.name} ({run.arm}, seed {run.seed}) {HAPPENED[run.state]}" + f": {run.error}" * bool(run.error)
+        f"{run.out.name} ({run.arm}, seed {run.seed}) {HAPPENED[run.state]}" + f": {why}" * bool(why)
         for run in runs
         if run.state != "finished"
+        for why in [run.out.damage() if run.state == "damaged" else run.error]
     ]
 
 

@@ -143,10 +143,9 @@ def test_an_old_name_is_refused_before_a_sweep_begins(argument, tmp_path):
 
 
 def test_an_old_name_in_a_sweep_file_is_refused_too(tmp_path):
-    """By Hydra itself, which knows the key no more."""
     (tmp_path / "mine").mkdir()
     params = "loss.center.weight: 0,0.1"
     (tmp_path / "mine" / "old.yaml").write_text(MINE.replace("CONF", str(CONF)).replace(params, "data.head: 3,4"))
-    printed = here(tmp_path, "-cd", "mine", "-cn", "old", status=1)
-    assert "Could not override 'data.head'" in printed
+    printed = here(tmp_path, "-cd", "mine", "-cn", "old", status=2)
+    assert "data.head is now data.limit" in printed
     assert not list(tmp_path.glob("runs/s/*/metrics.json"))

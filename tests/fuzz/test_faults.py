@@ -1,5 +1,6 @@
 """A run that is disturbed at one of its stages ends, when it is run again, with the numbers of one that was not."""
 
+import importlib
 import json
 
 import pytest
@@ -9,7 +10,7 @@ from conftest import ROOT
 @pytest.fixture
 def faults(monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
-    return pytest.importorskip("faults", exc_type=ImportError)
+    return importlib.import_module("faults")
 
 
 def test_every_stage_is_where_the_matrix_looks_for_it(faults):
@@ -17,6 +18,11 @@ def test_every_stage_is_where_the_matrix_looks_for_it(faults):
         for hook in stage.hooks:
             owner, attribute = faults.resolve(hook)
             assert callable(getattr(owner, attribute)), name
+
+
+def test_a_stage_that_was_renamed_is_noticed(faults):
+    with pytest.raises(AttributeError, match="rotated"):
+        faults.resolve("rmlab.training.checkpoints:rotated")
 
 
 def test_a_cell_that_is_none_is_refused_and_the_others_are_all_run(faults):

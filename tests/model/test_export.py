@@ -74,4 +74,5 @@ if __name__ == "__main__":
     place, adapter = sys.argv[1:]
     torch.distributed.init_process_group("gloo")
     shard_and_export(Path(place), adapter == "True")
+    torch.distributed.barrier()
     torch.distributed.destroy_process_group()

@@ -58,7 +58,7 @@ def test_runs_without_common_items_are_an_error(tmp_path, capsys):
         load_items(load_study(tmp_path), "eval")
     for run in load_study(tmp_path).finished:
         run.out.scores_file("eval").unlink()
-    with pytest.raises(UserError, match="no run has kept scores/eval"):
+    with pytest.raises(UserError, match=r"holds no finished run.* is damaged: scores/eval.parquet is gone"):
         load_items(load_study(tmp_path), "eval")
 
 

@@ -113,3 +113,12 @@ def test_a_config_that_was_edited_after_its_run_is_flagged(study):
     config["trainer"]["learning_rate"] = 0.5
     run.write_config(config)
     assert f"config.yaml of {run.name} was changed after it ran" in load_study(study).notes
+
+
+def test_a_damaged_run_is_named_and_the_others_are_compared(study):
+    """As the first one: a report of the rest is better than a traceback."""
+    out = next(study.glob("margin-s1-*"))
+    (out / "metrics.json").write_text("")
+    loaded = load_study(study)
+    assert [run.seed for run in loaded.finished if run.arm == "margin"] == [0, 2]
+    assert any(f"{out.name} (margin, seed 1) is damaged: cannot read" in note for note in loaded.notes)

@@ -46,7 +46,7 @@ CASES = {
     ),
     "old name of the limit": ({}, ["data.head=3"], "data.head is now data.limit", 2),
     "old name of the layers": ({}, ["model.train_layers=1"], "model.train_layers is now model.train_last_layers", 2),
-    "old name in a dict": ({}, ["data={head: 3}"], "Key 'head' not in 'DataConfig'", 1),
+    "old name in a dict": ({}, ["data={head: 3}"], "data.head is now data.limit", 2),
     "set elsewhere": ({}, ["trainer.layout=packed"], "trainer.layout is set by scoring.layout", 2),
     "grouping a stream": (
         {"rows.jsonl": rows()},
