@@ -4,7 +4,7 @@ import contextlib
 import os
 import shutil
 import traceback
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +26,7 @@ HISTORY = "history.json"
 ERROR = "error.txt"
 REPRODUCTION = "reproduction.json"
 LOCK = ".lock"
+LARGE = 10**8  # bytes, more than can be read again at every look
 
 
 class BusyError(UserError):
@@ -78,13 +79,13 @@ class RunDirectory:
         """What of a run that came to its end is gone or is not what was written; None: nothing."""
         try:
             metrics, environment, _ = self.metrics(), self.environment(), self.history()
-            written = environment.get("scores", {})
-            for name in metrics["eval"]:
-                for file in self.score_files(name):
-                    if not file.is_file():
-                        return f"scores/{file.name} is gone"
-                    if written.get(file.name, found := file_hash(file)) != found:
-                        return f"scores/{file.name} is not what was written"
+            for file in (file for name in metrics["eval"] for file in self.score_files(name)):
+                if not file.is_file():
+                    return f"scores/{file.name} is gone"
+            for name, written in environment.get("files", {}).items():
+                given_away = name.startswith(("model/", "adapter/")) and not (self.path / name).parent.exists()
+                if not given_away and mark(self.path / name) != written:
+                    return f"{name} is not what was written"
         except (UserError, OSError) as error:
             return first_line(error)
         except (KeyError, TypeError, AttributeError):
@@ -234,9 +235,12 @@ class RunDirectory:
         file = self.scores_file(name)
         return file, file.with_suffix(".preferences.parquet")
 
-    def score_hashes(self, names: Iterable[str]) -> dict[str, str]:
-        """What the files of these sets hold, by name, for environment.json: damage is noticed by it."""
-        return {file.name: file_hash(file) for name in names for file in self.score_files(name) if file.exists()}
+    def marks(self) -> dict[str, Any]:
+        """Of every file of results, by name, for environment.json: damage is noticed by it."""
+        folders = (self.path / "scores", self.model, self.path / "adapter")
+        files = [self.path / HISTORY, *(file for folder in folders for file in sorted(folder.rglob("*")))]
+        kept = [file for file in files if file.is_file() and file.suffix != ".md"]  # cards are there to be edited
+        return {file.relative_to(self.path).as_posix(): mark(file) for file in kept}
 
     @property
     def checkpoints(self) -> Path:
@@ -266,6 +270,14 @@ class RunDirectory:
     def forget_metrics(self) -> None:
         """The run is no longer finished; what it has trained stays."""
         (self.path / METRICS).unlink(missing_ok=True)
+
+
+def mark(file: Path) -> list[Any]:
+    """[bytes, hash] of a file; of a large one, such as a model's weights, the size alone; [] where there is none."""
+    if not file.is_file():
+        return []
+    size = file.stat().st_size
+    return [size, file_hash(file) if size < LARGE else None]
 
 
 def describe(error: BaseException) -> str:

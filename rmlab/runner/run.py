@@ -146,8 +146,7 @@ def train_here(config: Config, out: RunDirectory, inputs: dict[str, str], checke
     finally:
         free_memory()
     seconds = time.time() - started
-    scores = out.score_hashes(sets.eval)
-    out.write_environment({**environment, "seconds": round(seconds, 1), "scores": scores})
+    out.write_environment({**environment, "seconds": round(seconds, 1), "files": out.marks()})
     out.write_metrics(metrics)
     if is_first_rank():
         print_table(metrics, out, seconds)
@@ -211,11 +210,24 @@ def finished(config: Config, out: RunDirectory, inputs: Mapping[str, str]) -> di
     changed = changed_since(out.environment(), inputs)
     if changed:
         say(f"warning: {out} was made by other {' and '.join(changed)} than is here now; run.redo=true to redo it")
+    restore_config(config, out)
     metrics = out.metrics()
     if os.environ.get("WANDB_SWEEP_ID"):
         with tracked(config, out) as tracker:
             track_metrics(tracker, metrics)
     return metrics
+
+
+def restore_config(config: Config, out: RunDirectory) -> None:
+    """Write config.yaml again where it is damaged, or was changed since: its run was trained with this one."""
+    try:
+        kept = out.config()
+    except UserError:
+        kept = {}
+    now = config.as_written()
+    if kept.keys() != now.keys() or computed(kept) != computed(now):
+        say(f"the config.yaml of {out} is not what was trained; it is written again")
+        out.write_config(now)
 
 
 @contextlib.contextmanager

@@ -40,7 +40,7 @@ def again(out, config, capsys):
     return capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name", ["metrics.json", "environment.json", "history.json", "scores/eval.parquet"])
+@pytest.mark.parametrize("name", ["metrics.json", "environment.json", "scores/eval.parquet", "model/model.safetensors"])
 def test_a_damaged_run_is_named_and_finished_again(name, ended, capsys):
     out, config, metrics = ended
     (out.path / name).write_bytes(b"")
@@ -51,6 +51,16 @@ def test_a_damaged_run_is_named_and_finished_again(name, ended, capsys):
     assert (out.path / "metrics.json").read_bytes() == metrics
     if name != "environment.json":  # without it nobody knows what made the checkpoints
         assert "trained already, " in told
+
+
+def test_a_damaged_config_of_a_finished_run_is_written_again(ended, capsys):
+    out, config, _ = ended
+    whole = (out.path / "config.yaml").read_text()
+    for harm in (whole[: len(whole) // 2], "", "a: [", whole.replace("learning_rate: 0.001", "learning_rate: 0.5")):
+        (out.path / "config.yaml").write_text(harm)
+        assert "is not what was trained; it is written again" in again(out, config, capsys)
+        assert (out.path / "config.yaml").read_text() == whole
+    assert "written again" not in again(out, config, capsys)
 
 
 def test_checkpoints_of_other_code_or_device_are_not_gone_on_from(ended, capsys, monkeypatch):

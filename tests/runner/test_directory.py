@@ -175,8 +175,10 @@ def test_numbers_that_json_does_not_have_are_refused_and_nothing_is_left(out):
 def ended(out):
     """A run that came to its end, with one evaluation set."""
     out.write_scores("eval", [scored(0), scored(1)])
-    out.write_environment({"scores": out.score_hashes(["eval"])})
-    out.write_history([])
+    out.write_history([{"loss": 0.5, "step": 10}, {"loss": 0.25, "step": 20}])
+    (out.path / "model").mkdir()
+    (out.path / "model" / "model.safetensors").write_bytes(bytes(range(100)))
+    out.write_environment({"files": out.marks()})
     out.write_metrics({"eval": {"eval": {"accuracy": 1.0}}, "train": {}})
     assert (out.state, out.damage()) == ("finished", None)
     return out
@@ -184,7 +186,14 @@ def ended(out):
 
 @pytest.mark.parametrize(
     "name",
-    ["metrics.json", "environment.json", "history.json", "scores/eval.parquet", "scores/eval.preferences.parquet"],
+    [
+        "metrics.json",
+        "environment.json",
+        "history.json",
+        "scores/eval.parquet",
+        "scores/eval.preferences.parquet",
+        "model/model.safetensors",
+    ],
 )
 @pytest.mark.parametrize("harm", ["empty", "cut", "flipped"])
 def test_a_run_with_a_damaged_file_is_damaged_and_not_finished(name, harm, ended):
@@ -192,10 +201,16 @@ def test_a_run_with_a_damaged_file_is_damaged_and_not_finished(name, harm, ended
     half = len(whole) // 2
     flipped = whole[:half] + bytes([whole[half] ^ 128]) + whole[half + 1 :]
     (ended.path / name).write_bytes({"empty": b"", "cut": whole[:half], "flipped": flipped}[harm])
-    if (name, harm) == ("history.json", "flipped"):
-        (ended.path / name).write_text("{}")
     assert (ended.state, ended.is_finished) == ("damaged", False)
     assert name.rpartition("/")[2] in ended.damage()
+
+
+def test_a_model_that_was_given_away_is_no_damage(ended):
+    """Disks are small, and the numbers are what reports need."""
+    (ended.path / "model" / "model.safetensors").unlink()
+    assert ended.state == "damaged"
+    (ended.path / "model").rmdir()
+    assert ended.state == "finished"
 
 
 def test_a_run_without_the_scores_of_a_set_is_damaged(ended):
