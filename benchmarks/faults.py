@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from faults_runs import HARMS, TIMEOUT, Ended, Failed, Place
-from faults_stages import STAGES, resolve
+from faults_stages import STAGES
 from tqdm import tqdm
 
 FUTURE = 10_000  # seconds by which the clock goes back

@@ -67,7 +67,9 @@ STAGES = {
         writes=True, kept=TRAINED
     ),
     "export": Stage("rmlab.model.export:export", "rmlab.model.export:write_card", writes=True, kept=TRAINED),
-    "metrics": Stage("rmlab.runner.directory:RunDirectory.write_metrics", writes=True, kept=TRAINED),
+    "metrics": Stage(
+        "rmlab.runner.directory:RunDirectory.write_metrics", writes=True, kept=TRAINED, kept_after="it is finished"
+    ),
 }  # fmt: skip
 
 
@@ -122,8 +124,11 @@ def full(call: Callable[[], Any]) -> None:
 
 
 def fill(call: Callable[[], Any]) -> Any:
-    """Fill the disk that the run writes to, to the last byte."""
+    """Fill the disk that the run writes to, and the last page of its log, which has one of its own."""
     struck([])
+    for log in Path(WORK).rglob("*.log"):
+        with log.open("ab") as file:
+            file.write(b"\n" * (-file.tell() % os.sysconf("SC_PAGESIZE")))
     size = 2**20
     with Path(WORK, "filler").open("wb", buffering=0) as filler:
         while size:
@@ -148,6 +153,7 @@ INSIDE = ("kill", "raise", "fill", "limit")
 
 def disturb(stage: Stage, fault: str, at: int) -> None:
     """From now on, the fault strikes at that call of the stage in this process."""
+    importlib.import_module("rmlab.training.trainer")  # what other modules have imported by name stays as it is there
     owner, name = resolve(stage.inside or stage.whole if fault in INSIDE else stage.whole)
     original, calls = getattr(owner, name), 0
 

@@ -108,6 +108,7 @@ def killed(*_, **__):
     [
         OSError(28, "No space left on device"),
         RuntimeError("[enforce fail at inline_container.cc:664] . PytorchStreamWriter failed writing file data/3"),
+        RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 64 vs 0"),
     ],
 )
 def test_a_full_disk_is_one_sentence_wherever_it_is_met(error, ended, monkeypatch):
