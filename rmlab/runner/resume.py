@@ -85,7 +85,7 @@ def full_disk(error: BaseException, out: RunDirectory) -> UserError | None:
     chain: list[BaseException] = [error]
     while (inner := chain[-1].__cause__ or chain[-1].__context__) is not None and inner not in chain:
         chain.append(inner)
-    signs = ("No space left on device", "Disk quota exceeded", "File too large")
+    signs: tuple[str, ...] = ("No space left on device", "Disk quota exceeded", "File too large")
     signs += ("PytorchStreamWriter failed writing", "unexpected pos", "iostream error")  # in torch's words
     if any(sign in str(e) for e in chain for sign in signs):
         return UserError(f"the disk of {out} is full; make room, and the same command goes on from the last checkpoint")
