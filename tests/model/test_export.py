@@ -42,7 +42,7 @@ def shard_and_export(place, adapter):
         export(model, build_tokenizer(), place / "model", weights)
 
 
-@pytest.mark.parametrize("adapter", [False, True])
+@pytest.mark.parametrize("adapter", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_sharded_model_is_gathered_by_all_ranks_and_equals_the_whole_one(adapter, tmp_path):
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", __file__]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent.parent)}

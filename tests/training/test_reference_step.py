@@ -140,8 +140,7 @@ def test_a_step_of_everything_at_once(layout, weighting, tokenizer, tmp_path):
     check("all of it", "3 + 3 + 1, by tokens", layout, weighting, tokenizer, tmp_path)
 
 
-@pytest.mark.parametrize("split", SPLITS)
-@pytest.mark.parametrize("terms", TERMS)
+@pytest.mark.parametrize(("terms", "split"), zip(TERMS, SPLITS, strict=True))
 def test_a_step_of_each_loss_however_it_is_split(terms, split, tokenizer, tmp_path):
     check(terms, split, "shared_prefix", "pair", tokenizer, tmp_path)
 
