@@ -172,6 +172,22 @@ def shared(name: str) -> str:
 # ---- what several test files need ----
 
 
+@pytest.fixture(scope="session")
+def composed() -> dict[str, Any]:
+    """The default config as Hydra composes it, small and without a logger: nested dicts."""
+    from hydra import compose, initialize_config_dir
+    from omegaconf import OmegaConf
+
+    from rmlab.runner.config import register
+
+    register()
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        config = compose("train", overrides=["debug=tiny", "logger=none", "run.dir=x", "run.name=x", "run.threads=1"])
+    content = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(content, dict)
+    return {str(key): value for key, value in content.items()}
+
+
 def trainer_for(model, tokenizer, tmp_path, train=None, evaluation=None, **options):
     config = {
         "output_dir": str(tmp_path),

@@ -68,6 +68,7 @@ def test_a_loss_and_a_data_source_join_by_entry_point(tmp_path):
     assert any(name.endswith("theirloss.py") for name in environment["inputs"])
 
 
+@pytest.mark.slow
 def test_an_installed_package_that_cannot_be_imported_is_named_and_passed_over(tmp_path):
     site = tmp_path / "site"
     install(site, "broken", {"rmlab.losses": ("broken", "brokenloss")}, brokenloss="import no_such_module\n")

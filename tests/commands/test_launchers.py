@@ -109,6 +109,7 @@ def test_a_trial_that_cannot_run_does_not_stop_the_study(tmp_path):
     assert errors == ["data.overlong is 'dorp'; did you mean 'drop'?"] * 2
 
 
+@pytest.mark.slow
 def test_a_wandb_agent_can_drive_rmlab(tmp_path):
     """The command that W&B's agent would make of sweeps/wandb.yaml. A finished run gives its results again."""
     from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args

@@ -15,7 +15,7 @@ def finished(tmp_path_factory):
     return place
 
 
-@pytest.mark.parametrize("file", ["metrics.json", "environment.json", "scores/eval.parquet"])
+@pytest.mark.parametrize("file", ["metrics.json", pytest.param("scores/eval.parquet", marks=pytest.mark.slow)])
 def test_a_damaged_run_is_named_and_trained_again_and_the_others_stay(file, finished):
     before = metrics(finished)
     out = next(finished.glob("runs/s/margin-s0-*"))

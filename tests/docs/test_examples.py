@@ -46,6 +46,7 @@ def test_a_trl_script_with_changed_imports_trains(tmp_path):
     assert "eval_accuracy" in start(tmp_path, "trl_script.py")
 
 
+@pytest.mark.slow
 def test_own_loss_as_a_plugin(tmp_path):
     folder = EXAMPLES / "own_loss"
     rmlab(tmp_path, "-cd", folder / "conf", "plugins=[own_loss]", "loss=hinge", path=[folder])

@@ -9,7 +9,6 @@ import warnings
 from collections import Counter
 
 import pytest
-from conftest import ROOT
 
 from rmlab import losses
 from rmlab.messages import UserError
@@ -38,19 +37,6 @@ MORE = [
 ]  # fmt: skip
 # Big models take the machine's memory before anything can be said of them.
 LARGE = ("hidden_size", "intermediate_size", "num_hidden_layers", "vocab_size", "num_attention_heads", "head_dim")
-
-
-@pytest.fixture(scope="module")
-def composed():
-    from hydra import compose, initialize_config_dir
-    from omegaconf import OmegaConf
-
-    from rmlab.runner.config import register
-
-    register()
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        config = compose("train", overrides=["debug=tiny", "logger=none", "run.dir=x", "run.name=x"])
-    return OmegaConf.to_container(config, resolve=True)
 
 
 def changed(rng, config):

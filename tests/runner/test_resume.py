@@ -3,7 +3,7 @@
 import copy
 
 import pytest
-from conftest import ROOT, make_pairs
+from conftest import make_pairs
 
 from rmlab import run
 from rmlab.training.trainer import RewardTrainer
@@ -44,19 +44,6 @@ TELLING = {
     "by length": 7,
     "a stream of several passes": 5,
 }
-
-
-@pytest.fixture(scope="module")
-def composed():
-    from hydra import compose, initialize_config_dir
-    from omegaconf import OmegaConf
-
-    from rmlab.runner.config import register
-
-    register()
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        config = compose("train", overrides=["debug=tiny", "logger=none", "run.dir=x", "run.name=x", "run.threads=1"])
-    return OmegaConf.to_container(config, resolve=True)
 
 
 def config_of(composed, changes, place):

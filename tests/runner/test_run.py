@@ -273,7 +273,7 @@ def test_terms_combine_on_the_command_line(tmp_path):
     assert config["loss"] == {"bradley_terry": {"margin": 1.0}, "center": {"weight": 0.01}}
 
 
-@pytest.mark.parametrize("logger", ["tensorboard", "trackio"])
+@pytest.mark.parametrize("logger", ["tensorboard", pytest.param("trackio", marks=pytest.mark.slow)])
 def test_other_loggers(logger, tmp_path):
     pytest.importorskip(logger, reason=f"{logger} is an extra")
     done = rmlab(tmp_path, "debug=tiny", f"logger={logger}", TRACKIO_DIR=str(tmp_path / "trackio"))

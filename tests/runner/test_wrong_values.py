@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import yaml
-from conftest import ROOT, rmlab
+from conftest import rmlab
 
 from rmlab import UserError, losses
 from rmlab.messages import is_first_rank, processes, rank
@@ -15,19 +15,6 @@ from rmlab.runner.arguments import reward_config
 from rmlab.runner.config import Config
 from rmlab.runner.directory import RunDirectory
 from rmlab.runner.tracking import identity
-
-
-@pytest.fixture(scope="module")
-def composed():
-    from hydra import compose, initialize_config_dir
-    from omegaconf import OmegaConf
-
-    from rmlab.runner.config import register
-
-    register()
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        config = compose("train", overrides=["debug=tiny", "logger=none", "run.dir=x", "run.name=x"])
-    return OmegaConf.to_container(config, resolve=True)
 
 
 def with_value(config, key, value):

@@ -32,7 +32,10 @@ def train(out, ranks, budget, layout):
     }
 
 
-@pytest.mark.parametrize(("budget", "layout"), [(None, "auto"), (70, "auto"), (200, "padded")])
+@pytest.mark.parametrize(
+    ("budget", "layout"),
+    [(70, "auto"), *(pytest.param(*case, marks=pytest.mark.slow) for case in [(None, "auto"), (200, "padded")])],
+)
 def test_two_ranks_train_and_evaluate_as_one(budget, layout, tmp_path):
     """With a budget the ranks have different numbers of micro-batches and exchange gradients once per step."""
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", __file__]
