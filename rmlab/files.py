@@ -37,7 +37,12 @@ def read(file: Path, kind: type = dict) -> Any:
 
 def write_json(path: Path, content: Any) -> None:
     """Like `write`, indented. ValueError for NaN and infinity, which JSON does not have."""
-    write(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+    write(path, as_json(content))
+
+
+def as_json(content: Any) -> str:
+    """The text that `write_json` writes."""
+    return json.dumps(content, indent=2, allow_nan=False) + "\n"
 
 
 def write(path: Path, text: str) -> None:

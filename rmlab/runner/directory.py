@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import xxhash
 import yaml
 from filelock import FileLock, Timeout
 
-from rmlab.files import file_hash, modified, read, write, write_here, write_json
+from rmlab.files import as_json, file_hash, modified, read, write, write_here, write_json
 from rmlab.messages import UserError, first_line, is_first_rank, rank
 from rmlab.metrics.scored import ScoredComparison
 
@@ -235,12 +236,17 @@ class RunDirectory:
         file = self.scores_file(name)
         return file, file.with_suffix(".preferences.parquet")
 
-    def marks(self) -> dict[str, Any]:
-        """Of every file of results, by name, for environment.json: damage is noticed by it."""
+    def marks(self, metrics: Mapping[str, Any]) -> dict[str, Any]:
+        """Of every file of results, by name, for environment.json: damage is noticed by it.
+
+        Of metrics.json too, which is only written after it.
+        """
+        told = as_json(metrics).encode()
         folders = (self.path / "scores", self.model, self.path / "adapter")
         files = [self.path / HISTORY, *(file for folder in folders for file in sorted(folder.rglob("*")))]
         kept = [file for file in files if file.is_file() and file.suffix != ".md"]  # cards are there to be edited
-        return {file.relative_to(self.path).as_posix(): mark(file) for file in kept}
+        marks = {file.relative_to(self.path).as_posix(): mark(file) for file in kept}
+        return {METRICS: [len(told), xxhash.xxh3_128_hexdigest(told)], **marks}
 
     @property
     def checkpoints(self) -> Path:

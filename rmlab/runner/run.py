@@ -146,7 +146,7 @@ def train_here(config: Config, out: RunDirectory, inputs: dict[str, str], checke
     finally:
         free_memory()
     seconds = time.time() - started
-    out.write_environment({**environment, "seconds": round(seconds, 1), "files": out.marks()})
+    out.write_environment({**environment, "seconds": round(seconds, 1), "files": out.marks(metrics)})
     out.write_metrics(metrics)
     if is_first_rank():
         print_table(metrics, out, seconds)

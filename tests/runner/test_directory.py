@@ -178,8 +178,9 @@ def ended(out):
     out.write_history([{"loss": 0.5, "step": 10}, {"loss": 0.25, "step": 20}])
     (out.path / "model").mkdir()
     (out.path / "model" / "model.safetensors").write_bytes(bytes(range(100)))
-    out.write_environment({"files": out.marks()})
-    out.write_metrics({"eval": {"eval": {"accuracy": 1.0}}, "train": {}})
+    metrics = {"eval": {"eval": {"accuracy": 1.0, "nll": 0.25}}, "train": {"loss": 0.125}}
+    out.write_environment({"files": out.marks(metrics)})
+    out.write_metrics(metrics)
     assert (out.state, out.damage()) == ("finished", None)
     return out
 
@@ -203,6 +204,12 @@ def test_a_run_with_a_damaged_file_is_damaged_and_not_finished(name, harm, ended
     (ended.path / name).write_bytes({"empty": b"", "cut": whole[:half], "flipped": flipped}[harm])
     assert (ended.state, ended.is_finished) == ("damaged", False)
     assert name.rpartition("/")[2] in ended.damage()
+
+
+def test_one_other_digit_in_the_metrics_is_noticed(ended):
+    file = ended.path / "metrics.json"
+    file.write_text(file.read_text().replace("0.25", "0.26"))
+    assert ended.damage() == "metrics.json is not what was written"
 
 
 def test_a_model_that_was_given_away_is_no_damage(ended):
