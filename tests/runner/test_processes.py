@@ -43,11 +43,12 @@ def launch(place, ranks, *overrides, launcher=TORCHRUN, check=True, **environmen
     (place / "disturb.py").write_text(DISTURB)
     number = f"--nproc_per_node={ranks}" if launcher is TORCHRUN else f"--num_processes={ranks}"
     arguments = [
-        *overrides, "debug=tiny", "logger=none", "run.threads=1", "plugins=[disturb]", "data.limit=null",
+        "debug=tiny", "logger=none", "run.threads=1", "plugins=[disturb]", "data.limit=null",
         "data.train.synthetic.prompts=83", "data.eval_fraction=0.3", f"trainer.max_steps={STEPS}",
-        "trainer.save_steps=1",
-        f"trainer.per_device_train_batch_size={GLOBAL_BATCH // ranks}", "trainer.logging_steps=1",
+        "trainer.save_steps=1", f"trainer.per_device_train_batch_size={GLOBAL_BATCH // ranks}",
+        "trainer.logging_steps=1", *overrides,
     ]  # fmt: skip
+    arguments.sort(key=lambda word: not word.startswith("-"))  # Hydra wants flags first
     env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **environment}
     done = subprocess.run(
         [*launcher, number, "-m", "rmlab.commands.train", *arguments],
