@@ -14,6 +14,7 @@ ARGUMENTS = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow  # tests/training/test_loop.py has it within one process
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_leaves_a_checkpoint_that_the_same_command_goes_on_from(number, status, tmp_path):
     (tmp_path / "stopped").mkdir()
