@@ -18,6 +18,14 @@ def is_secret(name: str) -> bool:
     return bool(SECRET.search(name)) and not NO_SECRET.search(name)
 
 
+def under(node: str, key: Any) -> str:
+    """The name of a key below a node; none below nodes whose keys are users' words, a column or variable of a template.
+
+    They decide what is computed, so a value of theirs must not be left out of a run's id.
+    """
+    return node if node in ("columns", "chat_template_kwargs") else str(key)
+
+
 def secrets_of(config: Any, name: str = "") -> set[str]:
     """The secret values in a config, at any depth, and those of the environment, of eight characters at least.
 
@@ -25,7 +33,7 @@ def secrets_of(config: Any, name: str = "") -> set[str]:
     """
     found = {value for key, value in os.environ.items() if is_secret(key)}
     if isinstance(config, Mapping):
-        found = found.union(*(secrets_of(value, str(key)) for key, value in config.items()))
+        found = found.union(*(secrets_of(value, under(name, key)) for key, value in config.items()))
     elif isinstance(config, list):
         found = found.union(*(secrets_of(value, name) for value in config))
     elif isinstance(config, str) and is_secret(name):
@@ -37,7 +45,7 @@ def masked(value: Any, secrets: Iterable[str] = (), name: str = "") -> Any:
     """The value with <secret> in the place of what stands under a secret's name, and of every secret in its texts."""
     secrets = sorted(secrets, key=len, reverse=True)
     if isinstance(value, Mapping):
-        return {k: masked(v, secrets, str(k)) for k, v in value.items()}
+        return {k: masked(v, secrets, under(name, k)) for k, v in value.items()}
     if isinstance(value, list):
         return [masked(v, secrets, name) for v in value]
     if not isinstance(value, str) or not value:

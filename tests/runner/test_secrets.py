@@ -66,6 +66,17 @@ def test_an_id_does_not_depend_on_what_else_a_machine_knows(monkeypatch):
     assert content_id(config) == before
 
 
+@pytest.mark.parametrize("node", ["columns", "chat_template_kwargs"])
+def test_words_of_users_are_no_secrets_and_part_of_the_id(node):
+    """A variable of a template may be called turn_token: two of its values are two runs."""
+    ids = set()
+    for value in ("<|a|>", "<|b|>"):
+        config = {"data": {node: {"turn_token": value}}}
+        assert masked(config, secrets_of(config)) == config
+        ids.add(content_id(config))
+    assert len(ids) == 2
+
+
 def test_a_secret_is_no_part_of_a_runs_id():
     config = Config().as_dict()
     config["trainer"] = {"hub_token": TOKEN}
