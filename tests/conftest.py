@@ -31,6 +31,7 @@ from rmlab.model.dropout import disable_dropout
 from rmlab.scoring.collator import PreferenceCollator
 from rmlab.scoring.heads import prepare_for_scoring, score
 
+ENVIRONMENT = os.environ
 ROOT = Path(__file__).parent.parent
 DATA = Path(os.environ.get("RMLAB_DATA", ROOT.parent / "shared" / "data"))
 """Real preference data, for the tests that need it: hh_harmless.jsonl.gz, topical_chat.json.gz, ..."""
@@ -134,6 +135,13 @@ def make_pairs(count: int = 21, seed: int = 0, **columns: Any) -> Dataset:
         "rejected": [f"{words(1, 8)} no {n}" for n in range(count)],
     }
     return Dataset.from_dict({**rows, **columns})
+
+
+@pytest.fixture(autouse=True)
+def one_environment() -> Any:
+    """`Dataset.map` with several processes leaves a copy in the place of os.environ; rich reads the one it began with."""
+    yield
+    os.environ = ENVIRONMENT  # noqa: B003
 
 
 @pytest.fixture(scope="session")

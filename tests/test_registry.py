@@ -57,13 +57,14 @@ def test_a_loss_and_a_data_source_join_by_entry_point(tmp_path):
     groups = {"rmlab.losses": ("hinge", "theirloss"), "rmlab.data": ("counting", "theirdata")}
     install(site, "theirlab", groups, theirloss=LOSS, theirdata=SOURCE)
     done = run(
-        site, tmp_path, "loss.hinge.gap=1.0", "data.train={theirs: {source: counting, rows: 40}}",
-        "data.eval_fraction=0.3", "trainer.max_steps=2",
+        site, tmp_path, "loss.hinge.gap=1.0", "data.train={theirs: {source: counting, rows: 40}}", "~data.train.synthetic",
+        "debug=tiny", "data.eval_fraction=0.25",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
-    train = json.loads((tmp_path / "out" / "metrics.json").read_text())["train"]
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
     environment = json.loads((tmp_path / "out" / "environment.json").read_text())
-    assert train["steps"] == 2
+    assert metrics["train"]["steps"] == 2
+    assert metrics["eval"]["eval"]["comparisons"] == 10
     assert environment["packages"]["theirlab"] == "1.0"
     assert any(name.endswith("theirloss.py") for name in environment["inputs"])
 

@@ -124,7 +124,7 @@ def test_a_killed_sweep_run_again_gives_the_same_metrics(tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     for place in (whole, killed):
         place.mkdir()
-    sweep(whole, *arguments)
+    here(whole, *arguments)
     process = start(killed, *arguments)
     deadline = time.time() + 120
     while time.time() < deadline and not list(killed.glob("runs/s/plain-s1-*/checkpoints/checkpoint-*/whole")):
@@ -134,7 +134,7 @@ def test_a_killed_sweep_run_again_gives_the_same_metrics(tmp_path):
     states = {out.name.split("-")[1]: state(out) for out in killed.glob("runs/s/plain-*")}
     assert states == {"s0": "finished", "s1": "half-done", "s2": "new"}
     finished = next(killed.glob("runs/s/plain-s0-*/metrics.json")).stat().st_mtime_ns
-    printed = sweep(killed, *arguments)
+    printed = here(killed, *arguments)
     assert "sweep s: 3 runs: 1 finished (skipped), 1 half-done (resumed), 1 new" in printed
     assert metrics(killed) == metrics(whole)
     assert next(killed.glob("runs/s/plain-s0-*/metrics.json")).stat().st_mtime_ns == finished

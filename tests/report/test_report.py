@@ -26,7 +26,6 @@ def study(tmp_path):
 def wide(monkeypatch):
     """Whoever runs the tests may have a narrow terminal."""
     monkeypatch.setenv("COLUMNS", "160")
-    monkeypatch.setenv("TERM", "xterm")  # a dumb terminal has 80 columns, whatever it says
 
 
 def test_a_folder_without_finished_runs_is_an_error(tmp_path, capsys):
