@@ -139,7 +139,7 @@ def make_pairs(count: int = 21, seed: int = 0, **columns: Any) -> Dataset:
 
 @pytest.fixture(autouse=True)
 def one_environment() -> Any:
-    """`Dataset.map` with several processes leaves a copy in the place of os.environ; rich reads the one it began with."""
+    """`Dataset.map` with several processes puts a copy in the place of os.environ; rich keeps the first."""
     yield
     os.environ = ENVIRONMENT  # noqa: B003
 

@@ -57,8 +57,8 @@ def test_a_loss_and_a_data_source_join_by_entry_point(tmp_path):
     groups = {"rmlab.losses": ("hinge", "theirloss"), "rmlab.data": ("counting", "theirdata")}
     install(site, "theirlab", groups, theirloss=LOSS, theirdata=SOURCE)
     done = run(
-        site, tmp_path, "loss.hinge.gap=1.0", "data.train={theirs: {source: counting, rows: 40}}", "~data.train.synthetic",
-        "debug=tiny", "data.eval_fraction=0.25",
+        site, tmp_path, "loss.hinge.gap=1.0", "data.train={theirs: {source: counting, rows: 40}}",
+        "~data.train.synthetic", "debug=tiny", "data.eval_fraction=0.25",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())

@@ -6,7 +6,7 @@ import time
 import pytest
 import yaml
 from conftest import make_pairs
-from sweeping import TINY, error_of, here, metrics, start, state, sweep
+from sweeping import TINY, error_of, here, metrics, start, state
 
 from rmlab.runner.directory import BusyError, RunDirectory
 
