@@ -99,6 +99,7 @@ def check(case, steps, composed, tmp_path, monkeypatch, capsys):
         out = tmp_path / f"killed{step}"
         killed_at(step, config, out, monkeypatch)
         saved = [int(place.name.split("-")[1]) for place in out.glob("checkpoints/checkpoint-*")]
+        assert max(saved, default=0) >= step - step % SHORT["save_steps"]
         capsys.readouterr()
         run(config, out)
         assert not saved or f"goes on from step {max(saved)} of " in capsys.readouterr().out
