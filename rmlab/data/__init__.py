@@ -55,8 +55,8 @@ class Tokenizer(Protocol):
     def __len__(self) -> int:
         """Tokens in the vocabulary, added ones too."""
 
-    def __call__(self, text: str, *, add_special_tokens: bool, verbose: bool = True) -> Any:
-        """Token ids as `["input_ids"]`."""
+    def __call__(self, text: str | list[str], *, add_special_tokens: bool, **options: Any) -> Any:
+        """Token ids as `["input_ids"]`, of several texts a list of theirs."""
 
     def apply_chat_template(self, conversation: list[dict[str, Any]], *, tokenize: bool, **variables: Any) -> Any:
         """The text of messages, for tokenize=False."""

@@ -2,7 +2,7 @@
 
 import datetime
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -11,12 +11,23 @@ from rmlab.data.labels import check_code, decoded
 from rmlab.data.values import brief, without_nulls
 from rmlab.messages import UserError, did_you_mean
 
+BATCH = 256  # rows that are Python values at once
 HEAD = 100  # rows of a stream that are looked at before it is used
 
 
 def read_row(row: Mapping[str, Any]) -> dict[str, Any]:
     """A row as Python values: the text that `load` keeps, or columns, without the nulls that Arrow puts inside them."""
     return json.loads(row[ROW]) if ROW in row else {k: without_nulls(v) for k, v in row.items()}
+
+
+def rows_of(batch: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
+    """The rows of a batch of columns, as `read_row` reads them."""
+    return (read_row(dict(zip(batch, values, strict=True))) for values in zip(*batch.values(), strict=True))
+
+
+def read_rows(dataset: Any) -> Iterator[dict[str, Any]]:
+    """All rows of a data set, as `read_row` reads them: many at once from Arrow, one by one takes ten times as long."""
+    return (row for batch in dataset.iter(BATCH) for row in rows_of(batch))
 
 
 def head(dataset: Any) -> Iterable[Mapping[str, Any]]:

@@ -1,5 +1,6 @@
 """Prompt and response to token ids. Training, evaluation and scoring all come through `encode`."""
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from rmlab.data import Text, Tokenizer
@@ -27,17 +28,48 @@ def render(tokenizer: Tokenizer, prompt: Text, response: Text, template: dict[st
 
 
 def encode(tokenizer: Tokenizer, prompt: Text, response: Text, template: dict[str, Any]) -> list[int]:
-    """Token ids with exactly one BOS and one final EOS, where the tokenizer has them.
+    """Token ids with exactly one BOS and one final EOS, where the tokenizer has them."""
+    text = render(tokenizer, prompt, response, template)
+    return closed(tokens_of(tokenizer, [text])[text], special_tokens(tokenizer), tokenizer.eos_token_id)
+
+
+def tokens_of(tokenizer: Tokenizer, texts: Iterable[str]) -> dict[str, list[int]]:
+    """Text -> its token ids without special ones; each different text is tokenised once, many in one call."""
+    ids: dict[str, list[int]] = {}
+    for part in parts(dict.fromkeys(texts)):
+        ids.update(zip(part, tokenizer(part, add_special_tokens=False, **IDS_ALONE)["input_ids"], strict=True))
+    return ids
+
+
+# Of what a tokenizer can say of a text.
+IDS_ALONE: dict[str, Any] = {"return_attention_mask": False, "return_token_type_ids": False, "verbose": False}
+PART = 2**20  # characters for one call of a tokenizer, which takes about a hundred bytes of memory for each token
+
+
+def parts(texts: Iterable[str]) -> Iterator[list[str]]:
+    """The texts in lists of at most PART characters; a longer text has one of its own."""
+    part: list[str] = []
+    size = 0
+    for text in texts:
+        if part and size + len(text) > PART:
+            yield part
+            part, size = [], 0
+        part.append(text)
+        size += len(text)
+    if part:
+        yield part
+
+
+def closed(ids: list[int], special: tuple[list[int], list[int]], eos: int | None) -> list[int]:
+    """The token ids of a text with exactly one BOS and one final EOS.
 
     Special tokens are taken from what the tokenizer puts around an empty text ([CLS] .. [SEP], <s> ..), and never
     doubled when the text or the chat template already wrote them.
     """
-    text = render(tokenizer, prompt, response, template)
-    ids = list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
-    before, after = special_tokens(tokenizer)
+    before, after = special
     while len(ids) > 1 and before and ids[: len(before)] == before == ids[len(before) : 2 * len(before)]:
         ids = ids[len(before) :]
-    while len(ids) > 1 and ids[-1] == ids[-2] == tokenizer.eos_token_id:
+    while len(ids) > 1 and ids[-1] == ids[-2] == eos:
         ids = ids[:-1]
     if ids[: len(before)] != before:
         ids = before + ids

@@ -1,6 +1,5 @@
 """Tokens kept on disk: what is damaged is made anew, and what dead processes left is removed."""
 
-import os
 import shutil
 import subprocess
 import sys
@@ -36,7 +35,7 @@ HARM = {
 def test_a_damaged_entry_is_named_and_made_anew(harm, tokenizer, tmp_path, capsys):
     whole = cached(tokenizer, tmp_path)[:]
     place = entry(tmp_path)
-    data = next(place.glob("data-*.arrow"))
+    data = place / "trees.arrow"
     if harm in HARM:
         data.write_bytes(HARM[harm](data.read_bytes()))
     else:
@@ -91,11 +90,15 @@ def test_what_datasets_keeps_is_not_taken_for_a_damaged_entry(tokenizer, tmp_pat
 
 
 def test_a_full_disk_is_a_line_and_leaves_nothing(tokenizer, tmp_path, monkeypatch, capsys):
-    def full(self, path, *_, **__):
-        os.makedirs(path)
-        raise OSError(28, "No space left on device")
+    real = Dataset.map
 
-    monkeypatch.setattr("datasets.Dataset.save_to_disk", full)
+    def full(self, *arguments, cache_file_name=None, **options):
+        made = real(self, *arguments, cache_file_name=cache_file_name, **options)
+        if cache_file_name is not None:
+            raise OSError(28, "No space left on device")
+        return made
+
+    monkeypatch.setattr("datasets.Dataset.map", full)
     assert len(cached(tokenizer, tmp_path)) == 30
     assert "cannot be written ([Errno 28] No space left on device)" in capsys.readouterr().out
     assert list(tmp_path.iterdir()) == []
