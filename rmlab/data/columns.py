@@ -35,11 +35,12 @@ def head(dataset: Any) -> Iterable[Mapping[str, Any]]:
     return dataset if hasattr(dataset, "__len__") else dataset.take(HEAD)
 
 
-def renamed_text(
-    row: Mapping[str, Any], index: int, columns: Mapping[str, Any], separator: str | None, path: str
-) -> dict[str, str]:
-    """`renamed` of a row of Arrow, kept as text."""
-    return {ROW: as_text(renamed(read_row(row), index, columns, separator, path), where_of(path, index))}
+def renamed_texts(
+    rows: Mapping[str, list[Any]], indices: list[int], columns: Mapping[str, Any], separator: str | None, path: str
+) -> dict[str, list[str]]:
+    """`renamed` of some rows of Arrow, kept as text."""
+    named = (renamed(row, n, columns, separator, path) for row, n in zip(rows_of(rows), indices, strict=True))
+    return {ROW: [as_text(row, where_of(path, n)) for row, n in zip(named, indices, strict=True)]}
 
 
 def renamed(

@@ -115,7 +115,7 @@ def tokenize(
 
 
 def map_into(made: Callable[..., Dataset], folder: Path) -> None:
-    """`Dataset.map` into that folder, a file per process; what `datasets` keeps, it trusts whatever has become of it."""
+    """`Dataset.map` into that folder, a file per process; what `datasets` keeps, it trusts whatever became of it."""
     made(cache_file_name=str(folder / "trees.arrow"), load_from_cache_file=False)
 
 

@@ -62,7 +62,10 @@ def load_part(config: DataConfig, specs: Mapping[str, Any], part: str) -> list[S
     sources = []
     for name, spec in specs.items():
         source = SourceConfig.of(spec, f"data.{part}.{name}", DATASETS.names())
-        dataset = DATASETS.build(source.source, source.options, source.where)()
+        options = source.options
+        if config.limit is not None and "limit" in DATASETS.options(source.source):  # then no more need be read
+            options = {"limit": config.limit, **options}
+        dataset = DATASETS.build(source.source, options, source.where)()
         if config.limit is not None:
             dataset = dataset.take(config.limit)
         if isinstance(dataset, Dataset):
