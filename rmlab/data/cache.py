@@ -48,6 +48,34 @@ def quiet() -> Iterator[None]:
         datasets.enable_progress_bars()
 
 
+def shared() -> Path:
+    """The folder of what is made of rows alone, in the cache of `datasets`: of a user, whatever they run where."""
+    return Path(datasets.config.HF_DATASETS_CACHE) / "rmlab"
+
+
+def once(key: str, check: Callable[[], None]) -> None:
+    """A check that takes a while, unless it has passed before; what it raises is raised, and not remembered."""
+    place = shared() / "checked" / key
+    if place.exists():
+        return
+    check()
+    with contextlib.suppress(OSError):  # a full disk: it is made again next time
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.touch()
+
+
+@contextlib.contextmanager
+def uncached() -> Iterator[None]:
+    """What `datasets` maps inside goes to a temporary folder: what it finds beside the rows, it trusts unread."""
+    before = datasets.is_caching_enabled()
+    datasets.disable_caching()
+    try:
+        yield
+    finally:
+        if before:
+            datasets.enable_caching()
+
+
 def kept(place: Path, write: Callable[[Path], object], what: str) -> Dataset | None:
     """The data set that is kept in the folder `place`, after `write(folder)` if it is not there yet, or no more whole.
 

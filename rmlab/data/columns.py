@@ -2,7 +2,7 @@
 
 import datetime
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -25,12 +25,12 @@ def rows_of(batch: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
     return (read_row(dict(zip(batch, values, strict=True))) for values in zip(*batch.values(), strict=True))
 
 
-def read_rows(dataset: Any) -> Iterator[dict[str, Any]]:
-    """All rows of a data set, as `read_row` reads them: many at once from Arrow, one by one takes ten times as long."""
-    return (row for batch in dataset.iter(BATCH) for row in rows_of(batch))
+def read_rows(dataset: Any, batch: int = BATCH) -> Iterator[dict[str, Any]]:
+    """The rows of a data set as `read_row` reads them: so many at once of Arrow, for one by one takes long."""
+    return (row for rows in dataset.iter(batch) for row in rows_of(rows))
 
 
-def head(dataset: Any) -> Iterable[Mapping[str, Any]]:
+def head(dataset: Any) -> Any:
     """All rows of a data set, or the first of a stream, which is only read as it is needed."""
     return dataset if hasattr(dataset, "__len__") else dataset.take(HEAD)
 

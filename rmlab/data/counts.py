@@ -94,6 +94,11 @@ def lengths_of(lists: Any) -> np.ndarray:
     return pc.list_value_length(lists).to_numpy()
 
 
+def values(trees: Dataset, column: str) -> Iterator[Any]:
+    """Those of a column, as Python values, one after the other."""
+    return (value for table in tables(trees.select_columns([column])) for value in table[column].to_pylist())
+
+
 def tables(trees: Dataset) -> Iterator[pa.Table]:
     """Its rows as tables of Arrow, BATCH at once: what is read of them does not add up in memory."""
     return iter(trees.with_format("arrow").iter(BATCH))

@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -12,7 +13,7 @@ import pyarrow as pa
 from datasets import Dataset, Features, IterableDataset, Value
 
 from rmlab.data import Comparison, Tokenizer
-from rmlab.data.cache import code, digest, kept, quiet, tokenizer_fingerprint
+from rmlab.data.cache import code, digest, kept, once, quiet, tokenizer_fingerprint, uncached
 from rmlab.data.columns import BATCH, head, read_row, read_rows, rows_of, where_of
 from rmlab.data.config import Options
 from rmlab.data.counts import report_and_keep
@@ -21,16 +22,28 @@ from rmlab.data.labels import refuse_unstated_code
 from rmlab.data.render import refuse_dated_template
 from rmlab.data.rows import COLUMNS, check_columns, decisive, to_comparison
 from rmlab.data.trees import FEATURES, Trees
-from rmlab.messages import UserError, first_line, say
+from rmlab.messages import UserError, first_line, processes, say
 from rmlab.upstream import fingerprint
+
+MANY = 10_000  # rows: more than so many are worth another process, and a note on the disk that they were checked
 
 
 def check_rows(dataset: Dataset, name: str, options: Options) -> None:
-    """Read every row once, without a tokenizer, so that a bad one is named before any model loads."""
+    """Read every row once, without a tokenizer, so that a bad one is named before any model loads.
+
+    Of many rows on disk it is remembered that they were good.
+    """
     dataset = unformatted(dataset)
     check_first_rows(dataset, name)
-    for comparison, _, place in comparisons(read_rows(dataset), itertools.count(), name):
-        refuse_row(comparison, place, options)
+
+    def check() -> None:
+        for comparison, _, place in comparisons(read_rows(dataset), itertools.count(), name):
+            refuse_row(comparison, place, options)
+
+    if dataset.cache_files and len(dataset) > MANY:
+        once(digest([code(), fingerprint(dataset), options.identical, options.empty]), check)
+    else:
+        check()
 
 
 def check_first_rows(dataset: Dataset | IterableDataset, name: str) -> None:
@@ -38,14 +51,15 @@ def check_first_rows(dataset: Dataset | IterableDataset, name: str) -> None:
 
     And for labels in a code that may be read the wrong way round: over all rows, or the first ones of a stream.
     """
-    first = next((read_row(row) for row in head(dataset)), None)
+    first = next(iter(read_rows(head(dataset), 1)), None)
     if first is None:
         raise UserError(f"{name}: the dataset is empty")
     check_columns(first, name)
     column = decisive(first)
     if column in ("label", "votes"):
-        refuse_unstated_code(itertools.chain.from_iterable(listed(row, column) for row in head(dataset)), name, column)
-    rows = [read_row(row) for row in itertools.islice(head(dataset), 50)]
+        labels = itertools.chain.from_iterable(listed(row, column) for row in read_rows(head(dataset)))
+        refuse_unstated_code(labels, name, column)
+    rows = list(itertools.islice(read_rows(head(dataset), 50), 50))
     if all(says_twice(to_comparison(row, where_of(name, n))) for n, row in enumerate(rows)):
         raise UserError(
             f"{name}: the responses already start with the prompt, which would be said twice; hide the column with "
@@ -74,7 +88,7 @@ def says_twice(comparison: Comparison) -> bool:
 
 def listed(row: Mapping[str, Any], column: str) -> list[Any]:
     """The labels of a row: one, or several."""
-    value = read_row(row).get(column)
+    value = row.get(column)
     return value if isinstance(value, list) else [value]
 
 
@@ -85,11 +99,16 @@ def tokenize(
     name: str = "train",
     cache_dir: Path | None = None,
     num_proc: int | None = None,
+    subset: str = "",
 ) -> Trees:
     """Token trees of a data set in any accepted row format (already tokenised ones are returned as they are).
 
     With a `cache_dir` the result is kept under a key of content, tokenizer and options, written atomically.
     Prints one line of counts. Raises UserError for bad rows, and when nothing is left.
+
+    Args:
+        num_proc: processes, on which nothing but the time depends; None: as many as the set is worth.
+        subset: of rows that name none.
     """
     if is_tokenized(dataset):
         return unformatted(dataset)
@@ -97,16 +116,21 @@ def tokenize(
     refuse_dated_template(tokenizer, {**options.template, "tools": None})
     told: dict[str, Any] = {
         "batched": True, "with_indices": True, "remove_columns": dataset.column_names, "features": FEATURES,
-        "fn_kwargs": {"tokenizer": tokenizer, "options": options, "name": name},
+        "fn_kwargs": {"tokenizer": tokenizer, "options": options, "name": name, "subset": subset},
     }  # fmt: skip
     check_first_rows(dataset, name)
     tell_unread(read_row(next(iter(dataset))), name)
     if isinstance(dataset, IterableDataset):
         say(f"{name}: streaming; rows are tokenised and filtered as they come, and not compared with other sets")
         return dataset.map(tree_batch, batch_size=1, **told).filter(lambda row: not row["dropped"])
-    key = digest([code(), fingerprint(dataset), tokenizer_fingerprint(tokenizer), asdict(options)])
-    told |= {"batch_size": BATCH, "num_proc": num_proc, "new_fingerprint": key, "desc": f"tokenise {name}"}
-    made = functools.partial(dataset.map, tree_table, **told)
+    key = digest([code(), fingerprint(dataset), tokenizer_fingerprint(tokenizer), asdict(options), subset])
+    told |= {
+        "batch_size": BATCH,
+        "num_proc": num_proc or workers(len(dataset)),
+        "new_fingerprint": key,
+        "desc": f"tokenise {name}",
+    }
+    made = functools.partial(map_alone, dataset, tree_table, **told)
     trees = None
     if cache_dir is not None:
         write = functools.partial(map_into, made)
@@ -114,8 +138,36 @@ def tokenize(
     return report_and_keep(mapped(made, name) if trees is None else trees, name, options)
 
 
+def workers(rows: int) -> int:
+    """How many processes so many rows are worth, of the CPUs that this one may use."""
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    ranks = int(os.environ.get("LOCAL_WORLD_SIZE") or processes())  # of this machine, each of which makes its own
+    return min(cpus // ranks, rows // MANY)
+
+
+def several(number: int) -> int | None:
+    """For `Dataset.map`: None is this process, in which a tokenizer has threads, and 1 would be another."""
+    return number if number > 1 else None
+
+
+def map_alone(dataset: Dataset, *arguments: Any, **options: Any) -> Dataset:
+    """`Dataset.map`, after which os.environ is what it was: with several processes it leaves a copy of it."""
+    environ, threads = os.environ, os.environ.get(THREADS)
+    try:
+        return dataset.map(*arguments, **options)
+    finally:
+        os.environ = environ  # noqa: B003
+        if threads is None:
+            environ.pop(THREADS, None)
+        else:
+            environ[THREADS] = threads
+
+
+THREADS = "TOKENIZERS_PARALLELISM"
+
+
 def map_into(made: Callable[..., Dataset], folder: Path) -> None:
-    """`Dataset.map` into that folder, a file per process; what `datasets` keeps, it trusts whatever became of it."""
+    """`Dataset.map` into that folder, a file per process. What `datasets` keeps, it trusts whatever became of it."""
     made(cache_file_name=str(folder / "trees.arrow"), load_from_cache_file=False)
 
 
@@ -142,11 +194,12 @@ def is_tokenized(dataset: Dataset | IterableDataset) -> bool:
 
 
 def tree_batch(
-    rows: Mapping[str, list[Any]], indices: list[int], tokenizer: Tokenizer, options: Options, name: str
+    rows: Mapping[str, list[Any]], indices: list[int], tokenizer: Tokenizer, options: Options, name: str, subset: str
 ) -> dict[str, list[Any]]:
     """The columns of the token trees of some rows, for `Dataset.map`."""
     trees = to_trees(comparisons(rows_of(rows), indices, name), tokenizer, options)
-    return {column: [getattr(tree, column) for tree in trees] for column in FEATURES}
+    columns = {column: [getattr(tree, column) for tree in trees] for column in FEATURES}
+    return {**columns, "subset": [tree.subset or subset for tree in trees]}
 
 
 def tree_table(rows: Mapping[str, list[Any]], indices: list[int], **told: Any) -> pa.Table:
@@ -168,5 +221,5 @@ def numbered(trees: Trees) -> Trees:
     if isinstance(trees, IterableDataset):
         features = Features({**FEATURES, "index": Value("int64")})
         return trees.map(lambda row, index: {**row, "index": index}, with_indices=True, features=features)
-    with quiet():
+    with quiet(), uncached():
         return trees.add_column("index", np.arange(len(trees)))

@@ -139,8 +139,7 @@ def under_our_names(
 
 def checked(dataset: "Dataset | IterableDataset", path: str, separator: str | None) -> "Dataset | IterableDataset":
     """The rows; UserError for a separator that stands in none of them, or of the first of a stream."""
-    rows = head(dataset) if separator else []
-    if separator and not any("prompt" in read_row(row) for row in rows):
+    if separator and not any("prompt" in row for row in read_rows(head(dataset))):
         raise UserError(
             f"data.prompt_separator: no row of {path} has {separator!r} in both chosen and rejected; correct it, or "
             "leave it out"

@@ -8,14 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import datasets
 import pyarrow as pa
 import xxhash
 from datasets import Dataset, Features, Value
 from datasets.table import InMemoryTable
 
 from rmlab.data import ROW
-from rmlab.data.cache import code, digest, kept
+from rmlab.data.cache import code, digest, kept, shared
 from rmlab.data.columns import BATCH, as_text, renamed, where_of
 from rmlab.data.json_files import read_json
 from rmlab.files import file_hash
@@ -66,8 +65,9 @@ def texts_of(rows: JsonRows, begun: Iterable[Read]) -> Dataset:
     batches = batched(itertools.islice(begun, rows.limit), stated)
     first = list(until_large(batches))
     if sum(batch.nbytes for batch in first) > SMALL:
-        place = Path(datasets.config.HF_DATASETS_CACHE) / "rmlab" / rows.key()
-        found = kept(place, lambda folder: write(itertools.chain(first, batches), stated, folder), "rows")
+        found = kept(
+            shared() / rows.key(), lambda folder: write(itertools.chain(first, batches), stated, folder), "rows"
+        )
         if found is not None:
             return found
         stated.clear()  # the disk is full

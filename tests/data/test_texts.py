@@ -116,7 +116,7 @@ def test_a_bad_line_leaves_nothing_behind(bad, folder, tmp_path):
     rows = [json.dumps({"chosen": "a", "rejected": "b"})] * 600
     (tmp_path / "rows.jsonl").write_text("\n".join([*rows, bad]))
     options = {"columns": {"margin": "rejected"}} if bad.endswith("}") else {}
-    with pytest.raises(UserError, match="line 601 is not|row 600 .*no column 'rejected'"):
+    with pytest.raises(UserError, match=r"line 601 is not|row 600 .*no column 'rejected'"):
         load(tmp_path / "rows.jsonl", **options)
     assert not folder.exists() or list(folder.iterdir()) == []
 
@@ -130,7 +130,7 @@ def test_what_some_rows_do_not_state_is_null_there(small, folder, tmp_path, monk
     got = [read_row(row) for row in load(tmp_path / "rows.jsonl")]
     assert [row["margin"] for row in got] == [None] * 600 + [2.5]
     assert [{k: v for k, v in row.items() if k != "margin"} for row in got[:-1]] == rows
-    with pytest.raises(UserError, match="t row 0 .*margin is missing, but other rows have it"):
+    with pytest.raises(UserError, match=r"t row 0 .*margin is missing, but other rows have it"):
         load_rows(DataConfig(train={"t": {"source": "load", "path": str(tmp_path / "rows.jsonl")}}))
 
 
