@@ -158,7 +158,8 @@ class Clock:
         return times.elapsed, times.user + times.system + times.children_user + times.children_system
 
     def spent(self) -> dict[str, float]:
-        return dict(zip(("seconds", "cpu_seconds"), (b - a for a, b in zip(self.started, self.now())), strict=True))
+        seconds, worked = (after - before for before, after in zip(self.started, self.now(), strict=True))
+        return {"seconds": round(seconds, 2), "cpu_seconds": round(worked, 2)}
 
 
 def rmlab_seconds(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -198,11 +199,9 @@ def trl_seconds(arguments: argparse.Namespace) -> dict[str, Any]:
     clock = Clock()
     dataset = load_dataset("json", data_files=arguments.file, split="train")
     rows = trainer._prepare_dataset(dataset, tokenizer, args, "train")
-    seconds = time.perf_counter() - started
-    tokens = sum(
-        len(ids) for batch in rows.iter(1000) for side in ("chosen_ids", "rejected_ids") for ids in batch[side]
-    )
-    return {"seconds": seconds, "kept": len(rows), "tokens": tokens}
+    spent = clock.spent()
+    sides = (batch[side] for batch in rows.iter(1000) for side in ("chosen_ids", "rejected_ids"))
+    return {**spent, "kept": len(rows), "tokens": sum(len(ids) for side in sides for ids in side)}
 
 
 MEASURES = {"rmlab": rmlab_seconds, "trl": trl_seconds}
@@ -217,13 +216,9 @@ def table(results: list[dict[str, Any]]) -> str:
     for rows in sorted({r["rows"] for r in results}):
         for state in ("cold", "cached"):
             cells = []
+            found = [r for r in results if (r["rows"], r["state"]) == (rows, state)]
             for key in ("seconds", "cpu_seconds", "private_mb", "rss_mb"):
-                ours, theirs = (
-                    statistics.median(
-                        r[key] for r in results if (r["rows"], r["state"], r["arm"]) == (rows, state, arm)
-                    )
-                    for arm in ARMS
-                )
+                ours, theirs = (statistics.median(r[key] for r in found if r["arm"] == arm) for arm in ARMS)
                 cells.append(f"{ours:,.1f} / {theirs:,.1f} = {theirs / ours:.2f}x".rjust(24))
             lines.append(f"{rows:>10,} {state:7}{''.join(cells)}")
     return "\n".join([*lines, "each: rmlab / TRL = how many times as much TRL takes; medians"])

@@ -2,7 +2,6 @@
 
 import functools
 import itertools
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -22,10 +21,9 @@ from rmlab.data.labels import refuse_unstated_code
 from rmlab.data.render import refuse_dated_template
 from rmlab.data.rows import COLUMNS, check_columns, decisive, to_comparison
 from rmlab.data.trees import FEATURES, Trees
-from rmlab.messages import UserError, first_line, processes, say
+from rmlab.data.workers import MANY, map_rows
+from rmlab.messages import UserError, first_line, say
 from rmlab.upstream import fingerprint
-
-MANY = 10_000  # rows: more than so many are worth another process, and a note on the disk that they were checked
 
 
 def check_rows(dataset: Dataset, name: str, options: Options) -> None:
@@ -124,46 +122,12 @@ def tokenize(
         say(f"{name}: streaming; rows are tokenised and filtered as they come, and not compared with other sets")
         return dataset.map(tree_batch, batch_size=1, **told).filter(lambda row: not row["dropped"])
     key = digest([code(), fingerprint(dataset), tokenizer_fingerprint(tokenizer), asdict(options), subset])
-    told |= {
-        "batch_size": BATCH,
-        "num_proc": num_proc or workers(len(dataset)),
-        "new_fingerprint": key,
-        "desc": f"tokenise {name}",
-    }
-    made = functools.partial(map_alone, dataset, tree_table, **told)
+    told |= {"batch_size": BATCH, "new_fingerprint": key, "desc": f"tokenise {name}"}
+    made = functools.partial(map_rows, dataset, tree_table, num_proc, **told)
     trees = None
     if cache_dir is not None:
-        write = functools.partial(map_into, made)
-        trees = kept(Path(cache_dir) / key, write, "tokens")
+        trees = kept(Path(cache_dir) / key, functools.partial(map_into, made), "tokens")
     return report_and_keep(mapped(made, name) if trees is None else trees, name, options)
-
-
-def workers(rows: int) -> int:
-    """How many processes so many rows are worth, of the CPUs that this one may use."""
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    ranks = int(os.environ.get("LOCAL_WORLD_SIZE") or processes())  # of this machine, each of which makes its own
-    return min(cpus // ranks, rows // MANY)
-
-
-def several(number: int) -> int | None:
-    """For `Dataset.map`: None is this process, in which a tokenizer has threads, and 1 would be another."""
-    return number if number > 1 else None
-
-
-def map_alone(dataset: Dataset, *arguments: Any, **options: Any) -> Dataset:
-    """`Dataset.map`, after which os.environ is what it was: with several processes it leaves a copy of it."""
-    environ, threads = os.environ, os.environ.get(THREADS)
-    try:
-        return dataset.map(*arguments, **options)
-    finally:
-        os.environ = environ  # noqa: B003
-        if threads is None:
-            environ.pop(THREADS, None)
-        else:
-            environ[THREADS] = threads
-
-
-THREADS = "TOKENIZERS_PARALLELISM"
 
 
 def map_into(made: Callable[..., Dataset], folder: Path) -> None:
