@@ -146,7 +146,8 @@ def content_hash(comparison: Comparison) -> int:
 
 def hashed(value: Any) -> int:
     """64 bits of a value of JSON, as a number with a sign, which every library has."""
-    return xxhash.xxh3_64_intdigest(json.dumps(value, sort_keys=True, default=str).encode()) - 2**63
+    text = f'"{value}' if isinstance(value, str) else json.dumps(value, sort_keys=True, default=str)
+    return xxhash.xxh3_64_intdigest(text.encode()) - 2**63
 
 
 def as_messages(prompt: Text) -> list[dict[str, Any]]:
