@@ -26,7 +26,10 @@ def code(*packages: Path) -> str:
 
 def digest(value: Any) -> str:
     """A hash (16 hex digits) of a value as JSON, the same for any order of keys; what is not JSON enters as `str`."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
+    return hashlib.sha256(as_json(value).encode()).hexdigest()[:16]
+
+
+as_json = json.JSONEncoder(sort_keys=True, default=str).encode  # made once: `json.dumps` makes one for every call
 
 
 def tokenizer_fingerprint(tokenizer: Tokenizer) -> str:

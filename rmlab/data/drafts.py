@@ -8,7 +8,7 @@ from jinja2 import TemplateError
 
 from rmlab.data import Comparison, Text, Tokenizer
 from rmlab.data.config import Options
-from rmlab.data.render import closed, render, special_tokens, tokens_of
+from rmlab.data.render import Special, closed, render, tokens_of
 from rmlab.data.rows import identical, is_empty
 from rmlab.data.trees import TokenTree, common_prefix, content_hash, prompt_ids
 from rmlab.messages import UserError, first_line
@@ -47,20 +47,22 @@ def to_trees(comparisons: Iterable[Numbered], tokenizer: Tokenizer, options: Opt
     UserError for the first row that is bad, whether `comparisons` raises it, a template, or what is made of tokens.
     """
     drafts, wrong = [], None
+    special = Special.of(tokenizer)
     try:
         for comparison, index, where in comparisons:
-            drafts.append(drafted(comparison, index, where, tokenizer, options))
+            drafts.append(drafted(comparison, index, where, tokenizer, options, special))
     except UserError as error:  # what is wrong with the tokens of the rows before comes first
         wrong = error
     ids = tokens_of_drafts(drafts, tokenizer)
-    special = special_tokens(tokenizer)
     trees = [finished(draft, ids, special, tokenizer, options) for draft in drafts]
     if wrong is not None:
         raise wrong
     return trees
 
 
-def drafted(comparison: Comparison, index: int, where: str, tokenizer: Tokenizer, options: Options) -> Draft:
+def drafted(
+    comparison: Comparison, index: int, where: str, tokenizer: Tokenizer, options: Options, special: Special
+) -> Draft:
     """The texts of a comparison. UserError for messages that the template does not take."""
     refuse_row(comparison, where, options)
     if comparison.tokenised:
@@ -68,7 +70,7 @@ def drafted(comparison: Comparison, index: int, where: str, tokenizer: Tokenizer
     template = {**options.template, **comparison.template}
     refuse_unread(comparison, where, tokenizer, template)
     try:
-        texts = [render(tokenizer, comparison.prompt, r, template) for r in comparison.responses]
+        texts = [render(tokenizer, comparison.prompt, r, template, special.eos) for r in comparison.responses]
     except UserError as error:
         raise UserError(f"{where}: {error}") from error
     except TEMPLATE_ERRORS as error:
@@ -78,8 +80,10 @@ def drafted(comparison: Comparison, index: int, where: str, tokenizer: Tokenizer
 
 def prompt_text(prompt: Text, tokenizer: Tokenizer, template: dict[str, Any]) -> str | None:
     """The prompt alone as text; None for no prompt, or one that the template does not take alone (of the system)."""
-    if not prompt or isinstance(prompt, str):
-        return prompt or None
+    if not prompt:
+        return None
+    if isinstance(prompt, str):
+        return prompt
     try:
         return str(tokenizer.apply_chat_template(prompt, tokenize=False, **template))
     except TEMPLATE_ERRORS:
@@ -97,18 +101,16 @@ def tokens_of_drafts(drafts: Sequence[Draft], tokenizer: Tokenizer) -> dict[str,
 
 
 def finished(
-    draft: Draft,
-    ids: Mapping[str, list[int]],
-    special: tuple[list[int], list[int]],
-    tokenizer: Tokenizer,
-    options: Options,
+    draft: Draft, ids: Mapping[str, list[int]], special: Special, tokenizer: Tokenizer, options: Options
 ) -> TokenTree:
-    """The token tree of a draft. ids: those of its texts; special: what the tokenizer puts before and after a text."""
-    comparison, before = draft.comparison, special[0]
-    tokens = [closed(ids[text], special, tokenizer.eos_token_id) for text in draft.texts] or known_ids(draft, tokenizer)
-    prompt = len(common_prefix(tokens)) if draft.prompt is None else prompt_length(ids[draft.prompt], before)
+    """The token tree of a draft. ids: those of its texts."""
+    comparison, before = draft.comparison, special.before
+    tokens = [closed(ids[text], special) for text in draft.texts] or known_ids(draft, tokenizer)
+    shared = len(common_prefix(tokens))
+    prompt = shared if draft.prompt is None else prompt_length(ids[draft.prompt], before)
     tokens, dropped, cut = fitted(tokens, draft.where, len(before), options)
-    prompt = prompt if cut is None else max(prompt - cut, min(prompt, len(before)))
+    if cut is not None:
+        prompt, shared = max(prompt - cut, min(prompt, len(before))), len(common_prefix(tokens))
     same = [p for p in comparison.preferences if p.probability != 0.5 and tokens[p.better] == tokens[p.worse]]
     preferences = [p for p in comparison.preferences if p not in same]
     empty = is_empty(comparison)
@@ -116,7 +118,6 @@ def finished(
         dropped = "empty"
     elif not dropped and not preferences:
         dropped = "identical"
-    shared = len(common_prefix(tokens))
     asked, split = prompt_ids(comparison)
     return TokenTree(
         prefix=tokens[0][:shared],

@@ -129,7 +129,7 @@ def under_our_names(
 
         told: dict[str, Any] = {"columns": columns, "separator": separator}
         # A fingerprint of our own: that of `datasets` does not change with the code of `rename`.
-        new = {} if streaming else {"new_fingerprint": digest([code(), fingerprint(dataset), told])}
+        new: dict[str, Any] = {} if streaming else {"new_fingerprint": digest([code(), fingerprint(dataset), told])}
         new |= {"remove_columns": dataset.column_names, "features": FEATURES, "batched": True, "batch_size": BATCH}
         dataset = dataset.map(renamed_texts, with_indices=True, fn_kwargs={"path": path, **told}, **new)
     if not streaming and len(dataset) and is_rated(read_row(dataset[0])):

@@ -10,7 +10,7 @@ import xxhash
 from datasets import Dataset, Features, IterableDataset, List, Value
 
 from rmlab.data import Comparison, Text
-from rmlab.data.cache import digest
+from rmlab.data.cache import as_json, digest
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -146,7 +146,7 @@ def content_hash(comparison: Comparison) -> int:
 
 def hashed(value: Any) -> int:
     """64 bits of a value of JSON, as a number with a sign, which every library has."""
-    text = f'"{value}' if isinstance(value, str) else json.dumps(value, sort_keys=True, default=str)
+    text = f'"{value}' if isinstance(value, str) else as_json(value)
     return xxhash.xxh3_64_intdigest(text.encode()) - 2**63
 
 

@@ -34,7 +34,7 @@ def test_what_is_counted_in_batches_is_what_the_rows_hold(tokenizer, capsys, mon
     printed = []
     for size in (1000, 3):
         monkeypatch.setattr(counts, "BATCH", size)
-        trees = tokenize(Dataset.from_list(rows), tokenizer, Options(max_length=60, overlong="drop"))
+        trees = tokenize(Dataset.from_list(rows), tokenizer, Options(max_length=45, overlong="drop"))
         printed.append(capsys.readouterr().out)
     assert printed[0] == printed[1]
     whole = [[*t["prefix"], *s] for t in trees for s in t["suffixes"]]

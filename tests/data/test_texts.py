@@ -172,3 +172,27 @@ def test_a_limit_is_of_prompts_where_rows_are_rated_responses(kind, tmp_path):
     write(tmp_path / f"rows.{kind}", rows, kind)
     got = [read_row(row) for row in load(tmp_path / f"rows.{kind}", limit=2)]
     assert [row["responses"] for row in got] == [["a0", "a150"], ["a1", "a151"]]
+
+
+# ---- checked once ----
+
+
+def test_that_rows_on_disk_are_good_is_remembered_and_that_they_are_bad_is_not(folder, tmp_path, monkeypatch):
+    import rmlab.data.prepare as module
+
+    monkeypatch.setattr(module, "MANY", 10)
+    read, real = [], module.to_comparison
+    monkeypatch.setattr(module, "to_comparison", lambda row, where: read.append(where) or real(row, where))
+
+    def again(**options):
+        read.clear()
+        load_rows(DataConfig(train={"t": {"source": "load", "path": str(tmp_path / "rows.jsonl")}}, **options))
+        return len(read) > 250
+
+    rows = make_pairs(300).to_list()
+    write(tmp_path / "rows.jsonl", rows, "jsonl")
+    assert [again(), again(), again(limit=200), again(empty="error"), again()] == [True, False, False, True, False]
+    write(tmp_path / "rows.jsonl", [*rows, {**rows[0], "chosen": None}], "jsonl")
+    for _ in range(2):
+        with pytest.raises(UserError, match=r"t row 300 \(counting from 0\): chosen is neither"):
+            again()
