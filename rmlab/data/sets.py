@@ -116,7 +116,7 @@ def tell_duplicates(trees: Trees, name: str) -> None:
     """A line where rows of an evaluation set say the same: each of them counts."""
     if isinstance(trees, IterableDataset) or "content" not in trees.column_names:
         return
-    again = repeats(np.array(list(values(trees, "content")), np.int64))[0]
+    again = repeats(np.fromiter(values(trees, "content"), np.int64))[0]
     if len(again):
         say(
             f"note: {name}: {len(again):,} of {len(trees):,} comparisons are duplicates of an earlier one, and count "
@@ -157,7 +157,7 @@ def split_by_prompt(trees: Dataset, fraction: float, seed: int) -> tuple[Dataset
             "fall on both sides of the split; give a prompt column, messages or data.prompt_separator"
         )
     bound = int(fraction * 2**64)
-    held_out = np.array([int(digest([seed, prompt]), 16) < bound for prompt in values(trees, "split_id")], bool)
+    held_out = np.fromiter((int(digest([seed, prompt]), 16) < bound for prompt in values(trees, "split_id")), bool)
     train, test = (trees.select(np.flatnonzero(side)) for side in (~held_out, held_out))
     if not len(train) or not len(test):
         raise UserError(

@@ -59,7 +59,7 @@ def texts_of(rows: JsonRows, begun: Iterable[Read]) -> Dataset:
     """The rows as text; if they are many, read from disk as they are needed. Empty if there are none.
 
     Many are kept in the cache of `datasets`, so that another run need not read all of the files again. begun: `rows`,
-    of which one or another may have been looked at.
+    of which one or another may have been looked at. The fingerprint is of the texts alone, whatever code made them.
     """
     stated: Counter[str] = Counter()
     batches = batched(itertools.islice(begun, rows.limit), stated)
@@ -77,7 +77,7 @@ def texts_of(rows: JsonRows, begun: Iterable[Read]) -> Dataset:
     for text in table[ROW]:
         content.update(text.as_buffer())
         content.update(b"\n")
-    return Dataset(InMemoryTable(table), fingerprint=digest([code(), content.hexdigest()]))
+    return Dataset(InMemoryTable(table), fingerprint=digest(content.hexdigest()))
 
 
 def batched(rows: Iterable[Read], stated: Counter[str]) -> Iterator[pa.RecordBatch]:

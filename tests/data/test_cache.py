@@ -10,7 +10,7 @@ from datasets import Dataset
 
 from rmlab import files
 from rmlab.data.config import Options
-from rmlab.data.prepare import tokenize
+from rmlab.data.prepare import numbered, tokenize
 from rmlab.messages import UserError
 
 
@@ -46,6 +46,29 @@ def test_a_damaged_entry_is_named_and_made_anew(harm, tokenizer, tmp_path, capsy
     assert files.damage(entry(tmp_path)) is None
     cached(tokenizer, tmp_path)
     assert "damaged" not in capsys.readouterr().out
+
+
+def test_what_several_processes_made_is_kept_in_the_order_of_the_rows(tokenizer, tmp_path):
+    one = cached(tokenizer, tmp_path / "one")[:]
+    for _ in range(2):
+        two = tokenize(make_pairs(30), tokenizer, Options(), "t", tmp_path / "two", num_proc=2)
+        assert two[:] == one
+    assert len(list(entry(tmp_path / "two").glob("*.arrow"))) == 2
+
+
+def test_what_datasets_leaves_in_an_entry_is_no_part_of_it(tokenizer, tmp_path):
+    whole = cached(tokenizer, tmp_path)
+    whole.shuffle(seed=1).map(lambda row: {"id": "changed"})
+    assert len(list(entry(tmp_path).glob("*.arrow"))) > 1
+    assert cached(tokenizer, tmp_path)[:] == whole[:]
+
+
+def test_numbered_trees_are_not_taken_from_what_lies_in_an_entry(tokenizer, tmp_path):
+    """Some rows of a whole entry: that they are so is not written beside it, where nothing would tell its damage."""
+    before = numbered(cached(tokenizer, tmp_path).select([5, 3, 8]))
+    assert before["id"][:] == ["5", "3", "8"]
+    assert before["index"][:] == [0, 1, 2]
+    assert [file.name for file in entry(tmp_path).glob("*.arrow")] == ["trees.arrow"]
 
 
 def test_what_a_dead_process_left_is_removed_and_what_a_living_one_writes_is_not(tmp_path):

@@ -84,6 +84,19 @@ def test_what_makes_other_rows_is_another_entry(change, folder, tmp_path, monkey
     assert len(entries(folder)) == 2
 
 
+@pytest.mark.parametrize("small", [0, 2**24])
+def test_the_fingerprint_of_rows_is_of_what_they_say(small, folder, tmp_path, monkeypatch):
+    """With other code the same rows are the same data: what `rmlab-reproduce` compares."""
+    monkeypatch.setattr(texts, "SMALL", small)
+    rows = make_pairs(3).to_list()
+    write(tmp_path / "rows.jsonl", rows, "jsonl")
+    write(tmp_path / "more.jsonl", [*rows, rows[0]], "jsonl")
+    first = load(tmp_path / "rows.jsonl", columns={"prompt": "prompt"})._fingerprint
+    monkeypatch.setattr(texts, "code", lambda: "another")
+    assert load(tmp_path / "rows.jsonl", columns={"prompt": "prompt"})._fingerprint == first
+    assert load(tmp_path / "more.jsonl", columns={"prompt": "prompt"})._fingerprint != first
+
+
 @pytest.mark.parametrize("harm", ["cut", "flipped", "gone", "unsealed"])
 def test_damaged_rows_are_named_and_read_anew(harm, folder, tmp_path, capsys):
     write(tmp_path / "rows.jsonl", make_pairs(30).to_list(), "jsonl")
