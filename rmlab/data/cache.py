@@ -79,11 +79,12 @@ def uncached() -> Iterator[None]:
             datasets.enable_caching()
 
 
-def kept(place: Path, write: Callable[[Path], object], what: str) -> Dataset | None:
+def kept(place: Path, write: Callable[[Path], dict[str, Any]], what: str) -> Dataset | None:
     """The data set that is kept in the folder `place`, after `write(folder)` if it is not there yet, or no more whole.
 
     None, with a line, if it cannot be written, as on a full disk. `write` makes Arrow files, whose rows follow each
-    other in the order of their names; what else it raises is raised. `what` is not kept then, for the line.
+    other in the order of their names, and returns what is to stand in the seal; what else it raises is raised. `what`
+    is not kept then, for the line.
     """
     found = whole_entry(place)
     if found is None and save_atomically(place, write, what):
@@ -108,7 +109,7 @@ def whole_entry(place: Path) -> Dataset | None:
     return None
 
 
-def save_atomically(place: Path, write: Callable[[Path], object], what: str) -> bool:
+def save_atomically(place: Path, write: Callable[[Path], dict[str, Any]], what: str) -> bool:
     """Two runs of a sweep may build the same entry at once: each writes its own copy, the first rename wins.
 
     Whatever goes wrong, nothing of it is left. False, with a line, where the disk is full: the run can do without.
@@ -116,10 +117,10 @@ def save_atomically(place: Path, write: Callable[[Path], object], what: str) -> 
     scratch = scratch_of(place)
     try:
         scratch.mkdir(parents=True)
-        write(scratch)
+        about = write(scratch)
         for file in scratch.iterdir():
             sync(file)
-        seal(scratch)
+        seal(scratch, **about)
         with contextlib.suppress(OSError):  # another one was faster
             os.rename(scratch, place)
     except OSError as error:  # what pyarrow raises is one too

@@ -130,9 +130,10 @@ def tokenize(
     return report_and_keep(mapped(made, name) if trees is None else trees, name, options)
 
 
-def map_into(made: Callable[..., Dataset], folder: Path) -> None:
+def map_into(made: Callable[..., Dataset], folder: Path) -> dict[str, Any]:
     """`Dataset.map` into that folder, a file per process. What `datasets` keeps, it trusts whatever became of it."""
     made(cache_file_name=str(folder / "trees.arrow"), load_from_cache_file=False)
+    return {}
 
 
 def mapped(made: Callable[[], Dataset], name: str) -> Dataset:

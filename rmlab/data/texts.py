@@ -17,7 +17,7 @@ from rmlab.data import ROW
 from rmlab.data.cache import code, digest, kept, shared
 from rmlab.data.columns import BATCH, as_text, renamed, where_of
 from rmlab.data.json_files import read_json
-from rmlab.files import file_hash
+from rmlab.files import file_hash, read_seal
 from rmlab.messages import UserError, first_line
 
 FEATURES = Features({ROW: Value("string")})
@@ -55,36 +55,52 @@ class JsonRows:
         return digest([code(), content, self.columns, self.separator, self.limit])
 
 
+@dataclass
+class Seen:
+    """What there was to see in rows that were read."""
+
+    rows: int = 0
+    stated: Counter[str] = field(default_factory=Counter)  # how many state each of STATED
+    content: Any = field(default_factory=xxhash.xxh3_128)  # a hash of their texts
+
+    def add(self, rows: list[Read]) -> None:
+        """See some more."""
+        self.rows += len(rows)
+        self.stated.update(name for row, _ in rows for name in STATED if name in row)
+        for _, text in rows:
+            self.content.update(text.encode() + b"\n")
+
+    @property
+    def partly(self) -> list[str]:
+        """What some rows state and others do not."""
+        return [name for name in STATED if 0 < self.stated[name] < self.rows]
+
+
 def texts_of(rows: JsonRows, begun: Iterable[Read]) -> Dataset:
     """The rows as text; if they are many, read from disk as they are needed. Empty if there are none.
 
     Many are kept in the cache of `datasets`, so that another run need not read all of the files again. begun: `rows`,
     of which one or another may have been looked at. The fingerprint is of the texts alone, whatever code made them.
     """
-    stated: Counter[str] = Counter()
-    batches = batched(itertools.islice(begun, rows.limit), stated)
+    seen = Seen()
+    batches = batched(itertools.islice(begun, rows.limit), seen)
     first = list(until_large(batches))
     if sum(batch.nbytes for batch in first) > SMALL:
-        found = kept(
-            shared() / rows.key(), lambda folder: write(itertools.chain(first, batches), stated, folder), "rows"
-        )
+        whole, place = itertools.chain(first, batches), shared() / rows.key()
+        found = kept(place, lambda folder: write(whole, seen, folder), "rows")
         if found is not None:
-            return found
-        stated.clear()  # the disk is full
-        first = list(batched(itertools.islice(rows, rows.limit), stated))
-    table = pa.Table.from_batches(completed(first, stated), schema=FEATURES.arrow_schema)
-    content = xxhash.xxh3_128()
-    for text in table[ROW]:
-        content.update(text.as_buffer())
-        content.update(b"\n")
-    return Dataset(InMemoryTable(table), fingerprint=digest(content.hexdigest()))
+            return Dataset(found.data, info=found.info, fingerprint=digest(read_seal(place)["content"]))
+        seen = Seen()  # the disk is full
+        first = list(batched(itertools.islice(rows, rows.limit), seen))
+    table = pa.Table.from_batches(completed(first, seen.partly), schema=FEATURES.arrow_schema)
+    return Dataset(InMemoryTable(table), fingerprint=digest(seen.content.hexdigest()))
 
 
-def batched(rows: Iterable[Read], stated: Counter[str]) -> Iterator[pa.RecordBatch]:
-    """The texts of rows for Arrow; in `stated` is counted how many rows there are ("") and state each of STATED."""
+def batched(rows: Iterable[Read], seen: Seen) -> Iterator[pa.RecordBatch]:
+    """The texts of rows for Arrow; what there is to see in them is in `seen` afterwards."""
     rows = iter(rows)
     while some := list(itertools.islice(rows, BATCH)):
-        stated.update(name for row, _ in some for name in ("", *STATED) if not name or name in row)
+        seen.add(some)
         yield record(text for _, text in some)
 
 
@@ -103,14 +119,15 @@ def until_large(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
             return
 
 
-def write(batches: Iterable[pa.RecordBatch], stated: Counter[str], folder: Path) -> None:
-    """The rows in a file of Arrow in the folder. OSError on a full disk."""
+def write(batches: Iterable[pa.RecordBatch], seen: Seen, folder: Path) -> dict[str, Any]:
+    """The rows in a file of Arrow in the folder; returns what is to be known of it. OSError on a full disk."""
     file = folder / "rows.arrow"
     write_arrow(batches, file)
-    if partly(stated):
+    if seen.partly:
         with pa.memory_map(str(file)) as source, pa.ipc.open_stream(source) as stream:
-            write_arrow(completed(stream, stated), folder / "completed.arrow")
+            write_arrow(completed(stream, seen.partly), folder / "completed.arrow")
         file.unlink()
+    return {"content": seen.content.hexdigest()}
 
 
 def write_arrow(batches: Iterable[pa.RecordBatch], file: Path) -> None:
@@ -120,14 +137,9 @@ def write_arrow(batches: Iterable[pa.RecordBatch], file: Path) -> None:
             writer.write_batch(batch)
 
 
-def partly(stated: Counter[str]) -> list[str]:
-    """What some rows state and others do not."""
-    return [name for name in STATED if 0 < stated[name] < stated[""]]
-
-
-def completed(batches: Iterable[pa.RecordBatch], stated: Counter[str]) -> Iterable[pa.RecordBatch]:
-    """The same rows, with null for what a row does not state and others do."""
-    missing = dict.fromkeys(partly(stated))
+def completed(batches: Iterable[pa.RecordBatch], names: list[str]) -> Iterable[pa.RecordBatch]:
+    """The same rows, with null for those of the names that a row does not state."""
+    missing = dict.fromkeys(names)
     if not missing:
         return batches
     return (record(json.dumps({**missing, **json.loads(text)}) for text in batch[ROW].to_pylist()) for batch in batches)
