@@ -42,8 +42,7 @@ def load(
             `{column: NAME, first: 0, second: 1, tie: 2}`, see `labels.decoded`.
         prompt_separator: cuts chosen and rejected texts after its last occurrence into prompt and response
             ("\\n\\nAssistant:" for hh-rlhf).
-
-        limit: so many rows are wanted: of JSON no more are read. `data.limit` of the whole config.
+        limit: so many rows are enough; of JSON no more are read. As `data.limit`, of this source alone.
 
     Rows that hold one rated response each (prompt, response, score) are grouped by prompt into K-wise rows.
     Local JSON, and what has its columns renamed, is kept as text, a row in one column `ROW`: Arrow would unify the
