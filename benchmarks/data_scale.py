@@ -5,7 +5,8 @@
 FOLDER (or RMLAB_DATA) holds hh_harmless.jsonl.gz, whose rows are repeated with a running number in their prompts. Both
 read the same JSON lines with the same tokenizer, maximal length and number of processes, each time in a process of its
 own: cold with empty caches, then cached. They take turns. Seconds are those between the imports and the tokens; memory
-is that of the process and its children at its highest, whole (with what is mapped of files) and private.
+is that of the process and its children at its highest: its own, and all that is resident, with pages of files, which
+the system takes back when it needs them. Linux only.
 """
 
 import argparse
@@ -27,6 +28,7 @@ import psutil
 
 ARMS = ("rmlab", "trl")
 TURN = "\n\nHuman: "
+MEMORY = ("own_mb", "resident_mb")
 SAMPLE = 0.1  # seconds between two looks at the memory
 
 
@@ -122,17 +124,18 @@ def measured(
 
 def watched(process: "subprocess.Popen[str]") -> dict[str, float]:
     """The highest sums over a process and its children, until it ends."""
-    highest = {"rss_mb": 0.0, "private_mb": 0.0}
+    highest = dict.fromkeys(MEMORY, 0.0)
     parent = psutil.Process(process.pid)
     while process.poll() is None:
-        rss = private = 0
+        sums = dict.fromkeys(MEMORY, 0.0)
         for one in family(parent):
             try:
-                info = one.memory_full_info()
-            except (psutil.NoSuchProcess, psutil.AccessDenied):
+                info = one.memory_info()
+            except psutil.NoSuchProcess:
                 continue
-            rss, private = rss + info.rss, private + info.uss
-        highest = {"rss_mb": max(highest["rss_mb"], rss / 1e6), "private_mb": max(highest["private_mb"], private / 1e6)}
+            sums["own_mb"] += (info.rss - info.shared) / 1e6
+            sums["resident_mb"] += info.rss / 1e6
+        highest = {key: max(highest[key], sums[key]) for key in MEMORY}
         time.sleep(SAMPLE)
     return {key: round(value, 1) for key, value in highest.items()}
 
@@ -212,12 +215,12 @@ MEASURES = {"rmlab": rmlab_seconds, "trl": trl_seconds}
 
 def table(results: list[dict[str, Any]]) -> str:
     """Medians of rmlab and TRL, and TRL's divided by rmlab's."""
-    lines = [f"{'rows':>10} {'':7}{'seconds':>24}{'CPU seconds':>24}{'MB private':>24}{'MB in all':>24}"]
+    lines = [f"{'rows':>10} {'':7}{'seconds':>24}{'CPU seconds':>24}{'own MB':>24}{'resident MB':>24}"]
     for rows in sorted({r["rows"] for r in results}):
         for state in ("cold", "cached"):
             cells = []
             found = [r for r in results if (r["rows"], r["state"]) == (rows, state)]
-            for key in ("seconds", "cpu_seconds", "private_mb", "rss_mb"):
+            for key in ("seconds", "cpu_seconds", *MEMORY):
                 ours, theirs = (statistics.median(r[key] for r in found if r["arm"] == arm) for arm in ARMS)
                 cells.append(f"{ours:,.1f} / {theirs:,.1f} = {theirs / ours:.2f}x".rjust(24))
             lines.append(f"{rows:>10,} {state:7}{''.join(cells)}")

@@ -23,5 +23,5 @@ def test_data_scale_prepares_the_same_tokens_with_both(tmp_path):
         (arm, state) for arm in ("rmlab", "trl") for state in ("cold", "cached")
     ]
     assert len({(r["kept"], r["tokens"]) for r in results}) == 1
-    assert min(r["private_mb"] for r in results) > 50
+    assert min(r["own_mb"] for r in results) > 50
     assert done.stdout.count(" = ") >= 8
