@@ -6,7 +6,7 @@ FOLDER (or RMLAB_DATA) holds hh_harmless.jsonl.gz, whose rows are repeated with 
 read the same JSON lines with the same tokenizer, maximal length and number of processes, each time in a process of its
 own: cold with empty caches, then cached. They take turns. Seconds are those between the imports and the tokens; memory
 is that of the process and its children at its highest: its own, and all that is resident, with pages of files, which
-the system takes back when it needs them. Linux only.
+the system takes back when it needs them; what processes share since a fork counts in each. Linux only.
 """
 
 import argparse
@@ -216,14 +216,14 @@ MEASURES = {"rmlab": rmlab_seconds, "trl": trl_seconds}
 
 def table(results: list[dict[str, Any]]) -> str:
     """Medians of rmlab and TRL, and TRL's divided by rmlab's."""
-    lines = [f"{'rows':>10} {'':7}{'seconds':>24}{'CPU seconds':>24}{'own MB':>24}{'resident MB':>24}"]
+    lines = [f"{'rows':>10} {'':7}{'seconds':>28}{'CPU seconds':>28}{'own MB':>28}{'resident MB':>28}"]
     for rows in sorted({r["rows"] for r in results}):
         for state in ("cold", "cached"):
             cells = []
             found = [r for r in results if (r["rows"], r["state"]) == (rows, state)]
             for key in ("seconds", "cpu_seconds", *MEMORY):
                 ours, theirs = (statistics.median(r[key] for r in found if r["arm"] == arm) for arm in ARMS)
-                cells.append(f"{ours:,.1f} / {theirs:,.1f} = {theirs / ours:.2f}x".rjust(24))
+                cells.append(f"{ours:,.1f} / {theirs:,.1f} = {theirs / ours:.2f}x".rjust(28))
             lines.append(f"{rows:>10,} {state:7}{''.join(cells)}")
     return "\n".join([*lines, "each: rmlab / TRL = how many times as much TRL takes; medians"])
 
