@@ -4,7 +4,8 @@ import pytest
 from studies import write_run, write_study
 
 from rmlab.messages import UserError
-from rmlab.report.study import load_study, shorten
+from rmlab.report.arms import shorten
+from rmlab.report.study import load_study
 from rmlab.runner.config import computed
 from rmlab.runner.directory import RunDirectory
 

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
+from rmlab.report.arms import show
 from rmlab.report.figures.look import (
     BASELINE,
     Drawing,
@@ -31,7 +32,8 @@ from rmlab.report.figures.look import (
     wrapped,
 )
 from rmlab.report.items import Items
-from rmlab.report.study import Run, Study, show
+from rmlab.report.runs import Run
+from rmlab.report.study import Study
 
 # ---- accuracy ----
 

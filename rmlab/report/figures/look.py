@@ -15,10 +15,12 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure as Canvas
 from matplotlib.lines import Line2D
 
+from rmlab.report.arms import show
 from rmlab.report.items import Items
-from rmlab.report.study import Run, Study, show
+from rmlab.report.runs import Run
+from rmlab.report.study import Study
 
-COLUMN, PAGE = 3.4, 7.0  # inches: a column, and the width of two
+COLUMN = 0.62  # of the width of a page's text: what a figure of one panel takes
 TOGETHER = 6  # arms that can be told apart in one panel
 BASELINE, FAINT = "#404040", "#909090"
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe & Ito, for the colour-blind
@@ -48,6 +50,7 @@ STYLE: dict[Any, Any] = {
     "hatch.linewidth": 0.5,
     "text.parse_math": False,  # an arm may have a $ in its name
     "pdf.fonttype": 42,  # text stays text, and journals take it
+    "svg.fonttype": "none",
     "svg.hashsalt": "rmlab",  # the same bytes for the same data
     "savefig.dpi": 200,
     "figure.constrained_layout.use": True,
@@ -161,8 +164,9 @@ def small_multiples(
 
 
 def new_canvas(wide: bool, height: float) -> Canvas:
-    """An empty figure of the width of a page, or of a column; height in inches."""
-    return Canvas(figsize=(PAGE if wide else COLUMN, height))
+    """An empty figure of the width of a page's text (rc figure.figsize), or of a part of it; height in inches."""
+    width = mpl.rcParams["figure.figsize"][0]
+    return Canvas(figsize=(width if wide else COLUMN * width, height))
 
 
 def is_leftmost(ax: Axes) -> bool:
