@@ -137,7 +137,7 @@ def as_swept(arms: Mapping[str, Sequence[Run]], values: Mapping[str, Values]) ->
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         return (1, float(value)) if is_number else (2, first[key, repr(value)])
 
-    return sorted(arms, key=lambda arm: [rank(arm, key) for key in keys])
+    return sorted(arms, key=lambda arm: [*(rank(arm, key) for key in keys), (3, min(run.made for run in arms[arm]))])
 
 
 def label(values: Values, usual: Values) -> str:

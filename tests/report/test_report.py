@@ -10,10 +10,11 @@ import pytest
 from studies import write_run, write_study
 
 from rmlab.commands.report import main
-from rmlab.report.compare import compare
+from rmlab.report.compare import compare, references_of
 from rmlab.report.items import load_items
+from rmlab.report.latex import long_tables, short_tables
 from rmlab.report.study import load_study
-from rmlab.report.tables import latex, markdown, readable
+from rmlab.report.tables import Words, markdown, readable
 
 
 @pytest.fixture
@@ -73,12 +74,14 @@ def test_the_report_is_written_in_every_format(study, capsys):
 def test_names_that_would_break_a_format_are_escaped(tmp_path):
     for seed in range(2):
         write_run(tmp_path, seed, [1.0, -1.0, 2.0])
-        write_run(tmp_path, seed, [1.0, 1.0, 2.0], loss="a_b|c & 50%")
+        write_run(tmp_path, seed, [1.0, 1.0, 2.0], loss="a_b|c & 50% {\\x$")
     loaded = load_study(tmp_path)
-    rows = compare("eval", load_items(loaded, "eval"), list(loaded.arms), "plain", draws=100)
-    tables = readable(rows, "plain")
-    assert "a_b\\|c & 50%" in markdown(tables, "t", [], [])
-    assert "a\\_b|c \\& 50\\%" in latex(tables, [])
+    items = {"eval": load_items(loaded, "eval")}
+    rows = compare(items, list(loaded.arms), "plain")
+    tables, words = readable(rows, references_of(items), "plain"), Words("t", [], [])
+    assert "a_b\\|c & 50%" in markdown(tables, words)
+    for text in (long_tables(tables, words, "study"), short_tables(rows, "plain", "study")):
+        assert "a\\_b|c \\& 50\\% \\{\\textbackslash{}x\\$" in text
 
 
 def test_one_common_seed_gets_no_verdict(tmp_path, capsys):
@@ -93,7 +96,7 @@ def test_one_common_seed_gets_no_verdict(tmp_path, capsys):
     assert "one seed" in printed
     rows = pd.read_csv(tmp_path / "report" / "table.csv")
     margin = rows[(rows.arm == "margin") & (rows.metric == "accuracy")].iloc[0]
-    assert margin.p_holm < 0.001
+    assert margin.p < 0.001
     assert margin.verdict == "one seed"
 
 

@@ -1,5 +1,6 @@
 """How figures look: sizes, colours, panels, legends, and the words of captions."""
 
+import re
 import textwrap
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -132,7 +133,7 @@ def panels(
     """
     names = [f"{look.names[arm]} ({notes[arm]})" if notes else look.names[arm] for arm in arms]
     if look.apart:
-        canvas, axes = small_multiples(names, 4, 1.45 * sum(parts), parts)
+        canvas, axes = small_multiples(names, 3, 1.45 * sum(parts), parts)
         shown = [list(dict.fromkeys([*{look.baseline} & {*arms}, arm])) for arm in arms]
         return canvas, list(zip(axes, shown, strict=True))
     canvas, axes = small_multiples([""], 1, height, parts)
@@ -141,23 +142,23 @@ def panels(
 
 
 def small_multiples(
-    titles: Sequence[str], columns: int, height: float, parts: Sequence[float] = (1,)
+    titles: Sequence[str], columns: int, height: float, parts: Sequence[float] = (1,), shared: bool = True
 ) -> tuple[Canvas, list[list[Axes]]]:
-    """Panels that share their axes, at most `columns` in a row, each of parts one below the other, heights as given."""
+    """Panels, at most `columns` in a row, each of parts one below the other, heights as given; shared: their axes."""
     columns = -(-len(titles) // -(-len(titles) // columns))  # rows of equal length where that is possible
-    titles = [wrapped(title, 28 if columns > 3 else 36) for title in titles]
+    titles = [wrapped(title, letters(0.92 / columns)) for title in titles]
     height += 0.11 * max(title.count("\n") for title in titles)
     ratios = list(parts) * -(-len(titles) // columns)
     canvas = new_canvas(columns > 1, height * len(ratios) / len(parts) + 0.4)
-    grid = canvas.subplots(len(ratios), columns, sharex=True, squeeze=False, height_ratios=ratios)
+    grid = canvas.subplots(len(ratios), columns, sharex=shared, squeeze=False, height_ratios=ratios)
     axes = [list(row) for rows in np.split(grid, len(ratios) // len(parts)) for row in rows.T]
     for place, panel in enumerate(axes):
         for ax, first in zip(panel, axes[0], strict=True):
             ax.set_visible(place < len(titles))
-            if place:
+            if place and shared:
                 ax.sharey(first)
-            ax.tick_params(labelleft=place % columns == 0, labelbottom=False)
-        panel[-1].tick_params(labelbottom=place + columns >= len(titles))  # also where no panel is below
+            ax.tick_params(labelleft=place % columns == 0 or not shared, labelbottom=not shared)
+        panel[-1].tick_params(labelbottom=place + columns >= len(titles) or not shared)  # also with no panel below
     for title, panel in zip(titles, axes, strict=False):
         panel[0].set_title(title, fontsize=7)
     return canvas, axes[: len(titles)]
@@ -185,10 +186,15 @@ def label_axes(canvas: Canvas, axes: Sequence[Axes], x: str, y: str = "") -> Non
         canvas.supylabel(y, fontsize=7.5)
 
 
+def letters(share: float) -> int:
+    """How many letters of the size of titles fit in a share of a page's width."""
+    return max(8, int(mpl.rcParams["figure.figsize"][0] * 72 * share / 4.1))
+
+
 def wrapped(text: str, width: int) -> str:
-    """Lines of at most this width, broken at spaces, and in a long word after its `=` if there is one."""
-    words = [word if len(word) <= width else word.replace("=", "= ") for word in text.split(" ")]
-    return textwrap.fill(" ".join(words), width)
+    """Lines of at most this width, broken at spaces, and in a long word after a sign such as = or _ if there is one."""
+    words = [word if len(word) <= width else re.sub(r"([=_/.-])(?=\w)", "\\1\0 ", word) for word in text.split(" ")]
+    return textwrap.fill(" ".join(words), width).replace("\0 ", "").replace("\0", "")
 
 
 def line(look: Look, arm: str) -> dict[str, Any]:
@@ -200,7 +206,7 @@ def legend(
     canvas: Canvas, handles: Sequence[Artist], names: Sequence[str], title: str = "", above: bool = False
 ) -> None:
     """Above or below all panels, in as many columns as the longest name leaves room for. The figure grows by it."""
-    fitting = max(1, int(canvas.get_figwidth() * 16 / (max(map(len, names)) + 9)))
+    fitting = max(1, int(canvas.get_figwidth() * 17 / (max(map(len, names)) + 8)))
     rows = -(-len(names) // fitting)
     canvas.set_figheight(canvas.get_figheight() + 0.16 * (rows + bool(title)))
     place: Place = "outside upper center" if above else "outside lower center"
