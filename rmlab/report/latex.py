@@ -62,7 +62,7 @@ def short_line(row: "pd.Series[float]", best: bool, is_baseline: bool) -> list[s
 
 def long_tables(tables: Tables, words: Words, name: str) -> str:
     """All tables across the page, with what a reader must know of them as comments."""
-    parts = ["% \\usepackage{booktabs}"]
+    parts = ["% \\usepackage{booktabs,graphicx}"]
     for number, cut in enumerate(tables):
         lines = [[tex(cell) for cell in line] for line in cut.cells.to_numpy().tolist()]
         titles = [tex(column) for column in cut.cells.columns]
@@ -87,4 +87,4 @@ def table(
     ]
     label = re.sub(r"[^A-Za-z0-9-]+", "-", label)
     head = [f"\\begin{{{environment}}}[t]", f"\\caption{{{caption}}}", f"\\label{{tab:{label}}}", "\\centering"]
-    return [*head, *(size if wide else ["\\small"]), *body, f"\\end{{{environment}}}"]
+    return [*head, *(size if wide else ["\\footnotesize\\setlength{\\tabcolsep}{3pt}"]), *body, f"\\end{{{environment}}}"]

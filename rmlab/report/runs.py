@@ -93,7 +93,7 @@ HAPPENED = {
 def unfinished(runs: Sequence[Run]) -> list[str]:
     """Each run that is not finished, and why."""
     return [
-        f"{run.out.name}{f' ({run.arm}, seed {run.seed})' * bool(run.config)} {HAPPENED[run.state]}"
+        f"{run.out.name}{f' ({run.arm}, seed {run.seed})' if run.config else ''} {HAPPENED[run.state]}"
         + f": {run.error}" * bool(run.error)
         for run in runs
         if run.state != "finished"

@@ -127,7 +127,7 @@ def without_excluded(runs: Sequence[Run], exclude: Sequence[str]) -> tuple[list[
         ]
         if not found:
             known = sorted({run.arm for run in runs})
-            raise UserError(f"--exclude: no arm or run {name!r}{did_you_mean(name, known)}; arms: {', '.join(known)}")
+            raise UserError(f"--exclude: no arm or run {name!r}{did_you_mean(name, known)}")
         gone.update(found)
         notes.append(f"left out by --exclude {name}: {len(found)} run{'s'[: len(found) != 1]}")
     return [run for n, run in enumerate(runs) if n not in gone], notes

@@ -1,6 +1,7 @@
 """rmlab-report: what it writes and prints, in every format."""
 
 import os
+import shutil
 import subprocess
 import sys
 
@@ -115,6 +116,78 @@ def test_a_narrow_terminal_shows_whole_numbers(study, capsys, monkeypatch):
     difference = pd.read_csv(study / "report" / "table.csv").query("arm == 'margin' and metric == 'accuracy'").iloc[0]
     assert f"{difference.diff_low:+.4f}, {difference.diff_high:+.4f}]" in printed
     assert "\u2026" not in printed
+
+
+def test_files_are_written_before_a_line_is_printed(study):
+    """So `| head` loses nothing, and says nothing."""
+    command = f"{sys.executable} -m rmlab.commands.report {study} --no-figures | head -1"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    assert (study / "report" / "index.html").exists()
+
+
+def test_subsets_have_tables_with_intervals_and_what_the_longer_response_gives(tmp_path, capsys):
+    for seed in range(2):
+        write_run(tmp_path, seed, [1.0, -1.0] * 20, subsets=["a", "b"] * 20)
+        write_run(tmp_path, seed, [1.0, 1.0] * 20, loss="margin", subsets=["a", "b"] * 20)
+    main([str(tmp_path), "--no-figures"])
+    printed = capsys.readouterr().out
+    assert "Accuracy by subset" in printed
+    rows = pd.read_csv(tmp_path / "report" / "table.csv", keep_default_na=False)
+    of_b = rows[(rows.subset == "b") & (rows.metric == "accuracy") & (rows.arm == "margin")].iloc[0]
+    assert (of_b.n, float(of_b["mean"]), float(of_b.difference)) == (20, 1.0, 1.0)
+    assert of_b.p_holm == ""  # no verdict on a subset
+    table = (tmp_path / "report" / "table.md").read_text()
+    assert "| longer wins |  | 0.0000 |" in table
+    assert "| chance |  | 0.5000 |" in table
+    assert "| chance |  | 0.6931 |" in table
+
+
+def test_two_swept_values_have_main_effects_and_an_interaction(tmp_path, capsys):
+    """By hand: margin is right 4 items of 40 more at either rate, rate 0.5 8 items less, both together 2 more."""
+    right = {("plain", 0.001): 30, ("margin", 0.001): 34, ("plain", 0.5): 22, ("margin", 0.5): 28}
+    for (loss, rate), number in right.items():
+        for seed in range(2):
+            gaps = [1.0] * number + [-1.0] * (40 - number)
+            write_run(tmp_path, seed, gaps, loss=loss, trainer__learning_rate=rate)
+    main([str(tmp_path), "--no-figures", "--baseline", "plain learning_rate=0.001"])
+    found = pd.read_csv(tmp_path / "report" / "effects.csv").query("metric == 'accuracy'").set_index("effect")
+    assert found["difference"].to_dict() == pytest.approx(
+        {
+            "margin instead of plain, over learning_rate": (4 + 6) / 2 / 40,
+            "learning_rate=0.5 instead of 0.001, over loss": (-8 - 6) / 2 / 40,
+            "margin and learning_rate=0.5 together, beyond both": 2 / 40,
+        }
+    )
+    assert "Two values at once: Accuracy" in capsys.readouterr().out
+
+
+def test_a_prompt_that_holds_much_is_told(tmp_path, capsys):
+    for seed in range(2):
+        write_run(tmp_path, seed, [1.0, -1.0] * 10, prompts=["same"] * 10 + list("abcdefghij"))
+        write_run(tmp_path, seed, [1.0, 1.0] * 10, loss="margin", prompts=["same"] * 10 + list("abcdefghij"))
+    main([str(tmp_path), "--no-figures"])
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "one prompt holds 50% of the preferences of eval: they tell as much as 4 prompts of equal size" in printed
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no TeX here")
+def test_the_tables_are_latex(tmp_path):
+    """Both compile, without a box that is too wide, whatever the arms are called."""
+    for seed in range(2):
+        write_run(tmp_path / "a_%$", seed, [1.0, -1.0, 2.0])
+        write_run(tmp_path / "a_%$", seed, [1.0, 1.0, 2.0], loss="a_b|c & 50% {\\x$ ~^#", trainer__learning_rate=0.1)
+    main([str(tmp_path / "a_%$"), "--no-figures"])
+    report = tmp_path / "a_%$" / "report"
+    text = (
+        "\\documentclass[twocolumn]{article}\\usepackage{booktabs,graphicx}\\begin{document}x\n"
+        "\\input{table_short}\\input{table}\\end{document}"
+    )
+    (report / "paper.tex").write_text(text)
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "paper.tex"]
+    done = subprocess.run(command, cwd=report, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-1500:]
+    assert "Overfull" not in done.stdout
 
 
 def test_the_report_can_be_logged_to_wandb(study):

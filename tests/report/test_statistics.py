@@ -41,7 +41,7 @@ def test_the_variances_are_those_of_crossed_seeds_and_items(seed_sd):
     assert found.spread.shared == pytest.approx(ms_item - ms_rest)
     t_seed, t_item = stats.t.ppf(0.975, 5), stats.t.ppf(0.975, 398)
     variance = ms_seed + ms_item - ms_rest
-    weight = (ms_seed / variance) ** 1.5
+    weight = (ms_seed / variance) ** 1.25
     both = math.sqrt(variance) * (weight * t_seed + (1 - weight) * t_item)
     assert found.high - found.value == pytest.approx(max(both, math.sqrt(ms_item) * t_item))
     assert found.low == pytest.approx(2 * found.value - found.high)
