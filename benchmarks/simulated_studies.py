@@ -18,9 +18,11 @@ import functools
 import gc
 import json
 import warnings
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -239,6 +241,28 @@ def average(setting: Setting, studies: int) -> dict[str, object]:
     return result
 
 
+def markdown(results: Sequence[Mapping[str, Any]]) -> str:
+    """The table of docs/statistics.md; ranges are over accuracy, NLL and Brier score."""
+
+    def over_metrics(result: Mapping[str, Any], what: str) -> str:
+        values = [result[f"{what}, {metric}"] for metric in METRICS if np.isfinite(result[f"{what}, {metric}"])]
+        return f"{min(values):.3f} to {max(values):.3f}" if values else ""
+
+    def of(result: Mapping[str, Any], key: str, digits: int = 2) -> str:
+        return f"{result[key]:.{digits}f}" if np.isfinite(result.get(key, np.nan)) else ""
+
+    titles = (
+        "studies|difference covered|mean covered|called falsely|on any metric|detectable|found|paired|unpaired|McNemar"
+    )
+    lines = [titles.split("|"), ["---"] * 10]
+    for r in results:
+        covered = [over_metrics(r, what) for what in ("difference", "mean", "called")]
+        size = "> 1" if r.get("detectable", 0) > 1 else of(r, "detectable", 3)
+        rest = [of(r, "called, any", 3), size, of(r, "found"), of(r, "paired"), of(r, "unpaired"), of(r, "mcnemar", 3)]
+        lines.append([r["setting"]["name"], *covered, *rest])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--studies", type=int, default=2000)
@@ -256,6 +280,7 @@ def main() -> None:
             print(f"{setting.name}: {'; '.join(cells)}", flush=True)
     if not options.only:
         Path(__file__).with_suffix(".json").write_text(json.dumps(results, indent=1) + "\n")
+    print(markdown(results))
 
 
 if __name__ == "__main__":
