@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from rmlab.metrics.intervals import mean_interval, share_interval
 from rmlab.metrics.scored import ScoredComparison
 
 TIE = 1e-5  # two rewards this close are equal: fp32 rewards move this much with batch size and padding
@@ -17,8 +18,12 @@ def evaluate(comparisons: Sequence[ScoredComparison], subsets: bool = True) -> d
     probability = np.array([p for c in comparisons for p in c.probability])
     rewards = np.concatenate([c.rewards for c in comparisons])
     lengths = np.concatenate([c.lengths for c in comparisons])
+    longer = np.subtract(*sides(comparisons, [c.lengths for c in comparisons]))
+    prompts = np.unique([c.prompt_id for c in comparisons for _ in c.better], return_inverse=True)[1]
     metrics: dict[str, Any] = {
         **preference_metrics(better - worse, probability),
+        **uncertainty(better - worse, probability, prompts),
+        **longer_wins(longer, probability, prompts),
         **gap_metrics(better, worse, probability),
         **reward_metrics(rewards, lengths),
         "comparisons": len(comparisons),
@@ -78,6 +83,31 @@ def per_preference(gap: np.ndarray, probability: np.ndarray) -> dict[str, np.nda
         "nll": probability * np.logaddexp(0, -gap) + (1 - probability) * np.logaddexp(0, gap),
         "brier": (sigmoid(gap) - probability) ** 2,
     }
+
+
+def uncertainty(gap: np.ndarray, probability: np.ndarray, prompts: np.ndarray) -> dict[str, float]:
+    """`accuracy_low`, `accuracy_high`, `nll_low` and `nll_high`: 95% intervals, with prompts (P,) drawn whole."""
+    each, decided = per_preference(gap, probability), probability != 0.5
+    metrics: dict[str, float] = {}
+    if decided.any():
+        low, high = share_interval(each["accuracy"][decided], prompts[decided])
+        metrics.update(accuracy_low=low, accuracy_high=high)
+    if (interval := mean_interval(each["nll"], prompts)) is not None:
+        metrics.update(nll_low=max(interval[0], 0.0), nll_high=interval[1])
+    return metrics
+
+
+def longer_wins(longer: np.ndarray, probability: np.ndarray, prompts: np.ndarray) -> dict[str, float]:
+    """`longer_wins`, the accuracy of always preferring the longer response, and its 95% interval.
+
+    longer: (P,) by how many tokens the better response is longer; equal lengths count half.
+    """
+    decided = probability != 0.5
+    if not decided.any():
+        return {}
+    right = per_preference(longer, probability)["accuracy"][decided]
+    low, high = share_interval(right, prompts[decided])
+    return {"longer_wins": float(right.mean()), "longer_wins_low": low, "longer_wins_high": high}
 
 
 def confidence_and_outcome(gap: np.ndarray, probability: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
