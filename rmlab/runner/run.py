@@ -118,7 +118,8 @@ def check(config: Config, out: RunDirectory) -> Checked:
 
     from rmlab.model.adapters import PeftConfig
 
-    taken = taken_by(architecture or config.model.of_base().checkpoint_file("config.json"))
+    own = architecture if config.model.path is None else config.model.of_base().checkpoint_file("config.json")
+    taken = taken_by(own)
     tell_shorter(config.data.max_length, taken, config.model.path or "the architecture of model.config")
     data = replace(config.data, max_length=usable_length(config.data.max_length, taken))
     args = reward_config(replace(config, data=data), out)

@@ -6,8 +6,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from comparisons import scored
+from scipy.stats import spearmanr
 
-from rmlab.metrics.evaluate import as_arrays, calibration_error, evaluate, flatten, preference_metrics
+from rmlab.metrics.evaluate import as_arrays, calibration_error, evaluate, flatten, preference_metrics, rank_correlation
 
 
 def test_accuracy_counts_reward_ties_half_and_reports_them():
@@ -77,6 +78,12 @@ def test_length_correlation_is_spearmans():
     metrics = evaluate([scored([1.0, 8.0, 3.0], [1], [0], lengths=[5, 7, 6])])
     assert metrics["length_correlation"] == pytest.approx(1.0)
     assert "length_correlation" not in evaluate([scored([1.0, 2.0], [0], [1], lengths=[4, 4])])
+
+
+def test_a_rank_correlation_is_scipys():
+    rng = np.random.default_rng(3)
+    x, y = rng.integers(0, 9, 50).astype(float), rng.integers(0, 9, 50)
+    assert rank_correlation(x, y) == pytest.approx(spearmanr(x, y).statistic, abs=1e-14)
 
 
 def test_bayes_accuracy_is_that_of_the_gold_rewards_on_the_same_labels():
