@@ -32,8 +32,8 @@ def evaluate(comparisons: Sequence[ScoredComparison], subsets: bool = True) -> d
     }
     if all(len(c.gold) for c in comparisons):
         gold = np.subtract(*sides(comparisons, [c.gold for c in comparisons]))
-        best = preference_metrics(gold, probability)
-        metrics.update({"bayes_accuracy": best["accuracy"]} if "accuracy" in best else {})
+        best = {**preference_metrics(gold, probability), **uncertainty(gold, probability, prompts)}
+        metrics.update({f"bayes_{key}": value for key, value in best.items() if key.startswith("accuracy")})
     names = sorted({c.subset for c in comparisons})
     if subsets and len(names) > 1:
         for name in names:

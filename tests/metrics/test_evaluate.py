@@ -90,6 +90,7 @@ def test_bayes_accuracy_is_that_of_the_gold_rewards_on_the_same_labels():
     comparisons = [scored([0.0, 1.0], [0], [1], gold=[2.0, 1.0]), scored([0.0, 1.0], [0], [1], gold=[0.0, 1.0])]
     metrics = evaluate(comparisons)
     assert metrics["bayes_accuracy"] == 0.5
+    assert metrics["bayes_accuracy_low"] < 0.5 < metrics["bayes_accuracy_high"]
     assert metrics["accuracy"] == 0.0
 
 
