@@ -5,6 +5,11 @@ from typing import Any
 from rmlab.data import Text, Tokenizer
 from rmlab.messages import UserError
 
+NO_TEMPLATE = (
+    "the rows are chat messages but the tokenizer has no chat template; set model.chat_template=chatml (or plain, or "
+    "FILE.jinja)"
+)
+
 
 def render(tokenizer: Tokenizer, prompt: Text, response: Text, template: dict[str, Any]) -> str:
     """The exact text that is scored: `prompt + response`, or both through the tokenizer's chat template.
@@ -20,9 +25,7 @@ def render(tokenizer: Tokenizer, prompt: Text, response: Text, template: dict[st
         messages += [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
     messages += [{"role": "assistant", "content": response}] if isinstance(response, str) else response
     if getattr(tokenizer, "chat_template", None) is None:
-        raise UserError(
-            "the rows are chat messages but the tokenizer has no chat template; set model.chat_template=FILE.jinja"
-        )
+        raise UserError(NO_TEMPLATE)
     return str(tokenizer.apply_chat_template(messages, tokenize=False, **template))
 
 

@@ -7,15 +7,18 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rmlab.data import Tokenizer
+from rmlab.data.config import DataConfig
 from rmlab.messages import UserError, is_first_rank, say
 from rmlab.model.config import check_architecture
+from rmlab.model.positions import taken_by, tell_shorter, usable_length
 from rmlab.registry import import_plugins
 from rmlab.runner.arguments import reward_config
+from rmlab.runner.check import check_first_rows, check_run, check_templates
 from rmlab.runner.config import Config, computed
 from rmlab.runner.directory import BusyError, RunDirectory, objective
 from rmlab.runner.environment import changed_since, describe_environment, fingerprints
@@ -39,6 +42,7 @@ class Checked:
     """A run that has passed every check that needs no model: its rows, and what its config was made into."""
 
     rows: "Rows"
+    data: DataConfig  # whose max_length is a number
     loss: list["Term"]
     args: "RewardConfig"
     peft: "PeftConfig | None"  # of the peft library
@@ -70,7 +74,7 @@ def run(config: Mapping[str, Any], out: Path | str) -> dict[str, Any]:
 def check_and_run(config: Config, out: RunDirectory) -> dict[str, Any]:
     """The metrics of the run; of a finished one those that it kept. Checks come before the directory is locked."""
     import_plugins(config.plugins)
-    config.check()
+    check_run(config)
     inputs = fingerprints(config)
     if not config.run.redo:
         refuse_other_run(config, out)
@@ -106,13 +110,20 @@ def check(config: Config, out: RunDirectory) -> Checked:
     loss = build_loss(config) if generated else None
     from rmlab.data.sets import load_rows
 
+    check_first_rows(config)
     rows = load_rows(config.data)
+    check_templates(config.model, rows)
     loss = loss or build_loss(config)
-    check_architecture(config.model.config)
+    architecture = check_architecture(config.model.config)
 
     from rmlab.model.adapters import PeftConfig
 
-    return Checked(rows, loss, reward_config(config, out), PeftConfig.of(config.peft).build())
+    own = architecture if config.model.path is None else config.model.of_base().checkpoint_file("config.json")
+    taken = taken_by(own)
+    tell_shorter(config.data.max_length, taken, config.model.path or "the architecture of model.config")
+    data = replace(config.data, max_length=usable_length(config.data.max_length, taken))
+    args = reward_config(replace(config, data=data), out)
+    return Checked(rows, data, loss, args, PeftConfig.of(config.peft).build())
 
 
 def build_loss(config: Config) -> list["Term"]:
@@ -136,7 +147,7 @@ def train_here(config: Config, out: RunDirectory, inputs: dict[str, str], checke
     out.write_environment(environment)
     started = time.time()
     tokenizer = load_tokenizer(config.model)
-    sets = build_sets(checked.rows, config.data, tokenizer, config.run.cache, config.run.num_proc)
+    sets = build_sets(checked.rows, checked.data, tokenizer, config.run.cache, config.run.num_proc)
     sets = prepare_sets(sets, tokenizer, checked.args)
     warn_about_margin(config.loss, sets.train)
     try:

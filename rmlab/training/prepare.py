@@ -19,11 +19,11 @@ from rmlab.data.trees import Trees
 from rmlab.losses import Term, build_loss
 from rmlab.messages import UserError, processes, say
 from rmlab.model import adapters
-from rmlab.model.config import check_positions
 from rmlab.model.dropout import disable_dropout
 from rmlab.model.head import base_of, is_decoder, name_the_output
 from rmlab.model.layers import freeze
 from rmlab.model.load import config_by_name, load_model, warn_of_lost_updates
+from rmlab.model.positions import check_positions
 from rmlab.model.tokenizer import complete_tokenizer, ensure_pad_token, tokenizer_of
 from rmlab.scoring.collator import PreferenceCollator
 from rmlab.scoring.heads import prepare_for_scoring

@@ -238,7 +238,7 @@ class RewardTrainer(Trainer):
     def _ready(self, dataset: Trees | None) -> Trees | None:
         """The set to make batches of: its layout proved, and with what frozen layers make of it, where some are."""
         model = base_of(self.accelerator.unwrap_model(self.model))
-        prepare.check_fits(dataset, model, self.args.max_length)
+        prepare.check_fits(dataset, model, self.args.options.max_length)
         self._prove_layout(dataset)
         sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
         if sharded or self.layout == "padded" or not isinstance(dataset, Dataset) or not len(dataset):

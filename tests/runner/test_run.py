@@ -17,8 +17,6 @@ from rmlab import run
 from rmlab.data.columns import read_row
 from rmlab.data.sets import load_rows
 from rmlab.runner.config import Config
-from rmlab.runner.directory import RunDirectory
-from rmlab.runner.summary import print_table
 
 SMALL = [
     "data.train.synthetic.prompts=160",
@@ -296,15 +294,6 @@ def test_own_jsonl_with_a_margin_warns_when_no_row_has_one(tmp_path):
     done = rmlab(tmp_path, "debug=tiny", "data=files", "data.path=my.jsonl", "loss=margin")
     assert "warning: loss.bradley_terry.margin is set, but no row states a strength" in done.stdout
     assert "40 comparisons of 40 rows" in done.stdout
-
-
-def test_print_table_lists_sets_and_subsets(capsys, tmp_path):
-    part = {"accuracy": 0.5, "nll": 0.7, "comparisons": 2}
-    metrics = {"eval": {"a": {**part, "subsets": {"easy": part}}, "b": part}, "train": {"loss": 0.1}}
-    print_table(metrics, RunDirectory(tmp_path), 60.0)
-    printed = capsys.readouterr().out
-    assert "a/easy" in printed
-    assert "0.7000" in printed
 
 
 def test_a_pretrained_encoder_learns_from_the_command_line(minilm, tmp_path):
