@@ -50,6 +50,7 @@ class RunConfig:
     feature_cache_gb: float = 2.0
     num_proc: int | None = None
     threads: int | None = None
+    verbose: bool = False
     choices: dict[str, Any] = field(default_factory=dict)  # the options chosen of each config group, for names of arms
 
     def check(self) -> None:

@@ -329,8 +329,9 @@ def test_a_linear_probe_computes_its_features_once_for_all_arms(tmp_path):
         "logger=none",
         "data.group_by_prompt=true",
     ]
-    printed = rmlab(tmp_path, *arms).stdout
-    assert printed.count("frozen layers: computed once for the responses") == 2
+    rmlab(tmp_path, *arms)
+    logs = [file.read_text() for file in tmp_path.glob("runs/*/*/rmlab.log")]
+    assert sum(log.count("frozen layers: computed once for the responses") for log in logs) == 2
     assert len(list(tmp_path.glob("runs/.cache/features-*.bin"))) == 2
     metrics = [json.loads(file.read_text()) for file in tmp_path.glob("runs/*/*/metrics.json")]
     assert len(metrics) == 2
