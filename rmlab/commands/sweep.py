@@ -24,6 +24,7 @@ from rmlab.messages import UserError, processes
 from rmlab.runner.config import Config, refuse_renamed, to_dict
 from rmlab.runner.directory import BusyError, RunDirectory, describe, objective
 from rmlab.runner.environment import changed_since, fingerprints
+from rmlab.runner.keep import tidy
 from rmlab.secrets import masked, secrets_of
 from rmlab.terminal import tell
 from rmlab.upstream import launchers, returned
@@ -121,6 +122,8 @@ class Watched(Launcher):
         for job, found in zip(jobs, intended, strict=True):
             if found == "damaged":
                 tell(f"{job.out} is damaged: {job.out.damage()}")
+            if found == "finished":
+                tidy(job.out)
         warn_of_doubles(jobs)
         warn_of_changes([job for job, found in zip(jobs, intended, strict=True) if found == "finished"])
         results: list[Any] = [
