@@ -199,8 +199,8 @@ def test_what_is_trained_on_from_changes_points_to_the_first_base(tmp_path):
 
 
 def test_an_arm_on_a_real_encoder_takes_a_fraction_of_the_disk(minilm, tmp_path):
-    """22M parameters, a trained head: 0.6 MB for the pooler and the head instead of 90 MB."""
+    """22M parameters, a trained head: its 385 numbers instead of 90 MB."""
     changes, whole = export_both(trained(ModelConfig(path=minilm)), tmp_path)
     assert size(whole) > 80e6
-    assert size(changes) < 1e6
+    assert size(changes) < 2e3
     assert reward_function(str(changes))(*TEXTS) == pytest.approx(reward_function(str(whole))(*TEXTS), abs=1e-6)
