@@ -2,6 +2,7 @@
 
 import copy
 import json
+from collections.abc import Container
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import cast
@@ -64,17 +65,17 @@ def save_changes(model: PreTrainedModel, place: Path) -> str | None:
 
 def changes_of(model: PreTrainedModel, origin: Origin) -> dict[str, Tensor]:
     """What was trained, what the base lacks, buffers; the embeddings where tokens were added to them."""
-    parameters = dict(model.named_parameters(remove_duplicate=False))
-    embeddings = cast(nn.Embedding, model.get_input_embeddings()).weight
-    grown = embeddings.shape[0] != origin.embeddings
+    own = origin.own | trained_weights(model).keys()
+    if rows_of(model) != origin.embeddings:
+        embeddings = cast(nn.Embedding, model.get_input_embeddings()).weight
+        own |= {name for name, p in model.named_parameters(remove_duplicate=False) if p is embeddings}
+    return {name: tensor for name, tensor in model.state_dict().items() if name in own}
 
-    def is_changed(name: str) -> bool:
-        parameter = parameters.get(name)
-        if parameter is None or name in origin.own:
-            return True
-        return parameter.requires_grad or (grown and parameter is embeddings)
 
-    return {name: tensor for name, tensor in model.state_dict().items() if is_changed(name)}
+def trained_weights(model: nn.Module) -> dict[str, Tensor]:
+    """The tensors of its state but for frozen parameters."""
+    frozen = {name for name, p in model.named_parameters(remove_duplicate=False) if not p.requires_grad}
+    return {name: tensor for name, tensor in model.state_dict().items() if name not in frozen}
 
 
 def bytes_of(tensors: dict[str, Tensor]) -> int:
@@ -82,8 +83,8 @@ def bytes_of(tensors: dict[str, Tensor]) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
 
 
-def hash_of_others(model: nn.Module, changed: dict[str, Tensor]) -> str:
-    """Of the tensors that are not among the changed: names, types, shapes and bytes."""
+def hash_of_others(model: nn.Module, changed: Container[str]) -> str:
+    """Of the tensors whose names are not among the changed: names, types, shapes and bytes."""
     digest = xxhash.xxh3_128()
     for name, tensor in sorted(model.state_dict().items()):
         if name not in changed:
