@@ -5,6 +5,8 @@ import logging
 import os
 from collections.abc import Callable, Iterable
 
+from rmlab.terminal import is_logged, tell
+
 
 class UserError(ValueError):
     """Bad input (a config value, a row, a file). The message stands alone; no traceback is needed."""
@@ -56,10 +58,11 @@ def is_first_rank() -> bool:
     return rank() == 0
 
 
-def say(message: str) -> None:
-    """Print a line, and log it (a run keeps it in rmlab.log)."""
+def say(message: str, now: bool = False) -> None:
+    """Print a line, and log it (a run keeps it in rmlab.log). now: also where a run of a sweep is only logged."""
     if is_first_rank():
-        print(message, flush=True)
+        if now or not is_logged():
+            tell(message)
         logging.getLogger("rmlab").info(message)
 
 

@@ -83,6 +83,7 @@ class ModelConfig:
 
         And for an EOS token that its tokenizer does not know.
         """
+        base_of_changes(self)
         base = self.of_base()
         config = base.checkpoint_file("config.json")
         check_all(
@@ -182,6 +183,39 @@ def base_of_adapter(config: ModelConfig) -> str | None:
     if not base:
         raise UserError(f"model.path: the adapter {config.path} does not say what its base model is")
     return str(base)
+
+
+BASE = "base.json"  # beside the changes of a base model, see changes.py
+
+
+@dataclass(frozen=True)
+class Base:
+    """What base.json holds: where the base model is, how it was loaded, a hash of its weights that were not trained."""
+
+    path: str
+    revision: str | None
+    dtype: str
+    weights: str
+
+
+def base_of_changes(config: ModelConfig) -> Base | None:
+    """Of a local folder (or hub name) that holds changes alone; None for a whole model. UserError if it is not here."""
+    try:
+        about = config.checkpoint_file(BASE) if config.path is not None else {}
+    except UserError:  # as for adapters
+        return None
+    if not about:
+        return None
+    try:
+        base = Base(**about)
+    except TypeError as error:
+        raise UserError(f"model.path: {config.path}/{BASE} is not what was written: {first_line(error)}") from error
+    if Path(base.path).is_absolute() and not Path(base.path).is_dir():
+        raise UserError(
+            f"model.path: {config.path} holds what was trained on the base model {base.path}, which is not there; put "
+            f"it there, or write its place into {BASE}"
+        )
+    return base
 
 
 def hub_file(repository: str, name: str, revision: str | None) -> Path | None:

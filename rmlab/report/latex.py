@@ -87,4 +87,9 @@ def table(
     ]
     label = re.sub(r"[^A-Za-z0-9-]+", "-", label)
     head = [f"\\begin{{{environment}}}[t]", f"\\caption{{{caption}}}", f"\\label{{tab:{label}}}", "\\centering"]
-    return [*head, *(size if wide else ["\\footnotesize\\setlength{\\tabcolsep}{3pt}"]), *body, f"\\end{{{environment}}}"]
+    return [
+        *head,
+        *(size if wide else ["\\footnotesize\\setlength{\\tabcolsep}{3pt}"]),
+        *body,
+        f"\\end{{{environment}}}",
+    ]

@@ -54,5 +54,6 @@ def arguments_of(config: Config, out: RunDirectory, trainer: Mapping[str, Any]) 
         cache_dir=None if config.run.cache is None else str(config.run.cache),
         feature_cache_gb=config.run.feature_cache_gb,
         dataset_num_proc=config.run.num_proc,
+        save_frozen="checkpoints" in config.run.keep,
         **trainer,
     )

@@ -27,6 +27,7 @@ HISTORY = "history.json"
 ERROR = "error.txt"
 REPRODUCTION = "reproduction.json"
 LOCK = ".lock"
+LOG = "rmlab.log"
 LARGE = 10**8  # bytes, more than can be read again at every look
 
 
@@ -251,6 +252,11 @@ class RunDirectory:
         kept = [file for file in files if file.is_file() and file.suffix != ".md"]  # cards are there to be edited
         marks = {file.relative_to(self.path).as_posix(): mark(file) for file in kept}
         return {METRICS: [len(told), xxhash.xxh3_128_hexdigest(told)], **marks}
+
+    @property
+    def log(self) -> Path:
+        """What its tries have said, one after another."""
+        return self.path / LOG
 
     @property
     def checkpoints(self) -> Path:

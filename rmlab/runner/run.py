@@ -22,6 +22,7 @@ from rmlab.runner.check import check_first_rows, check_run, check_templates
 from rmlab.runner.config import Config, computed
 from rmlab.runner.directory import BusyError, RunDirectory, objective
 from rmlab.runner.environment import changed_since, describe_environment, fingerprints
+from rmlab.runner.keep import forget_checkpoints, tidy
 from rmlab.runner.resume import full_disk, on_first_rank, refuse_other_run, start_afresh_if_needed
 from rmlab.runner.summary import print_table
 from rmlab.runner.tracking import track_metrics, tracked
@@ -142,10 +143,16 @@ def train_here(config: Config, out: RunDirectory, inputs: dict[str, str], checke
     whole = config.as_dict()
     out.write_config(config.as_written())
     data = checked.rows.fingerprints()
-    environment = {**describe_environment(), "inputs": inputs, "data": data, "config": computed(whole)}
+    started = time.time()
+    environment = {
+        **describe_environment(),
+        "started": round(started, 3),
+        "inputs": inputs,
+        "data": data,
+        "config": computed(whole),
+    }
     environment = masked(environment, secrets_of(whole))
     out.write_environment(environment)
-    started = time.time()
     tokenizer = load_tokenizer(config.model)
     sets = build_sets(checked.rows, checked.data, tokenizer, config.run.cache, config.run.num_proc)
     sets = prepare_sets(sets, tokenizer, checked.args)
@@ -159,6 +166,7 @@ def train_here(config: Config, out: RunDirectory, inputs: dict[str, str], checke
     seconds = time.time() - started
     out.write_environment({**environment, "seconds": round(seconds, 1), "files": out.marks(metrics)})
     out.write_metrics(metrics)
+    forget_checkpoints(out)
     if is_first_rank():
         print_table(metrics, out, seconds)
     return metrics
@@ -171,7 +179,6 @@ def train_and_evaluate(
     from transformers.utils import logging as hf_logging
 
     from rmlab.model.adapters import PeftConfig
-    from rmlab.model.export import export, gathered
     from rmlab.model.load import load_model
     from rmlab.training.checkpoints import train_or_resume
     from rmlab.training.interruption import Interruption
@@ -199,14 +206,23 @@ def train_and_evaluate(
     for name in sets.eval:
         metrics["eval"][name] = trainer.evaluations[name].metrics
         out.write_scores(name, trainer.evaluations[name].comparisons)
+    if trainer.is_world_process_zero():
+        out.write_history(curves)
+    if {"model", "changes"} & set(config.run.keep):
+        keep_model(config, out, trainer, tokenizer)
+    return metrics
+
+
+def keep_model(config: Config, out: RunDirectory, trainer: "RewardTrainer", tokenizer: Tokenizer) -> None:
+    """model/, and adapter/ where there is one. Every rank must call it, as weights may be spread over them."""
+    from rmlab.model.export import export, gathered
+
     model = trainer.accelerator.unwrap_model(trainer.model)
     weights = gathered(model)
     if weights is None and (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
         weights = trainer.accelerator.get_state_dict(trainer.model_wrapped)
     if trainer.is_world_process_zero():
-        out.write_history(curves)
-        export(model, tokenizer, out.model, weights)
-    return metrics
+        export(model, tokenizer, out.model, weights, changes="changes" in config.run.keep)
 
 
 # ---- before and after ----
@@ -221,6 +237,7 @@ def finished(config: Config, out: RunDirectory, inputs: Mapping[str, str]) -> di
     changed = changed_since(out.environment(), inputs)
     if changed:
         say(f"warning: {out} was made by other {' and '.join(changed)} than is here now; run.redo=true to redo it")
+    tidy(out)
     restore_config(config, out)
     metrics = out.metrics()
     if os.environ.get("WANDB_SWEEP_ID"):

@@ -82,6 +82,9 @@ class RewardConfig(TrainingArguments):
     train_last_layers: int | None = field(
         default=None, metadata={"help": "Train the head and this many last layers; 0: the head alone. None: all."}
     )
+    save_frozen: bool = field(
+        default=True, metadata={"help": "Checkpoints hold frozen weights too; without, they are only to resume from."}
+    )
     feature_cache_gb: float = field(
         default=2.0, metadata={"help": "Disk for what frozen layers compute, in cache_dir; 0: computed every time."}
     )

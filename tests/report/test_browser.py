@@ -67,7 +67,8 @@ def test_nothing_is_cut_off_and_nothing_is_said(browser, page, width, scheme):
     assert tab.evaluate("document.documentElement.scrollWidth") <= width
     beyond = (
         "[...document.querySelectorAll('h1,h2,h3,p,li,dd,figcaption,summary')]"
-        ".filter(e => e.scrollWidth > e.clientWidth + 1 && getComputedStyle(e).display != 'inline').map(e => e.outerHTML)"
+        ".filter(e => e.scrollWidth > e.clientWidth + 1 && getComputedStyle(e).display != 'inline')"
+        ".map(e => e.outerHTML)"
     )
     assert tab.evaluate(beyond) == []
     assert tab.evaluate("[...document.images].every(i => i.complete && i.naturalWidth > 0)")

@@ -11,7 +11,7 @@ from rmlab.messages import UserError
 from rmlab.runner import resume
 from rmlab.runner.directory import RunDirectory
 
-TINY = ["debug=tiny", "logger=none", "run.threads=1", "trainer.save_steps=2"]
+TINY = ["debug=tiny", "logger=none", "run.threads=1", "trainer.save_steps=2", "run.keep=[model,checkpoints]"]
 
 
 @pytest.fixture(scope="module")

@@ -44,11 +44,11 @@ def test_a_run_directory_holds_what_the_design_says(finished):
         "environment.json",
         "metrics.json",
         "scores",
-        "checkpoints",
         "model",
         "wandb",
         "rmlab.log",
     }
+    assert "checkpoints" not in present
     environment = json.loads((out / "environment.json").read_text())
     assert (
         environment["packages"]["torch"] == torch.__version__ or environment["packages"]["torch"] in torch.__version__
@@ -174,6 +174,7 @@ def test_a_killed_run_resumes_to_the_same_metrics(tmp_path):
     """kill -9 after the first whole checkpoint; the same command again; bit for bit the uninterrupted metrics."""
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     arguments = [*SMALL, "trainer.save_steps=4", "trainer.num_train_epochs=6", "logger=none"]
+    arguments += ["run.keep=[model,checkpoints]"]
     for place in (whole, killed):
         place.mkdir()
     rmlab(whole, *arguments)
@@ -210,6 +211,7 @@ def test_a_run_killed_after_its_last_step_takes_no_further_step(tmp_path):
         "trainer.save_steps=3",
         "trainer.lr_scheduler_type=constant",
         "logger=none",
+        "run.keep=[model,checkpoints]",
     ]
     rmlab(tmp_path, *arguments)
     out = run_directory(tmp_path)
@@ -318,8 +320,9 @@ def test_a_linear_probe_computes_its_features_once_for_all_arms(tmp_path):
         "logger=none",
         "data.group_by_prompt=true",
     ]
-    printed = rmlab(tmp_path, *arms).stdout
-    assert printed.count("frozen layers: computed once for the responses") == 2
+    rmlab(tmp_path, *arms)
+    logs = [file.read_text() for file in tmp_path.glob("runs/*/*/rmlab.log")]
+    assert sum(log.count("frozen layers: computed once for the responses") for log in logs) == 2
     assert len(list(tmp_path.glob("runs/.cache/features-*.bin"))) == 2
     metrics = [json.loads(file.read_text()) for file in tmp_path.glob("runs/*/*/metrics.json")]
     assert len(metrics) == 2
