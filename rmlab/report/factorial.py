@@ -47,7 +47,7 @@ def effects(study: Study, items: Mapping[str, Items]) -> pd.DataFrame:
     how much more that is at a level of the other key than at the baseline's. All on the same prompts and seeds, with
     intervals as those of `compare`. p_holm: corrected over the effects of a set and metric.
     """
-    grid, rows = grid_of(study), []
+    grid, rows = grid_of(study), list[dict[str, Any]]()
     for name, of_set in items.items() if grid else ():
         assert grid is not None
         seeds = sorted(set.intersection(*(set(of_set.runs_by_seed(arm)) for arm in grid.cells.values())))
@@ -56,7 +56,7 @@ def effects(study: Study, items: Mapping[str, Items]) -> pd.DataFrame:
         of_all = of_set.values()
         for m, metric in enumerate(METRICS):
             cells = {at: of_all[[of_set.runs_by_seed(arm)[s] for s in seeds], m] for at, arm in grid.cells.items()}
-            found = []
+            found: list[dict[str, Any]] = []
             for effect, values in contrasts(grid, cells).items():
                 of = estimate(values, of_set.prompt, spare=int(metric == "accuracy"))
                 numbers = {"difference": of.value, "diff_low": of.low, "diff_high": of.high, "p": of.p}

@@ -192,8 +192,8 @@ def presented(
         new[find_arm(old, study.values, study.tune, "--rename")] = name
     if len(set(new.values())) < len(new):
         raise UserError("--rename: two arms would have the same name")
-    old = {name: arm for arm, name in new.items()}
-    asked = [old.get(name) or find_arm(name, study.values, study.tune, "--order") for name in order]
+    arm_of = {name: arm for arm, name in new.items()}
+    asked = [arm_of.get(name) or find_arm(name, study.values, study.tune, "--order") for name in order]
     arms = list(dict.fromkeys([study.baseline, *asked, *study.arms]))
     for arm, runs in study.arms.items():
         for run in runs:
