@@ -2,7 +2,6 @@
 
 import contextlib
 import gc
-import math
 import os
 import sys
 import time
@@ -20,6 +19,7 @@ from rmlab.registry import import_plugins
 from rmlab.runner.arguments import reward_config
 from rmlab.runner.check import check_first_rows, check_run, check_templates
 from rmlab.runner.config import Config, computed
+from rmlab.runner.curves import history, last_train_logs
 from rmlab.runner.directory import BusyError, RunDirectory, objective
 from rmlab.runner.environment import changed_since, describe_environment, fingerprints
 from rmlab.runner.keep import forget_checkpoints, tidy
@@ -280,27 +280,6 @@ def warn_about_margin(loss: Mapping[str, Any], train: "Trees | None") -> None:
             "warning: loss.bradley_terry.margin is set, but no row states a strength (a margin column, scores or "
             "votes); every pair gets the same margin"
         )
-
-
-def last_train_logs(trainer: "RewardTrainer") -> dict[str, Any]:
-    """The last training metrics that were logged; Trainer's own totals would forget what ran before a resume."""
-    logged = [entry for entry in trainer.state.log_history if "loss" in entry]
-    last = sorted(logged[-1].items()) if logged else []  # sorted, as a checkpoint keeps them
-    kept = finite({k: v for k, v in last if k not in ("step", "epoch")})
-    return {**kept, "steps": trainer.state.global_step, "epochs": trainer.state.epoch}
-
-
-def history(trainer: "RewardTrainer") -> list[dict[str, Any]]:
-    """What was logged at each step of training, without timings."""
-    timings = ("runtime", "per_second", "flos")
-    entries = [{k: v for k, v in e.items() if not k.endswith(timings)} for e in trainer.state.log_history]
-    kept = [finite(entry) for entry in entries if entry.keys() - {"step", "epoch", "train_loss"}]
-    return [dict(sorted(entry.items())) for entry in kept]  # as a checkpoint keeps them
-
-
-def finite(entry: dict[str, Any]) -> dict[str, Any]:
-    """With null for what is no number, which JSON does not have: a gradient that fp16 could not hold."""
-    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in entry.items()}
 
 
 def free_memory() -> None:
