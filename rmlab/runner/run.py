@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +14,8 @@ from rmlab.data import Tokenizer
 from rmlab.data.config import DataConfig
 from rmlab.messages import UserError, is_first_rank, say
 from rmlab.model.config import check_architecture
-from rmlab.model.positions import taken_by, tell_shorter, usable_length
 from rmlab.registry import import_plugins
-from rmlab.runner.arguments import reward_config
+from rmlab.runner.arguments import reward_config, with_length
 from rmlab.runner.check import check_first_rows, check_run, check_templates
 from rmlab.runner.config import Config, computed
 from rmlab.runner.curves import history, last_train_logs
@@ -115,16 +114,11 @@ def check(config: Config, out: RunDirectory) -> Checked:
     rows = load_rows(config.data)
     check_templates(config.model, rows)
     loss = loss or build_loss(config)
-    architecture = check_architecture(config.model.config)
+    ready = with_length(config, check_architecture(config.model.config))
 
     from rmlab.model.adapters import PeftConfig
 
-    own = architecture if config.model.path is None else config.model.of_base().checkpoint_file("config.json")
-    taken = taken_by(own)
-    tell_shorter(config.data.max_length, taken, config.model.path or "the architecture of model.config")
-    data = replace(config.data, max_length=usable_length(config.data.max_length, taken))
-    args = reward_config(replace(config, data=data), out)
-    return Checked(rows, data, loss, args, PeftConfig.of(config.peft).build())
+    return Checked(rows, ready.data, loss, reward_config(ready, out), PeftConfig.of(config.peft).build())
 
 
 def build_loss(config: Config) -> list["Term"]:
