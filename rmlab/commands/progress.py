@@ -1,10 +1,9 @@
 """How a sweep comes along: a line when a run ends, and waiting for runs that another process trains."""
 
-import os
 import re
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rmlab.messages import UserError
@@ -38,9 +37,9 @@ class Progress:
     file system.
     """
 
-    def __init__(self, root: Path, done: int, todo: Sequence[RunDirectory], quiet: bool) -> None:
-        """root: what runs are named below; done: how many have ended before; quiet: runs print into their logs."""
-        self.root, self.done, self.todo, self.quiet = root, done, list(dict.fromkeys(todo)), quiet
+    def __init__(self, todo: Mapping[RunDirectory, str], done: int, quiet: bool) -> None:
+        """todo: runs with their names; done: how many have ended before; quiet: whether they print into their logs."""
+        self.todo, self.done, self.quiet = todo, done, quiet
         self.before = {out: out.stamps() for out in self.todo}
         self.seen, self.ended, self.warned = dict(self.before), set[RunDirectory](), set[str]()
         self.logged = {out: size(out.log) for out in self.todo}
@@ -89,7 +88,7 @@ class Progress:
         seconds = (time.time() - self.started) / len(self.ended) * left
         rest = f"  ({in_words(seconds)} to go)" * (left > 0)
         outcome = outcome_of(out) if well else f"failed: {out.error()}"
-        tell(f"{number} {os.path.relpath(out.path, self.root)}  {outcome}{rest}")
+        tell(f"{number} {self.todo[out]}  {outcome}{rest}")
 
     def has_finished(self, out: RunDirectory) -> bool:
         """Since the beginning: metrics.json is new."""

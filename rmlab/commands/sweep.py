@@ -7,6 +7,7 @@ along, waits for runs that another process trains, and says at the end which run
 
 import contextlib
 import logging
+import os
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -139,9 +140,9 @@ class Watched(Launcher):
     def launch_open(self, jobs: Sequence[Job], results: list[Any], initial_job_idx: int, quiet: bool) -> None:
         """Launch the jobs without a result until each has one, and fill it in; tell of each that ends."""
         todo = [i for i, result in enumerate(results) if result is None]
-        open_runs = {jobs[i].out for i in todo}
-        done = self.number - len(open_runs)
-        with Progress(self.root, done, [jobs[i].out for i in todo], quiet) as progress:
+        names = names_of(jobs, self.root)
+        open_runs = {jobs[i].out: names[jobs[i].out] for i in todo}
+        with Progress(open_runs, self.number - len(open_runs), quiet) as progress:
             while todo:
                 wait_for([jobs[i].out for i in todo])
                 ended, ready = len(progress.ended), [i for i in todo if not jobs[i].out.is_locked]
@@ -200,6 +201,14 @@ class Watched(Launcher):
             tell(f"{len(broken)} of {len(jobs)} runs failed, error.txt in each says all: {names}")
             tell("the same command tries them again")
         self.failed += map(str, broken)
+
+
+def names_of(jobs: Sequence[Job], root: Path) -> dict[RunDirectory, str]:
+    """Each run below `root`, with the overrides that not all jobs have but for those that the directory tells."""
+    common = set.intersection(*(set(job.overrides) for job in jobs))
+    told = ("loss=", "seed=")
+    own = {job.out: [o for o in job.overrides if o not in common and not o.startswith(told)] for job in jobs}
+    return {out: " ".join([os.path.relpath(out.path, root), *overrides]) for out, overrides in own.items()}
 
 
 def mask_file(file: Path, configs: Sequence[Any]) -> None:

@@ -139,8 +139,8 @@ def misfit(place: Path, trainer: SavingTrainer) -> str | None:
 def checkpoint_to_resume(trainer: SavingTrainer, wanted: str | bool | None) -> str | bool | None:
     """What Trainer is to resume from, the same on all ranks; for True the newest whole one if any is sealed.
 
-    UserError for a sealed one that is damaged or another model's. One that another trainer wrote has no seal, and is
-    not looked at.
+    UserError for a sealed one that is damaged or another model's. One of another trainer has no seal, and is not
+    looked at.
     """
     chosen: list[Any] = [wanted, None]
     if wanted and trainer.is_world_process_zero():

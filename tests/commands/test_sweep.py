@@ -1,5 +1,6 @@
 """Sweeps: nothing is run twice, nothing is lost, and each failure is told."""
 
+import re
 import signal
 import time
 
@@ -37,6 +38,8 @@ def test_finished_runs_are_not_launched_and_others_are_taken_up(serial):
     place, _ = serial
     before = metrics(place)
     half, broken = (next(place.glob(f"runs/s/{name}-s1-*")) for name in ("plain", "margin"))
+    left = next(place.glob("runs/s/plain-s0-*")) / "checkpoints" / "checkpoint-2"  # by a kill at the very end
+    left.mkdir(parents=True)
     (half / "metrics.json").unlink()
     (broken / "metrics.json").unlink()
     RunDirectory(broken).write_error(RuntimeError("no memory\nat all"))
@@ -46,6 +49,7 @@ def test_finished_runs_are_not_launched_and_others_are_taken_up(serial):
     assert [printed.count(f"\n[{n}/4] ") for n in (1, 2, 3, 4)] == [0, 0, 1, 1]
     assert metrics(place) == before
     assert not (broken / "error.txt").exists()
+    assert not left.parent.exists()
 
 
 def test_values_that_make_no_other_run_are_said_to_be_none(tmp_path):
@@ -172,7 +176,8 @@ def test_ctrl_c_says_how_to_go_on(tmp_path, monkeypatch):
 def test_values_that_belong_together_are_one_choice(tmp_path):
     """Paired sweeps without a plugin: a dict per choice, merged into its node."""
     pairs = "trainer={learning_rate: 1e-3, weight_decay: 0.1}, {learning_rate: 2e-3, weight_decay: 0.2}"
-    here(tmp_path, *TINY, pairs)
+    printed = here(tmp_path, *TINY, pairs)
+    assert re.search(r"\[1/2\] plain-s0-\w{8} trainer=\{learning_rate:0.001,weight_decay:0.1\}  accuracy ", printed)
     trainers = [yaml.safe_load(file.read_text())["trainer"] for file in tmp_path.glob("runs/s/*/config.yaml")]
     assert sorted((t["learning_rate"], t["weight_decay"]) for t in trainers) == [(0.001, 0.1), (0.002, 0.2)]
     assert all(t["max_steps"] == 2 for t in trainers)

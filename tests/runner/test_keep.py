@@ -2,9 +2,11 @@
 
 import copy
 
+import pandas as pd
 import pytest
+from conftest import make_model, make_pairs
 
-from rmlab import run
+from rmlab import reward_function, run
 from rmlab.messages import UserError
 from rmlab.runner.config import RunConfig
 from rmlab.runner.directory import RunDirectory
@@ -89,3 +91,24 @@ def test_the_best_model_is_kept_after_its_checkpoint_is_gone(config, tmp_path):
 def test_what_cannot_be_kept_is_refused(names, sentence):
     with pytest.raises(UserError, match=sentence.replace("?", r"\?")):
         RunConfig(keep=names).check()
+
+
+def test_a_frozen_run_keeps_its_changes_and_is_scored_alike(config, built_tokenizer, tmp_path):
+    """Its checkpoints held what was trained alone; rewards are those of the scores file."""
+    base = make_model(intermediate_size=512)
+    base.model.save_pretrained(tmp_path / "base")
+    built_tokenizer.save_pretrained(tmp_path / "base")
+    config["model"].update(path=str(tmp_path / "base"), tokenizer=None, config={}, train_last_layers=0)
+    config["data"].update(train={"mine": {"source": "load", "path": str(tmp_path / "my.jsonl")}})
+    make_pairs(40).to_json(str(tmp_path / "my.jsonl"))
+    out = RunDirectory(tmp_path / "run")
+    run(keeping(config, "changes"), out.path)
+    assert {"base.json", "changes.safetensors"} <= {f.name for f in out.model.iterdir()}
+    assert not (out.model / "model.safetensors").exists()
+    rows = make_pairs(40)
+    rewards = reward_function(str(out.model))
+    scored = pd.read_parquet(out.scores_file("eval"))
+    for side, kept in scored.groupby("response"):
+        texts = [rows[int(n)] for n in kept["id"]]
+        found = rewards([row["prompt"] for row in texts], [row[("chosen", "rejected")[side]] for row in texts])
+        assert found == pytest.approx(kept["reward"].tolist(), abs=1e-5)
