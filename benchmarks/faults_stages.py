@@ -51,8 +51,8 @@ class Stage:
 TRAINED = "trained already, 4 steps"
 STAGES = {
     "reading": Stage("rmlab.data.sets:load_rows"),
-    "tokenising": Stage("rmlab.data.prepare:tree_row", calls=(20,)),
-    "cache": Stage("rmlab.data.prepare:save_atomically", "rmlab.data.cache:seal", writes=True),
+    "tokenising": Stage("rmlab.data.prepare:tree_table"),
+    "cache": Stage("rmlab.data.cache:save_atomically", "rmlab.data.cache:seal", writes=True),
     "first step": Stage(
         "rmlab.training.trainer:RewardTrainer.training_step", calls=(1, 3), kept="goes on from step 2 of 4"
     ),

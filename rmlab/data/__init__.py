@@ -4,13 +4,17 @@ config.py     what the room is told
 sources.py    where rows come from: files, hub (synthetic.py: the generator); DATASETS registry
 columns.py    ... under rmlab's names
 json_files.py rows of JSON files
+texts.py      ... kept as text, on disk where they are many
 rows.py       one row of any accepted format -> Comparison
 prompts.py    ... where its prompt ends
 labels.py     who wins, in whatever code a data set writes it
 values.py     values of a row, read and checked
 render.py     prompt + response -> token ids; the one function that training and scoring share
-trees.py      Comparison -> TokenTree, what all responses share once
-prepare.py    a data set of rows -> a data set of token trees, with counts
+drafts.py     Comparison -> texts -> TokenTree, a batch of rows at once
+trees.py      TokenTree: what all responses share once, then their ends
+prepare.py    a data set of rows -> a data set of token trees
+counts.py     ... with a line of counts, and which rows stay
+workers.py    ... by several processes
 cache.py      ... kept on disk
 merge.py      comparisons on one prompt -> one comparison
 sets.py       the sets of a run: mixtures, evaluation sets, splits by prompt
@@ -55,8 +59,8 @@ class Tokenizer(Protocol):
     def __len__(self) -> int:
         """Tokens in the vocabulary, added ones too."""
 
-    def __call__(self, text: str, *, add_special_tokens: bool, verbose: bool = True) -> Any:
-        """Token ids as `["input_ids"]`."""
+    def __call__(self, text: str | list[str], *, add_special_tokens: bool, **options: Any) -> Any:
+        """Token ids as `["input_ids"]`, of several texts a list of theirs."""
 
     def apply_chat_template(self, conversation: list[dict[str, Any]], *, tokenize: bool, **variables: Any) -> Any:
         """The text of messages, for tokenize=False."""

@@ -5,7 +5,7 @@ import functools
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import datasets
 from datasets import Dataset
 
 from rmlab.data import Tokenizer
-from rmlab.files import remove, scratch_of, seal, sync
+from rmlab.files import damage, read_seal, remove, scratch_of, seal, sync
 from rmlab.messages import first_line, say
 
 
@@ -26,7 +26,10 @@ def code(*packages: Path) -> str:
 
 def digest(value: Any) -> str:
     """A hash (16 hex digits) of a value as JSON, the same for any order of keys; what is not JSON enters as `str`."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
+    return hashlib.sha256(as_json(value).encode()).hexdigest()[:16]
+
+
+as_json = json.JSONEncoder(sort_keys=True, default=str).encode  # made once: `json.dumps` makes one for every call
 
 
 def tokenizer_fingerprint(tokenizer: Tokenizer) -> str:
@@ -48,24 +51,81 @@ def quiet() -> Iterator[None]:
         datasets.enable_progress_bars()
 
 
-def save_atomically(dataset: Dataset, place: Path) -> None:
-    """Two runs of a sweep may build the same cache at once: each writes its own copy, the first rename wins.
+def shared() -> Path:
+    """The folder of what is made of rows alone, in the cache of `datasets`: of a user, whatever they run where."""
+    return Path(datasets.config.HF_DATASETS_CACHE) / "rmlab"
 
-    On a full disk nothing of it is left, and a line says so: the run can do without.
+
+def once(key: str, check: Callable[[], None]) -> None:
+    """A check that takes a while, unless it has passed before; what it raises is raised, and not remembered."""
+    place = shared() / "checked" / key
+    if place.exists():
+        return
+    check()
+    with contextlib.suppress(OSError):  # a full disk: it is made again next time
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.touch()
+
+
+@contextlib.contextmanager
+def uncached() -> Iterator[None]:
+    """What `datasets` maps inside goes to a temporary folder: what it finds beside the rows, it trusts unread."""
+    before = datasets.is_caching_enabled()
+    datasets.disable_caching()
+    try:
+        yield
+    finally:
+        if before:
+            datasets.enable_caching()
+
+
+def kept(place: Path, write: Callable[[Path], dict[str, Any]], what: str) -> Dataset | None:
+    """The data set that is kept in the folder `place`, after `write(folder)` if it is not there yet, or no more whole.
+
+    None, with a line, if it cannot be written, as on a full disk. `write` makes Arrow files, whose rows follow each
+    other in the order of their names, and returns what is to stand in the seal; what else it raises is raised. `what`
+    is not kept then, for the line.
+    """
+    found = whole_entry(place)
+    if found is None and save_atomically(place, write, what):
+        found = whole_entry(place)
+    return found
+
+
+def whole_entry(place: Path) -> Dataset | None:
+    """The data set that is kept there, read as it is needed; None if there is none.
+
+    A damaged one is removed, with a line.
+    """
+    if not place.exists():
+        return None
+    wrong = damage(place)
+    if wrong is None:
+        files = sorted(name for name in read_seal(place)["files"] if name.endswith(".arrow"))
+        rows = datasets.concatenate_datasets([Dataset.from_file(str(place / name)) for name in files])
+        return Dataset(rows.data, info=rows.info, fingerprint=place.name)
+    say(f"{place} is damaged ({wrong}); it is made anew")
+    remove(place)
+    return None
+
+
+def save_atomically(place: Path, write: Callable[[Path], dict[str, Any]], what: str) -> bool:
+    """Two runs of a sweep may build the same entry at once: each writes its own copy, the first rename wins.
+
+    Whatever goes wrong, nothing of it is left. False, with a line, where the disk is full: the run can do without.
     """
     scratch = scratch_of(place)
     try:
-        with quiet():
-            dataset.save_to_disk(str(scratch))
-        for file in scratch.rglob("*"):
-            if file.is_file():
-                sync(file)
-        seal(scratch)
+        scratch.mkdir(parents=True)
+        about = write(scratch)
+        for file in scratch.iterdir():
+            sync(file)
+        seal(scratch, **about)
+        with contextlib.suppress(OSError):  # another one was faster
+            os.rename(scratch, place)
     except OSError as error:  # what pyarrow raises is one too
+        say(f"warning: {place} cannot be written ({first_line(error)}); {what} are not kept, and made anew next time")
+        return False
+    finally:
         remove(scratch)
-        say(f"warning: {place} cannot be written ({first_line(error)}); tokens are not kept, and made anew next time")
-        return
-    try:
-        os.rename(scratch, place)
-    except OSError:
-        remove(scratch)
+    return True

@@ -11,6 +11,7 @@ from rmlab.messages import UserError, check_at_least, check_one_of, check_seed
 
 OVERLONG = ("drop", "truncate", "error")
 IDENTICAL = ("drop", "error")
+KEEP = ("keep", "drop", "error")
 PROMPT_OVERLAP = ("error", "drop", "allow")
 PAIR_WEIGHTING = ("pair", "prompt")
 AUTO = "auto"
@@ -23,6 +24,8 @@ class Options:
     max_length: int | None = 1024  # tokens per response, prompt included
     overlong: str = "drop"  # drop | truncate | error
     identical: str = "drop"  # drop | error: rows whose better and worse response are the same
+    duplicates: str = "keep"  # keep | drop | error: rows that say again what an earlier one of the set says
+    empty: str = "keep"  # keep | drop | error: rows with a response that is nothing but white space
     template: dict[str, Any] = field(default_factory=dict)  # chat template variables for every row
 
     def __post_init__(self) -> None:
@@ -33,6 +36,8 @@ class Options:
         check_at_least("max_length", self.max_length, 1)
         check_one_of("overlong", self.overlong, OVERLONG)
         check_one_of("identical", self.identical, IDENTICAL)
+        check_one_of("duplicates", self.duplicates, KEEP)
+        check_one_of("empty", self.empty, KEEP)
 
 
 @dataclass
@@ -48,6 +53,8 @@ class DataConfig:
     max_length: int | str | None = AUTO  # as Options, or what the model takes: see rmlab/model/positions.py
     overlong: str = Options.overlong
     identical: str = Options.identical
+    duplicates: str = Options.duplicates
+    empty: str = Options.empty
     prompt_overlap: str = "error"
     pair_weighting: str = "pair"
     group_by_prompt: bool = False
@@ -65,7 +72,8 @@ class DataConfig:
     def options(self) -> Options:
         """The part of this config that decides how a row becomes tokens, and so is part of the cache key."""
         length = Options.max_length if isinstance(self.max_length, str) else self.max_length
-        return Options(length, self.overlong, self.identical, dict(self.chat_template_kwargs))
+        choices = self.overlong, self.identical, self.duplicates, self.empty
+        return Options(length, *choices, dict(self.chat_template_kwargs))
 
     @property
     def streams(self) -> bool:
@@ -111,10 +119,12 @@ def check_names(where: str, names: Iterable[Any]) -> None:
 
 
 def check_choices(config: Any, where: str = "") -> None:
-    """UserError unless overlong, identical, prompt_overlap and pair_weighting of a config are known words."""
+    """UserError unless what a config chooses among words is one of them."""
     for key, allowed in (
         ("overlong", OVERLONG),
         ("identical", IDENTICAL),
+        ("duplicates", KEEP),
+        ("empty", KEEP),
         ("prompt_overlap", PROMPT_OVERLAP),
         ("pair_weighting", PAIR_WEIGHTING),
     ):

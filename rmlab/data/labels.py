@@ -107,7 +107,11 @@ def options_of(value: Any) -> list[Any]:
 
 def refuse_unstated_code(labels: Iterable[Any], name: str, column: str) -> None:
     """UserError for labels that are 0 and 1 and never 2: in many data sets 0 is then the first and 1 the second."""
-    found = {plain(label) for label in labels}
+    found = set()
+    for label in labels:
+        found.add(plain(label))
+        if not found <= {"0", "1"}:
+            return  # which the first rows tell in most sets
     if found == {"0", "1"}:
         raise UserError(
             f"{name}: the labels are 0 and 1 and never 2, and rmlab would read 0 as a tie and 1 as the first; state "

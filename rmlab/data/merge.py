@@ -1,11 +1,17 @@
 """Comparisons on one prompt become one comparison, so that the prompt is computed once."""
 
+import itertools
 from dataclasses import replace
 
-from datasets import Dataset, Features
+import pyarrow as pa
+from datasets import Dataset
+from datasets.table import InMemoryTable
 
-from rmlab.data.cache import quiet
+from rmlab.data.cache import code, digest
+from rmlab.data.columns import BATCH
+from rmlab.data.counts import values
 from rmlab.data.trees import FEATURES, TokenTree, common_prefix
+from rmlab.upstream import fingerprint
 
 
 def merged_by_prompt(trees: Dataset) -> Dataset:
@@ -14,13 +20,16 @@ def merged_by_prompt(trees: Dataset) -> Dataset:
     Rewards and pairs stay what they are; a prompt that K - 1 rows repeat is computed once instead of K - 1 times.
     """
     places: dict[tuple[str, str], list[int]] = {}
-    for place, key in enumerate(zip(trees["prompt_id"], trees["subset"], strict=True)):
+    for place, key in enumerate(zip(values(trees, "prompt_id"), values(trees, "subset"), strict=True)):
         places.setdefault(key, []).append(place)
     if len(places) == len(trees):
         return trees
-    merged = [merge([TokenTree.of(trees[place]) for place in rows]).row() for rows in places.values()]
-    with quiet():
-        return Dataset.from_list(merged, features=Features(FEATURES))
+    merged = (merge([TokenTree.of(trees[place]) for place in rows]).row() for rows in places.values())
+    parts = []  # of Arrow: as Python values all tokens take ten times the memory
+    while some := list(itertools.islice(merged, BATCH)):
+        parts.append(pa.Table.from_pylist(some, schema=FEATURES.arrow_schema))
+    key = digest(["merged by prompt", code(), fingerprint(trees)])
+    return Dataset(InMemoryTable(pa.concat_tables(parts)), fingerprint=key)
 
 
 def merge(trees: list[TokenTree]) -> TokenTree:

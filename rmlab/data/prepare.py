@@ -2,41 +2,46 @@
 
 import functools
 import itertools
-from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import datasets
 import numpy as np
-import pyarrow.compute as pc
+import pyarrow as pa
 from datasets import Dataset, Features, IterableDataset, Value
 
 from rmlab.data import Comparison, Tokenizer
-from rmlab.data.cache import code, digest, quiet, save_atomically, tokenizer_fingerprint
-from rmlab.data.columns import head, read_row
+from rmlab.data.cache import code, digest, kept, once, quiet, tokenizer_fingerprint, uncached
+from rmlab.data.columns import BATCH, head, read_row, read_rows, rows_of, where_of
 from rmlab.data.config import Options
+from rmlab.data.counts import report_and_keep
+from rmlab.data.drafts import Numbered, refuse_row, to_trees
 from rmlab.data.labels import refuse_unstated_code
 from rmlab.data.render import refuse_dated_template
 from rmlab.data.rows import COLUMNS, check_columns, decisive, to_comparison
-from rmlab.data.trees import FEATURES, Trees, refuse_identical, to_tree
-from rmlab.files import damage, remove
+from rmlab.data.trees import FEATURES, Trees
+from rmlab.data.workers import MANY, map_rows
 from rmlab.messages import UserError, first_line, say
 from rmlab.upstream import fingerprint
 
 
-def where(name: str, index: int) -> str:
-    """How errors name a row: `train row 17 (counting from 0)`."""
-    return f"{name} row {index} (counting from 0)"
-
-
 def check_rows(dataset: Dataset, name: str, options: Options) -> None:
-    """Read every row once, without a tokenizer, so that a bad one is named before any model loads."""
+    """Read every row once, without a tokenizer, so that a bad one is named before any model loads.
+
+    Of many rows on disk it is remembered that they were good.
+    """
     dataset = unformatted(dataset)
     check_first_rows(dataset, name)
-    for index, row in enumerate(dataset):
-        refuse_identical(to_comparison(read_row(row), where(name, index)), where(name, index), options)
+
+    def check() -> None:
+        for comparison, _, place in comparisons(read_rows(dataset), itertools.count(), name):
+            refuse_row(comparison, place, options)
+
+    if dataset.cache_files and len(dataset) > MANY:
+        once(digest([code(), fingerprint(dataset), options.identical, options.empty]), check)
+    else:
+        check()
 
 
 def check_first_rows(dataset: Dataset | IterableDataset, name: str) -> None:
@@ -44,15 +49,16 @@ def check_first_rows(dataset: Dataset | IterableDataset, name: str) -> None:
 
     And for labels in a code that may be read the wrong way round: over all rows, or the first ones of a stream.
     """
-    first = next((read_row(row) for row in head(dataset)), None)
+    first = next(iter(read_rows(head(dataset), 1)), None)
     if first is None:
         raise UserError(f"{name}: the dataset is empty")
     check_columns(first, name)
     column = decisive(first)
     if column in ("label", "votes"):
-        refuse_unstated_code(itertools.chain.from_iterable(listed(row, column) for row in head(dataset)), name, column)
-    rows = [read_row(row) for row in itertools.islice(head(dataset), 50)]
-    if all(says_twice(to_comparison(row, where(name, n))) for n, row in enumerate(rows)):
+        labels = itertools.chain.from_iterable(listed(row, column) for row in read_rows(head(dataset)))
+        refuse_unstated_code(labels, name, column)
+    rows = list(itertools.islice(read_rows(head(dataset), 50), 50))
+    if all(says_twice(to_comparison(row, where_of(name, n))) for n, row in enumerate(rows)):
         raise UserError(
             f"{name}: the responses already start with the prompt, which would be said twice; hide the column with "
             "data.columns.prompt=null (in Python: dataset.remove_columns('prompt'))"
@@ -61,7 +67,7 @@ def check_first_rows(dataset: Dataset | IterableDataset, name: str) -> None:
 
 def tell_unread(first: Mapping[str, Any], name: str) -> None:
     """A line where no prompt is read and the first row has other texts, one of which may be it."""
-    comparison = to_comparison(first, where(name, 0))
+    comparison = to_comparison(first, where_of(name, 0))
     unread = sorted(k for k, v in first.items() if k not in COLUMNS and isinstance(v, str | list) and v)
     if unread and not comparison.prompt and not comparison.tokenised:
         say(
@@ -80,7 +86,7 @@ def says_twice(comparison: Comparison) -> bool:
 
 def listed(row: Mapping[str, Any], column: str) -> list[Any]:
     """The labels of a row: one, or several."""
-    value = read_row(row).get(column)
+    value = row.get(column)
     return value if isinstance(value, list) else [value]
 
 
@@ -91,52 +97,49 @@ def tokenize(
     name: str = "train",
     cache_dir: Path | None = None,
     num_proc: int | None = None,
+    subset: str = "",
 ) -> Trees:
     """Token trees of a data set in any accepted row format (already tokenised ones are returned as they are).
 
     With a `cache_dir` the result is kept under a key of content, tokenizer and options, written atomically.
     Prints one line of counts. Raises UserError for bad rows, and when nothing is left.
+
+    Args:
+        num_proc: processes, on which nothing but the time depends; None: as many as the set is worth.
+        subset: of rows that name none.
     """
     if is_tokenized(dataset):
         return unformatted(dataset)
     dataset = unformatted(dataset)
     refuse_dated_template(tokenizer, {**options.template, "tools": None})
-    tree = functools.partial(tree_row, tokenizer=tokenizer, options=options, name=name)
-    told: dict[str, Any] = {"with_indices": True, "remove_columns": dataset.column_names, "features": FEATURES}
+    told: dict[str, Any] = {
+        "batched": True, "with_indices": True, "remove_columns": dataset.column_names, "features": FEATURES,
+        "fn_kwargs": {"tokenizer": tokenizer, "options": options, "name": name, "subset": subset},
+    }  # fmt: skip
     check_first_rows(dataset, name)
     tell_unread(read_row(next(iter(dataset))), name)
     if isinstance(dataset, IterableDataset):
         say(f"{name}: streaming; rows are tokenised and filtered as they come, and not compared with other sets")
-        return dataset.map(tree, **told).filter(lambda row: not row["dropped"])
-    key = digest([code(), fingerprint(dataset), tokenizer_fingerprint(tokenizer), asdict(options)])
-    told |= {"num_proc": num_proc, "new_fingerprint": key, "desc": f"tokenise {name}"}
-    if cache_dir is None:
-        return report_and_keep(mapped(dataset, tree, name, **told), name)
-    place = Path(cache_dir) / key
-    trees = whole_entry(place)
-    if trees is None:
-        # What `datasets` keeps, it trusts whatever has become of it.
-        trees = mapped(dataset, tree, name, load_from_cache_file=False, **told)
-        save_atomically(trees, place)
-    return report_and_keep(trees, name)
+        return dataset.map(tree_batch, batch_size=1, **told).filter(lambda row: not row["dropped"])
+    key = digest([code(), fingerprint(dataset), tokenizer_fingerprint(tokenizer), asdict(options), subset])
+    told |= {"batch_size": BATCH, "new_fingerprint": key, "desc": f"tokenise {name}"}
+    made = functools.partial(map_rows, dataset, tree_table, num_proc, **told)
+    trees = None
+    if cache_dir is not None:
+        trees = kept(Path(cache_dir) / key, functools.partial(map_into, made), "tokens")
+    return report_and_keep(mapped(made, name) if trees is None else trees, name, options)
 
 
-def whole_entry(place: Path) -> Dataset | None:
-    """The token trees that are kept there; None if there are none. A damaged entry is removed, with a line."""
-    if not place.exists():
-        return None
-    wrong = damage(place)
-    if wrong is None:
-        return cast(Dataset, datasets.load_from_disk(str(place)))
-    say(f"{place} is damaged ({wrong}); it is made anew")
-    remove(place)
-    return None
+def map_into(made: Callable[..., Dataset], folder: Path) -> dict[str, Any]:
+    """`Dataset.map` into that folder, a file per process. What `datasets` keeps, it trusts whatever became of it."""
+    made(cache_file_name=str(folder / "trees.arrow"), load_from_cache_file=False)
+    return {}
 
 
-def mapped(dataset: Dataset, tree: Callable[..., dict[str, Any]], name: str, **told: Any) -> Dataset:
+def mapped(made: Callable[[], Dataset], name: str) -> Dataset:
     """`Dataset.map`, which writes to the disk where the rows lie there. UserError naming the place if it is full."""
     try:
-        return dataset.map(tree, **told)
+        return made()
     except OSError as error:
         raise UserError(
             f"{name}: its tokens cannot be written to the cache of `datasets` ({first_line(error)}); free some space "
@@ -155,10 +158,25 @@ def is_tokenized(dataset: Dataset | IterableDataset) -> bool:
     return "suffixes" in (getattr(dataset, "column_names", None) or [])
 
 
-def tree_row(row: Mapping[str, Any], index: int, tokenizer: Tokenizer, options: Options, name: str) -> dict[str, Any]:
-    """The columns of a row's token tree, for `Dataset.map`."""
-    place = where(name, index)
-    return to_tree(to_comparison(read_row(row), place), index, place, tokenizer, options).row()
+def tree_batch(
+    rows: Mapping[str, list[Any]], indices: list[int], tokenizer: Tokenizer, options: Options, name: str, subset: str
+) -> dict[str, list[Any]]:
+    """The columns of the token trees of some rows, for `Dataset.map`."""
+    trees = to_trees(comparisons(rows_of(rows), indices, name), tokenizer, options)
+    columns = {column: [getattr(tree, column) for tree in trees] for column in FEATURES}
+    return {**columns, "subset": [tree.subset or subset for tree in trees]}
+
+
+def tree_table(rows: Mapping[str, list[Any]], indices: list[int], **told: Any) -> pa.Table:
+    """The same as a table of Arrow, in which `datasets` writes it down as it is."""
+    return pa.Table.from_pydict(tree_batch(rows, indices, **told), schema=FEATURES.arrow_schema)
+
+
+def comparisons(rows: Iterable[Mapping[str, Any]], indices: Iterable[int], name: str) -> Iterator[Numbered]:
+    """(comparison, place in the set, how errors name it) of rows as they were read. UserError for a bad one."""
+    for row, index in zip(rows, indices, strict=False):
+        place = where_of(name, index)
+        yield to_comparison(row, place), index, place
 
 
 def numbered(trees: Trees) -> Trees:
@@ -168,41 +186,5 @@ def numbered(trees: Trees) -> Trees:
     if isinstance(trees, IterableDataset):
         features = Features({**FEATURES, "index": Value("int64")})
         return trees.map(lambda row, index: {**row, "index": index}, with_indices=True, features=features)
-    with quiet():
+    with quiet(), uncached():
         return trees.add_column("index", np.arange(len(trees)))
-
-
-def advice(dropped: Mapping[str, int], cut: int) -> str:
-    """What to do where every row was dropped; cut: how many of those that are identical were truncated."""
-    overlong, identical = dropped.get("overlong", 0), dropped.get("identical", 0)
-    if cut and cut >= identical / 2:
-        return "what the responses differ in was cut off; raise data.max_length"
-    if overlong >= identical:
-        return "raise data.max_length or set data.overlong=truncate"
-    return (
-        "the better and the worse response are the same tokens: are the columns the right ones, and does the chat "
-        "template show what they differ in, such as tool calls?"
-    )
-
-
-def report_and_keep(trees: Dataset, name: str) -> Dataset:
-    """Print the line of counts and return the rows that stay."""
-    dropped = Counter(reason for reason in trees["dropped"] if reason)
-    kept = trees.select([i for i, reason in enumerate(trees["dropped"]) if not reason])
-    if len(kept) == 0:
-        todo = advice(dropped, sum(trees["truncated"]))
-        raise UserError(f"{name}: nothing is left of {len(trees)} rows: {dict(dropped)}; {todo}")
-    table = kept.with_format("arrow")[:]  # Python lists of all tokens take seconds
-    probability, strength = (pc.list_flatten(table[column]).to_numpy() for column in ("probability", "strength"))
-    prefix, count = (pc.list_value_length(table[column]).to_numpy() for column in ("prefix", "suffixes"))
-    lengths = np.repeat(prefix, count) + pc.list_value_length(pc.list_flatten(table["suffixes"])).to_numpy()
-    say(
-        f"{name}: {len(kept):,} comparisons of {len(trees):,} rows; {len(lengths):,} responses, "
-        f"{len(probability):,} preferences, {(probability == 0.5).sum():,} ties; dropped "
-        f"{dropped['overlong']:,} overlong, {sum(trees['identical']):,} identical; truncated "
-        f"{sum(kept['truncated']):,}; {lengths.sum():,} tokens, longest {lengths.max():,}"
-    )
-    negative = (strength < 0).sum()
-    if negative:
-        say(f"warning: {name}: {negative:,} preferences have a negative strength: their better side is rated lower")
-    return kept

@@ -1,5 +1,7 @@
 """Prompt and response to token ids. Training, evaluation and scoring all come through `encode`."""
 
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from rmlab.data import Text, Tokenizer
@@ -11,14 +13,29 @@ NO_TEMPLATE = (
 )
 
 
-def render(tokenizer: Tokenizer, prompt: Text, response: Text, template: dict[str, Any]) -> str:
+@dataclass(frozen=True)
+class Special:
+    """The special tokens of a tokenizer, which takes as long to say them as to read a sentence: asked once for many."""
+
+    before: list[int]  # what it puts before a text: [BOS], [CLS], nothing
+    after: list[int]
+    eos: str | None
+    eos_id: int | None
+
+    @classmethod
+    def of(cls, tokenizer: Tokenizer) -> "Special":
+        """As they are now."""
+        return cls(*special_tokens(tokenizer), tokenizer.eos_token, tokenizer.eos_token_id)
+
+
+def render(tokenizer: Tokenizer, prompt: Text, response: Text, template: dict[str, Any], eos: str | None) -> str:
     """The exact text that is scored: `prompt + response`, or both through the tokenizer's chat template.
 
-    Plain text is closed with the EOS token; a chat template closes its turns itself, and a server that applies
+    Plain text is closed with the EOS token `eos`; a chat template closes its turns itself, and a server that applies
     the same template sees the same text.
     """
     if isinstance(prompt, str) and isinstance(response, str):
-        text, eos = prompt + response, tokenizer.eos_token
+        text = prompt + response
         return text if eos is None or text.endswith(eos) else text + eos
     messages: list[dict[str, Any]] = []
     if prompt:
@@ -30,17 +47,49 @@ def render(tokenizer: Tokenizer, prompt: Text, response: Text, template: dict[st
 
 
 def encode(tokenizer: Tokenizer, prompt: Text, response: Text, template: dict[str, Any]) -> list[int]:
-    """Token ids with exactly one BOS and one final EOS, where the tokenizer has them.
+    """Token ids with exactly one BOS and one final EOS, where the tokenizer has them."""
+    special = Special.of(tokenizer)
+    text = render(tokenizer, prompt, response, template, special.eos)
+    return closed(tokens_of(tokenizer, [text])[text], special)
+
+
+def tokens_of(tokenizer: Tokenizer, texts: Iterable[str]) -> dict[str, list[int]]:
+    """Text -> its token ids without special ones; each different text is tokenised once, many in one call."""
+    ids: dict[str, list[int]] = {}
+    for part in parts(dict.fromkeys(texts)):
+        ids.update(zip(part, tokenizer(part, add_special_tokens=False, **IDS_ALONE)["input_ids"], strict=True))
+    return ids
+
+
+# Of what a tokenizer can say of a text.
+IDS_ALONE: dict[str, Any] = {"return_attention_mask": False, "return_token_type_ids": False, "verbose": False}
+PART = 2**20  # characters for one call of a tokenizer, which takes about a hundred bytes of memory for each token
+
+
+def parts(texts: Iterable[str]) -> Iterator[list[str]]:
+    """The texts in lists of at most PART characters; a longer text has one of its own."""
+    part: list[str] = []
+    size = 0
+    for text in texts:
+        if part and size + len(text) > PART:
+            yield part
+            part, size = [], 0
+        part.append(text)
+        size += len(text)
+    if part:
+        yield part
+
+
+def closed(ids: list[int], special: Special) -> list[int]:
+    """The token ids of a text with exactly one BOS and one final EOS.
 
     Special tokens are taken from what the tokenizer puts around an empty text ([CLS] .. [SEP], <s> ..), and never
     doubled when the text or the chat template already wrote them.
     """
-    text = render(tokenizer, prompt, response, template)
-    ids = list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
-    before, after = special_tokens(tokenizer)
+    before, after = special.before, special.after
     while len(ids) > 1 and before and ids[: len(before)] == before == ids[len(before) : 2 * len(before)]:
         ids = ids[len(before) :]
-    while len(ids) > 1 and ids[-1] == ids[-2] == tokenizer.eos_token_id:
+    while len(ids) > 1 and ids[-1] == ids[-2] == special.eos_id:
         ids = ids[:-1]
     if ids[: len(before)] != before:
         ids = before + ids
@@ -71,7 +120,7 @@ def refuse_dated_template(tokenizer: Tokenizer, template: dict[str, Any]) -> Non
 
     probe: list[dict[str, Any]] = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
     today, other_day = (
-        render(tokenizer, probe[:1], probe[1:], {**template, "chat_template": clock + source}) for clock in CLOCKS
+        render(tokenizer, probe[:1], probe[1:], {**template, "chat_template": clock + source}, None) for clock in CLOCKS
     )
     if today != other_day:
         raise UserError(

@@ -264,3 +264,15 @@ def identical(comparison: Comparison) -> bool:
         for p in comparison.preferences
         if p.probability != 0.5
     )
+
+
+def is_empty(comparison: Comparison) -> bool:
+    """Whether some response is nothing but white space, in a chat every message of it; calls of tools are something."""
+    if comparison.tokenised:
+        return False
+    return any(not r.strip() if isinstance(r, str) else not any(map(says, r)) for r in comparison.responses)
+
+
+def says(message: Mapping[str, Any]) -> bool:
+    """Whether a chat message has text or calls a tool."""
+    return bool(str(message.get("content") or "").strip() or message.get("tool_calls"))

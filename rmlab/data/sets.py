@@ -1,16 +1,20 @@
 """The sets of a run: mixtures of sources with weights, evaluation sets by name, splits by prompt."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import datasets
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from datasets import Dataset, IterableDataset
 
 from rmlab.data import DATASETS, Tokenizer
 from rmlab.data.cache import digest
 from rmlab.data.config import DataConfig, SourceConfig
+from rmlab.data.counts import repeats, tables, values
 from rmlab.data.prepare import check_rows, tokenize
 from rmlab.data.trees import Trees
 from rmlab.messages import UserError, say
@@ -62,7 +66,10 @@ def load_part(config: DataConfig, specs: Mapping[str, Any], part: str) -> list[S
     sources = []
     for name, spec in specs.items():
         source = SourceConfig.of(spec, f"data.{part}.{name}", DATASETS.names())
-        dataset = DATASETS.build(source.source, source.options, source.where)()
+        options = source.options
+        if config.limit is not None and "limit" in DATASETS.options(source.source):  # then no more need be read
+            options = {"limit": config.limit, **options}
+        dataset = DATASETS.build(source.source, options, source.where)()
         if config.limit is not None:
             dataset = dataset.take(config.limit)
         if isinstance(dataset, Dataset):
@@ -81,13 +88,11 @@ def build_sets(
     """
     train, held_out = [], []
     for source in rows.train:
-        trees = tokenize(source.rows, tokenizer, config.options, source.name, cache, num_proc)
+        subset = source.name if len(rows.train) > 1 else ""
+        trees = tokenize(source.rows, tokenizer, config.options, source.name, cache, num_proc, subset)
         if isinstance(trees, IterableDataset):
             train.append((trees, source.weight))
             continue
-        if len(rows.train) > 1:
-            named = {"name": source.name}
-            trees = trees.map(lambda row, name: {"subset": row["subset"] or name}, fn_kwargs=named, desc="name subsets")
         if not rows.eval and config.eval_fraction:
             trees, test = split_by_prompt(trees, config.eval_fraction, config.split_seed)
             held_out.append(test)
@@ -102,7 +107,21 @@ def build_sets(
         sets = {"eval": datasets.concatenate_datasets(held_out)}
     else:
         sets = {s.name: tokenize(s.rows, tokenizer, config.options, s.name, cache, num_proc) for s in rows.eval}
+    for name, trees in sets.items():
+        tell_duplicates(trees, name)
     return Sets(mixed, sets)
+
+
+def tell_duplicates(trees: Trees, name: str) -> None:
+    """A line where rows of an evaluation set say the same: each of them counts."""
+    if isinstance(trees, IterableDataset) or "content" not in trees.column_names:
+        return
+    again = repeats(np.fromiter(values(trees, "content"), np.int64))[0]
+    if len(again):
+        say(
+            f"note: {name}: {len(again):,} of {len(trees):,} comparisons are duplicates of an earlier one, and count "
+            "again in its metrics; data.duplicates=drop leaves them out"
+        )
 
 
 def mix(parts: list[tuple[Trees, float]], seed: int) -> Trees:
@@ -124,7 +143,7 @@ def at_most(trees: Trees, rows: int, seed: int) -> Trees:
     """The first `rows` of a random order that does not depend on `rows`: smaller sets are parts of larger ones."""
     if isinstance(trees, IterableDataset):
         return trees.take(rows)
-    return trees.shuffle(seed=seed).select(range(min(rows, len(trees))))
+    return trees.shuffle(seed=seed, keep_in_memory=True).select(range(min(rows, len(trees))))
 
 
 def split_by_prompt(trees: Dataset, fraction: float, seed: int) -> tuple[Dataset, Dataset]:
@@ -132,15 +151,14 @@ def split_by_prompt(trees: Dataset, fraction: float, seed: int) -> tuple[Dataset
 
     Whatever its system prompt: the same question to two assistants is one.
     """
-    if all(trees["implicit"]):
+    if all(values(trees, "implicit")):
         say(
             "warning: no row has a prompt of its own, so each counts as another prompt, and rows of one prompt may "
             "fall on both sides of the split; give a prompt column, messages or data.prompt_separator"
         )
     bound = int(fraction * 2**64)
-    held_out = [int(digest([seed, prompt]), 16) < bound for prompt in trees["split_id"]]
-    train = trees.select([i for i, out in enumerate(held_out) if not out])
-    test = trees.select([i for i, out in enumerate(held_out) if out])
+    held_out = np.fromiter((int(digest([seed, prompt]), 16) < bound for prompt in values(trees, "split_id")), bool)
+    train, test = (trees.select(np.flatnonzero(side)) for side in (~held_out, held_out))
     if not len(train) or not len(test):
         raise UserError(
             f"data.eval_fraction={fraction} leaves {len(train)} comparisons to train and {len(test)} to "
@@ -156,24 +174,31 @@ def without_overlap(train: Trees | None, test: Trees, name: str, overlap: str) -
     """
     if overlap == "allow" or not isinstance(train, Dataset) or not isinstance(test, Dataset):
         return test
-    seen = set(train["prompt_id"])
-    shared = [i for i, prompt in enumerate(test["prompt_id"]) if prompt in seen]
-    if not shared:
+    seen = pc.unique(pa.concat_arrays([pc.unique(ids) for ids in prompts(train)]))
+    found = np.concatenate(
+        [np.empty(0, bool), *(pc.is_in(ids, seen).to_numpy(zero_copy_only=False) for ids in prompts(test))]
+    )
+    shared = np.flatnonzero(found)
+    if not len(shared):
         return test
     if overlap == "error":
         raise UserError(
             f"{name}: {len(shared)} of {len(test)} comparisons are on prompts of the training set, the first is row "
-            f"{test[shared[0]]['id']}; set prompt_overlap=drop to leave them out (allow to keep them)"
+            f"{test[int(shared[0])]['id']}; set prompt_overlap=drop to leave them out (allow to keep them)"
         )
     say(f"{name}: left out {len(shared):,} comparisons on training prompts")
     if len(shared) == len(test):
         raise UserError(f"{name}: every prompt is also in the training set; nothing is left to evaluate on")
-    gone = set(shared)
-    return test.select([i for i in range(len(test)) if i not in gone])
+    return test.select(np.flatnonzero(~found))
+
+
+def prompts(trees: Dataset) -> Iterator[pa.Array]:
+    """Their prompts' ids, in parts."""
+    return (table["prompt_id"].combine_chunks() for table in tables(trees.select_columns(["prompt_id"])))
 
 
 def weighted(trees: Dataset, weight: float, seed: int) -> Dataset:
     """`weight` times the rows: whole copies, then a random part of one."""
     copies, part = divmod(round(weight * len(trees)), len(trees))
-    rest = trees.shuffle(seed=seed).select(range(part))
+    rest = trees.shuffle(seed=seed, keep_in_memory=True).select(range(part))
     return datasets.concatenate_datasets([trees] * copies + [rest])

@@ -2,19 +2,20 @@
 
 import collections
 import contextlib
+import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rmlab.data import DATASETS, ROW
 from rmlab.data.cache import code, digest
-from rmlab.data.columns import as_text, head, read_row, renamed, renamed_text, where_of
-from rmlab.data.json_files import is_json, read_json
+from rmlab.data.columns import BATCH, HEAD, as_text, head, read_row, read_rows, renamed, renamed_texts, where_of
+from rmlab.data.json_files import is_json
 from rmlab.messages import UserError, did_you_mean, say
 from rmlab.upstream import fingerprint
 
 if TYPE_CHECKING:  # imported where rows are read: rmlab's own checks come before
-    from datasets import Dataset, Features, IterableDataset
+    from datasets import Dataset, IterableDataset
 
 SUFFIXES = (".jsonl", ".json", ".parquet")
 RATED = {"prompt", "response", "score"}
@@ -31,6 +32,7 @@ def load(
     columns: Mapping[str, Any] | None = None,
     prompt_separator: str | None = None,
     streaming: bool = False,
+    limit: int | None = None,
 ) -> "Dataset | IterableDataset":
     """Rows of a jsonl/json/parquet file (also .gz), a local folder (of such files, or `save_to_disk`), or a hub name.
 
@@ -40,71 +42,108 @@ def load(
             `{column: NAME, first: 0, second: 1, tie: 2}`, see `labels.decoded`.
         prompt_separator: cuts chosen and rejected texts after its last occurrence into prompt and response
             ("\\n\\nAssistant:" for hh-rlhf).
+        limit: so many rows are enough; of JSON no more are read. As `data.limit`, of this source alone.
 
     Rows that hold one rated response each (prompt, response, score) are grouped by prompt into K-wise rows.
     Local JSON, and what has its columns renamed, is kept as text, a row in one column `ROW`: Arrow would unify the
     types of all rows and fill in nulls. `split` chooses among the files of a folder as `datasets` would.
     """
-    from datasets import IterableDataset
-
     if path is None:
         raise UserError("data.path is not set; give a file, a folder or a hub name: data.path=my.jsonl")
-    options: dict[str, Any] = {"columns": dict(columns or {}), "separator": prompt_separator}
+    if limit is not None and (type(limit) is not int or limit < 1):
+        raise UserError(f"data.limit is {limit!r}; it must be a whole number of at least 1, or null for all rows")
+    columns = dict(columns or {})
     files = local_files(path, split)
-    if files is None:
-        dataset = load_hub(path, name, split, revision, streaming)
-    elif name is not None or revision is not None:
-        raise UserError(f"data.name and data.revision are of data sets on the hub; {path} is local, leave them out")
-    elif files and all(is_json(f) for f in files):
-        told: dict[str, Any] = {"files": files, **options}
-        if streaming:
-            dataset = IterableDataset.from_generator(texts_of_json, text_features(), gen_kwargs=told)
-            return checked(dataset, path, prompt_separator)
-        return checked(group_rated((row for row, _ in rows_of_json(**told)), path), path, prompt_separator)
+    if files and all(is_json(f) for f in files):
+        refuse_hub_options(path, name, revision)
+        dataset = load_json(path, files, columns, prompt_separator, streaming, limit)
     else:
-        dataset = load_local(path, files, split, streaming)
-    if columns or prompt_separator:
+        if files is None:
+            dataset = load_hub(path, name, split, revision, streaming)
+        else:
+            refuse_hub_options(path, name, revision)
+            dataset = load_local(path, files, split, streaming)
+        dataset = under_our_names(dataset, path, columns, prompt_separator, streaming, limit)
+    dataset = checked(dataset, path, prompt_separator)
+    return dataset if limit is None else dataset.take(limit)
+
+
+def refuse_hub_options(path: str, name: str | None, revision: str | None) -> None:
+    """UserError for what only a data set on the hub has."""
+    if name is not None or revision is not None:
+        raise UserError(f"data.name and data.revision are of data sets on the hub; {path} is local, leave them out")
+
+
+def load_json(
+    path: str,
+    files: list[Path],
+    columns: Mapping[str, Any],
+    separator: str | None,
+    streaming: bool,
+    limit: int | None,
+) -> "Dataset | IterableDataset":
+    """Rows of JSON files as text. UserError for a bad one, and if there are none."""
+    from datasets import IterableDataset
+
+    from rmlab.data import texts
+
+    if streaming:
+        told = {"files": files, "columns": columns, "separator": separator}
+        return IterableDataset.from_generator(texts_of_json, texts.FEATURES, gen_kwargs=told)
+    wanted = None if limit is None else max(limit, HEAD)  # enough to tell whether the separator is right
+    rows = texts.JsonRows(files, columns, separator, wanted)
+    begun = iter(rows)
+    first = list(itertools.islice(begun, 1))
+    begun = itertools.chain(first, begun)
+    if first and is_rated(first[0][0]):
+        return group_rated((row for row, _ in begun), path)
+    dataset = texts.texts_of(rows, begun)
+    if not len(dataset):
+        raise UserError(f"data.path: {path} holds no comparison")
+    return dataset
+
+
+def texts_of_json(**options: Any) -> Iterator[dict[str, str]]:
+    """Rows of JSON files as text in the column `ROW`, for streams."""
+    from rmlab.data.texts import JsonRows
+
+    for _, text in JsonRows(**options):
+        yield {ROW: text}
+
+
+def under_our_names(
+    dataset: "Dataset | IterableDataset",
+    path: str,
+    columns: Mapping[str, Any],
+    separator: str | None,
+    streaming: bool,
+    limit: int | None,
+) -> "Dataset | IterableDataset":
+    """Rows of Arrow under rmlab's names, as text if they had others; rated ones grouped."""
+    if not streaming and limit is not None and len(dataset):
+        first = renamed(read_row(dataset[0]), 0, columns, separator, path)
+        dataset = dataset if is_rated(first) else dataset.take(max(limit, HEAD))
+    if columns or separator:
+        from rmlab.data.texts import FEATURES
+
+        told: dict[str, Any] = {"columns": columns, "separator": separator}
         # A fingerprint of our own: that of `datasets` does not change with the code of `rename`.
-        new = {} if streaming else {"new_fingerprint": digest([code(), fingerprint(dataset), options])}
-        columns_now = {"remove_columns": dataset.column_names, "features": text_features()}
-        told = {"path": path, **options}
-        dataset = dataset.map(renamed_text, with_indices=True, fn_kwargs=told, **columns_now, **new)
+        new: dict[str, Any] = {} if streaming else {"new_fingerprint": digest([code(), fingerprint(dataset), told])}
+        new |= {"remove_columns": dataset.column_names, "features": FEATURES, "batched": True, "batch_size": BATCH}
+        dataset = dataset.map(renamed_texts, with_indices=True, fn_kwargs={"path": path, **told}, **new)
     if not streaming and len(dataset) and is_rated(read_row(dataset[0])):
-        return group_rated(map(read_row, dataset), path)
-    return checked(dataset, path, prompt_separator)
+        return group_rated(read_rows(dataset), path)
+    return dataset
 
 
 def checked(dataset: "Dataset | IterableDataset", path: str, separator: str | None) -> "Dataset | IterableDataset":
     """The rows; UserError for a separator that stands in none of them, or of the first of a stream."""
-    rows = head(dataset) if separator else []
-    if separator and not any("prompt" in read_row(row) for row in rows):
+    if separator and not any("prompt" in row for row in read_rows(head(dataset))):
         raise UserError(
             f"data.prompt_separator: no row of {path} has {separator!r} in both chosen and rejected; correct it, or "
             "leave it out"
         )
     return dataset
-
-
-def text_features() -> "Features":
-    """Of rows that are kept as text."""
-    from datasets import Features, Value
-
-    return Features({ROW: Value("string")})
-
-
-def rows_of_json(
-    files: list[Path], columns: Mapping[str, Any], separator: str | None
-) -> Iterator[tuple[dict[str, Any], str]]:
-    """(row under rmlab's names, how errors name it) of JSON files."""
-    for file in files:
-        for index, row in enumerate(read_json(file)):
-            yield renamed(row, index, columns, separator, str(file)), where_of(str(file), index)
-
-
-def texts_of_json(**options: Any) -> Iterator[dict[str, str]]:
-    """The same as JSON text in the column `ROW`, for streams."""
-    for row, where in rows_of_json(**options):
-        yield {ROW: as_text(row, where)}
 
 
 def local_files(path: str, split: str) -> list[Path] | None:
@@ -190,18 +229,13 @@ def load_local(path: str, files: list[Path], split: str, streaming: bool) -> "Da
 
 
 def group_rated(rows: Iterable[Mapping[str, Any]], path: str) -> "Dataset":
-    """A dataset of JSON rows; rows of one rated response each become one K-wise row per prompt."""
+    """A data set of K-wise rows, one per prompt, of rows of one rated response each. UserError if none is left."""
     from datasets import Dataset
 
-    rows = list(rows)
-    if rows and is_rated(rows[0]):
-        rows = grouped(rows, path)
-    if not rows:
+    kept = grouped(list(rows), path)
+    if not kept:
         raise UserError(f"data.path: {path} holds no comparison")
-    for name in ("margin", "score_chosen", "score_rejected", "probability"):
-        if any(name in row for row in rows):  # a row without it states nothing, as in a table: not a silent 1.0
-            rows = [{name: None, **row} for row in rows]
-    return Dataset.from_dict({ROW: [as_text(row, where_of(path, n)) for n, row in enumerate(rows)]})
+    return Dataset.from_dict({ROW: [as_text(row, where_of(path, n)) for n, row in enumerate(kept)]})
 
 
 def is_rated(row: Mapping[str, Any]) -> bool:

@@ -1,21 +1,16 @@
-"""Comparison -> token tree: the ids that all responses share, then one suffix each."""
+"""Token trees: the ids that all responses of a comparison share, then one suffix each."""
 
 import dataclasses
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+import xxhash
 from datasets import Dataset, Features, IterableDataset, List, Value
-from jinja2 import TemplateError
 
-from rmlab.data import Comparison, Text, Tokenizer
-from rmlab.data.cache import digest
-from rmlab.data.config import Options
-from rmlab.data.render import encode, special_tokens
-from rmlab.data.rows import identical
-from rmlab.messages import UserError, first_line
+from rmlab.data import Comparison, Text
+from rmlab.data.cache import as_json, digest
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -48,6 +43,8 @@ class TokenTree:
     identical: int = 0  # preferences left out because their two responses are the same tokens
     dropped: str = ""  # why the row is left out; empty: it stays
     truncated: bool = False
+    empty: bool = False  # a response is nothing but white space
+    content: int = 0  # a hash of prompt, responses and preferences: what says the same has the same
     index: int = -1
     token_vectors: "Tensor | None" = None  # (T, d) what frozen layers made of its tokens, see scoring/feature_cache.py
     response_vectors: "Tensor | None" = None  # (K, d) the same of its responses
@@ -77,8 +74,7 @@ class TokenTree:
         return len(self.prefix) + max(map(len, self.suffixes))
 
 
-# What a chat template raises for messages that it does not take.
-TEMPLATE_ERRORS = (TemplateError, TypeError, ValueError, KeyError, AttributeError, RecursionError)
+SYSTEM = ("system", "developer")  # roles of messages that say how to answer, not what is asked
 NAMES = tuple(f.name for f in dataclasses.fields(TokenTree))
 
 FEATURES = Features(
@@ -100,138 +96,20 @@ FEATURES = Features(
         "identical": Value("int32"),
         "dropped": Value("string"),
         "truncated": Value("bool"),
+        "empty": Value("bool"),
+        "content": Value("int64"),
     }
 )
 
 
-def to_tree(comparison: Comparison, index: int, where: str, tokenizer: Tokenizer, options: Options) -> TokenTree:
-    """The token tree of a comparison; `where` names its row in errors, `index` is its id if it has none."""
-    refuse_identical(comparison, where, options)
-    template = {**options.template, **comparison.template}
-    tokens = encoded(comparison, where, tokenizer, template)
-    before = special_tokens(tokenizer)[0]
-    prompt = prompt_length(comparison, tokens, tokenizer, template, before)
-    tokens, dropped, cut = fitted(tokens, where, len(before), options)
-    prompt = prompt if cut is None else max(prompt - cut, min(prompt, len(before)))
-    same = [p for p in comparison.preferences if p.probability != 0.5 and tokens[p.better] == tokens[p.worse]]
-    preferences = [p for p in comparison.preferences if p not in same]
-    if not dropped and not preferences:
-        dropped = "identical"
-    shared = len(common_prefix(tokens))
-    return TokenTree(
-        prefix=tokens[0][:shared],
-        suffixes=[t[shared:] for t in tokens],
-        better=[p.better for p in preferences],
-        worse=[p.worse for p in preferences],
-        strength=[p.strength for p in preferences],
-        probability=[p.probability for p in preferences],
-        gold=comparison.gold or [],
-        id=comparison.id if comparison.id is not None else str(index),
-        prompt_id=prompt_id(comparison),
-        split_id=prompt_id(comparison, system=False),
-        subset=comparison.subset or "",
-        lengths=[max(len(t) - prompt, 0) for t in tokens],
-        length=max(map(len, tokens)),
-        implicit=not comparison.prompt,
-        identical=len(same),
-        dropped=dropped,
-        truncated=cut is not None,
-    )
-
-
-def refuse_identical(comparison: Comparison, where: str, options: Options) -> None:
-    """UserError where data.identical=error and a preference is between equal responses; `where` names the row."""
-    if options.identical == "error" and identical(comparison):
-        raise UserError(
-            f"{where}: the better and the worse response are identical; remove the row or set data.identical=drop"
-        )
-
-
-def encoded(comparison: Comparison, where: str, tokenizer: Tokenizer, template: dict[str, Any]) -> list[list[int]]:
-    """(K,) the token ids of each response with its prompt. UserError for messages that the template does not take."""
-    if comparison.tokenised:
-        largest, known = max(map(max, comparison.responses)), len(tokenizer)
-        if largest >= known:
-            raise UserError(f"{where}: token id {largest} is none of the tokenizer's {known}; is it another's?")
-        return list(comparison.responses)
-    refuse_unread(comparison, where, tokenizer, template)
-    try:
-        return [encode(tokenizer, comparison.prompt, r, template) for r in comparison.responses]
-    except UserError as error:
-        raise UserError(f"{where}: {error}") from error
-    except TEMPLATE_ERRORS as error:
-        raise UserError(f"{where}: the chat template does not take its messages: {first_line(error)}") from error
-
-
-def refuse_unread(comparison: Comparison, where: str, tokenizer: Tokenizer, template: dict[str, Any]) -> None:
-    """UserError for tools, or calls of them, that the chat template never shows: the model would not read them."""
-    parts = [part for part in (comparison.prompt, *comparison.responses) if not isinstance(part, str)]
-    source = str(getattr(tokenizer, "chat_template", None) or "")
-    unread = {"tools": bool(template.get("tools")), "tool_calls": any(m.get("tool_calls") for p in parts for m in p)}
-    for name, given in unread.items():
-        if parts and source and given and name not in source:
-            hint = ", or hide them with data.columns.tools=null" if name == "tools" else ""
-            raise UserError(
-                f"{where}: the chat template does not show {name}; set model.chat_template to one that does{hint}"
-            )
-
-
-def fitted(
-    tokens: list[list[int]], where: str, before: int, options: Options
-) -> tuple[list[list[int]], str, int | None]:
-    """(tokens within max_length, why the row is dropped or empty, how many prompt tokens were cut; None: whole).
-
-    before: special tokens at their beginning, which stay.
-    """
-    limit, longest = options.max_length, max(map(len, tokens))
-    if limit is None or longest <= limit:
-        return tokens, "", None
-    if options.overlong == "error":
-        raise UserError(
-            f"{where}: {longest} tokens, data.max_length is {limit}; raise it or set data.overlong=drop or truncate"
-        )
-    if options.overlong == "truncate":
-        tokens, cut = truncate(tokens, limit, before)
-        return tokens, "", cut
-    return tokens, "overlong", None
-
-
-def prompt_length(
-    comparison: Comparison,
-    tokens: list[list[int]],
-    tokenizer: Tokenizer,
-    template: dict[str, Any],
-    before: list[int],
-) -> int:
-    """Tokens of the prompt, with what the tokenizer puts before it; of the shared prefix where it is implicit."""
-    if not comparison.prompt:
-        return len(common_prefix(tokens))
-    text = comparison.prompt
-    if not isinstance(text, str):
-        try:
-            text = str(tokenizer.apply_chat_template(text, tokenize=False, **template))
-        except TEMPLATE_ERRORS:  # it does not take a prompt alone, such as one of the system
-            return len(common_prefix(tokens))
-    ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
-    return len(ids) + (len(before) if ids[: len(before)] != before else 0)
-
-
-def truncate(tokens: list[list[int]], limit: int, before: int) -> tuple[list[list[int]], int]:
-    """(the tokens, how many were cut of the prompt): the oldest shared ones after `before` special ones, of all alike.
-
-    Where the prompt is not enough, the longest responses lose their end, but never their last token (EOS): it is
-    where the score is read.
-    """
-    before = min(before, limit - 1)
-    room = max(0, len(common_prefix(tokens)) - before)
-    cut = min(room, max(map(len, tokens)) - limit)
-    tokens = [t[:before] + t[before + cut :] for t in tokens]
-    return [t if len(t) <= limit else [*t[: limit - 1], t[-1]] for t in tokens], cut
-
-
 def common_prefix(sequences: Sequence[Any]) -> Any:
     """What all sequences begin with, in their own type; empty if that is nothing."""
-    return os.path.commonprefix(list(sequences))  # noqa: RUF071  (of any sequences: texts, token ids, messages)
+    first, last = min(sequences), max(sequences)  # what these share, all between them do
+    low, high = 0, min(len(first), len(last))
+    while low < high:  # halves are compared in C, item by item takes ten times as long
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if first[low:middle] == last[low:middle] else (low, middle - 1)
+    return first[:low]
 
 
 def prompt_id(comparison: Comparison, system: bool = True) -> str:
@@ -244,8 +122,32 @@ def prompt_id(comparison: Comparison, system: bool = True) -> str:
     if not prompt:
         return digest(sorted(json.dumps(r) for r in comparison.responses))
     messages = as_messages(prompt)
-    asked = [m for m in messages if system or m["role"] not in ("system", "developer")]
+    asked = [m for m in messages if system or m["role"] not in SYSTEM]
     return digest(asked or messages)
+
+
+def prompt_ids(comparison: Comparison) -> tuple[str, str]:
+    """(with, without) its system messages; hashed once where there are none."""
+    whole, prompt = prompt_id(comparison), comparison.prompt
+    if isinstance(prompt, str) or not any(message["role"] in SYSTEM for message in prompt):
+        return whole, whole
+    return whole, prompt_id(comparison, system=False)
+
+
+def content_hash(comparison: Comparison) -> int:
+    """Of prompt, responses and preferences, whatever the order of the last two; id, subset and gold are no part."""
+    said = [hashed(response) for response in comparison.responses]
+    stated = []
+    for p in comparison.preferences:
+        sides = said[p.better], said[p.worse]
+        stated.append([*(sorted(sides) if p.probability == 0.5 else sides), p.strength, p.probability])
+    return hashed([hashed(comparison.prompt), comparison.template, sorted(said), sorted(stated)])
+
+
+def hashed(value: Any) -> int:
+    """64 bits of a value of JSON, as a number with a sign, which every library has."""
+    text = f'"{value}' if isinstance(value, str) else as_json(value)
+    return xxhash.xxh3_64_intdigest(text.encode()) - 2**63
 
 
 def as_messages(prompt: Text) -> list[dict[str, Any]]:

@@ -59,6 +59,8 @@ def arguments_of(config: Config, out: RunDirectory, trainer: Mapping[str, Any]) 
         max_length=data.max_length,
         overlong=data.overlong,
         identical=data.identical,
+        duplicates=data.duplicates,
+        empty=data.empty,
         prompt_overlap=data.prompt_overlap,
         pair_weighting=data.pair_weighting,
         group_by_prompt=data.group_by_prompt,

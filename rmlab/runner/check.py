@@ -28,6 +28,8 @@ SET_ELSEWHERE = {
     "max_length": "data.max_length",
     "overlong": "data.overlong",
     "identical": "data.identical",
+    "duplicates": "data.duplicates",
+    "empty": "data.empty",
     "prompt_overlap": "data.prompt_overlap",
     "pair_weighting": "data.pair_weighting",
     "dataset_num_proc": "run.num_proc",

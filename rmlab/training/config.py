@@ -58,6 +58,14 @@ class RewardConfig(TrainingArguments):
     identical: str = field(
         default=DataConfig.identical, metadata={"help": "Rows of two equal responses: drop or error."}
     )
+    duplicates: str = field(
+        default=DataConfig.duplicates,
+        metadata={"help": "Rows that say again what an earlier one says: keep, drop, error."},
+    )
+    empty: str = field(
+        default=DataConfig.empty,
+        metadata={"help": "Rows with a response of nothing but white space: keep, drop, error."},
+    )
     prompt_overlap: str = field(
         default=DataConfig.prompt_overlap,
         metadata={"help": "Evaluation rows on training prompts: error, drop or allow."},
@@ -154,7 +162,7 @@ class RewardConfig(TrainingArguments):
     def options(self) -> Options:
         """How rows become tokens."""
         length = usable_length(self.max_length, self.model_takes)
-        return Options(length, self.overlong, self.identical)
+        return Options(length, self.overlong, self.identical, self.duplicates, self.empty)
 
 
 def options_of(name: str, given: dict[str, Any] | str | None) -> dict[str, Any] | None:

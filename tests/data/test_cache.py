@@ -1,6 +1,5 @@
 """Tokens kept on disk: what is damaged is made anew, and what dead processes left is removed."""
 
-import os
 import shutil
 import subprocess
 import sys
@@ -11,7 +10,7 @@ from datasets import Dataset
 
 from rmlab import files
 from rmlab.data.config import Options
-from rmlab.data.prepare import tokenize
+from rmlab.data.prepare import numbered, tokenize
 from rmlab.messages import UserError
 
 
@@ -36,7 +35,7 @@ HARM = {
 def test_a_damaged_entry_is_named_and_made_anew(harm, tokenizer, tmp_path, capsys):
     whole = cached(tokenizer, tmp_path)[:]
     place = entry(tmp_path)
-    data = next(place.glob("data-*.arrow"))
+    data = place / "trees.arrow"
     if harm in HARM:
         data.write_bytes(HARM[harm](data.read_bytes()))
     else:
@@ -47,6 +46,29 @@ def test_a_damaged_entry_is_named_and_made_anew(harm, tokenizer, tmp_path, capsy
     assert files.damage(entry(tmp_path)) is None
     cached(tokenizer, tmp_path)
     assert "damaged" not in capsys.readouterr().out
+
+
+def test_what_several_processes_made_is_kept_in_the_order_of_the_rows(tokenizer, tmp_path):
+    one = cached(tokenizer, tmp_path / "one")[:]
+    for _ in range(2):
+        two = tokenize(make_pairs(30), tokenizer, Options(), "t", tmp_path / "two", num_proc=2)
+        assert two[:] == one
+    assert len(list(entry(tmp_path / "two").glob("*.arrow"))) == 2
+
+
+def test_what_datasets_leaves_in_an_entry_is_no_part_of_it(tokenizer, tmp_path):
+    whole = cached(tokenizer, tmp_path)
+    whole.shuffle(seed=1).map(lambda row: {"id": "changed"})
+    assert len(list(entry(tmp_path).glob("*.arrow"))) > 1
+    assert cached(tokenizer, tmp_path)[:] == whole[:]
+
+
+def test_numbered_trees_are_not_taken_from_what_lies_in_an_entry(tokenizer, tmp_path):
+    """Some rows of a whole entry: that they are so is not written beside it, where nothing would tell its damage."""
+    before = numbered(cached(tokenizer, tmp_path).select([5, 3, 8]))
+    assert before["id"][:] == ["5", "3", "8"]
+    assert before["index"][:] == [0, 1, 2]
+    assert [file.name for file in entry(tmp_path).glob("*.arrow")] == ["trees.arrow"]
 
 
 def test_what_a_dead_process_left_is_removed_and_what_a_living_one_writes_is_not(tmp_path):
@@ -91,11 +113,15 @@ def test_what_datasets_keeps_is_not_taken_for_a_damaged_entry(tokenizer, tmp_pat
 
 
 def test_a_full_disk_is_a_line_and_leaves_nothing(tokenizer, tmp_path, monkeypatch, capsys):
-    def full(self, path, *_, **__):
-        os.makedirs(path)
-        raise OSError(28, "No space left on device")
+    real = Dataset.map
 
-    monkeypatch.setattr("datasets.Dataset.save_to_disk", full)
+    def full(self, *arguments, cache_file_name=None, **options):
+        made = real(self, *arguments, cache_file_name=cache_file_name, **options)
+        if cache_file_name is not None:
+            raise OSError(28, "No space left on device")
+        return made
+
+    monkeypatch.setattr("datasets.Dataset.map", full)
     assert len(cached(tokenizer, tmp_path)) == 30
     assert "cannot be written ([Errno 28] No space left on device)" in capsys.readouterr().out
     assert list(tmp_path.iterdir()) == []

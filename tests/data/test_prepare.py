@@ -25,25 +25,25 @@ def test_identical_responses_are_refused_by_row():
 
 def test_tokens_are_cached_by_content(tokenizer, tmp_path, monkeypatch):
     """The second time nothing is tokenised; another row, option or tokenizer is another entry."""
-    import rmlab.data.trees as module
+    import rmlab.data.drafts as module
 
     cache, calls = tmp_path / "cache", []
-    real = module.encode
-    monkeypatch.setattr(module, "encode", lambda *a: calls.append(1) or real(*a))
+    real = module.finished
+    monkeypatch.setattr(module, "finished", lambda *a: calls.append(1) or real(*a))
 
     def again(rows=None, tokens=tokenizer, **options):
         calls.clear()
         tokenize(rows or make_pairs(5), tokens, Options(**options), cache_dir=cache)
         return len(calls)
 
-    assert again() == 10
+    assert again() == 5
     assert again() == 0
     tokenizer("something longer", padding="max_length", max_length=32, truncation=True)  # leaves state behind
     assert again() == 0
-    assert again(max_length=500) == 10
-    assert again(rows=make_pairs(5, seed=2)) == 10
+    assert again(max_length=500) == 5
+    assert again(rows=make_pairs(5, seed=2)) == 5
     tokenizer.chat_template = "{{ messages }}"
-    assert again() == 10
+    assert again() == 5
     assert len(list(cache.iterdir())) == 4
 
 

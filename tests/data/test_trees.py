@@ -8,9 +8,10 @@ from datasets import Dataset
 from rmlab import UserError
 from rmlab.data import Comparison, Preference
 from rmlab.data.config import Options
+from rmlab.data.drafts import to_tree, truncate
 from rmlab.data.prepare import tokenize
 from rmlab.data.rows import to_comparison
-from rmlab.data.trees import FEATURES, TokenTree, to_tree, truncate
+from rmlab.data.trees import FEATURES, TokenTree
 
 TREE = TokenTree(
     prefix=[1, 5],
