@@ -171,7 +171,8 @@ def check_first_row(model: "ModelConfig", where: str, name: str, spec: Any) -> N
     from rmlab.data import DATASETS
     from rmlab.data.config import SourceConfig
     from rmlab.data.json_files import is_json
-    from rmlab.data.sources import is_rated, rows_of_json
+    from rmlab.data.sources import is_rated
+    from rmlab.data.texts import JsonRows
 
     source = SourceConfig.of(spec, where, DATASETS.names())
     path, columns, separator = (source.options.get(key) for key in ("path", "columns", "prompt_separator"))
@@ -180,18 +181,18 @@ def check_first_row(model: "ModelConfig", where: str, name: str, spec: Any) -> N
     file = Path(path).expanduser()
     if not file.is_file() or not is_json(file):
         return
-    first, _ = next(iter(rows_of_json([file], columns or {}, separator)), (None, ""))
+    first, _ = next(iter(JsonRows([file], columns or {}, separator)), (None, ""))
     if first is not None and not is_rated(first):
         check_row(model, first, name)
 
 
 def check_row(model: "ModelConfig", row: Mapping[str, Any], name: str) -> None:
     """UserError for columns that are no format, and for a chat where the tokenizer has no chat template."""
-    from rmlab.data.prepare import where
+    from rmlab.data.columns import where_of
     from rmlab.data.rows import check_columns, to_comparison
 
     check_columns(row, name)
-    comparison = to_comparison(row, where(name, 0))
+    comparison = to_comparison(row, where_of(name, 0))
     texts = [comparison.prompt, *comparison.responses]
     if not comparison.tokenised and not all(isinstance(text, str) for text in texts) and not model.has_chat_template():
         raise UserError(NO_TEMPLATE)
