@@ -62,6 +62,12 @@ CASES = {
         "data.group_by_prompt needs all rows at once",
         2,
     ),
+    "a weight without effect": (
+        {},
+        ["data.train.synthetic.weight=2", "data.group_by_prompt=true", "data.pair_weighting=prompt"],
+        "data.train.synthetic.weight makes copies of rows",
+        2,
+    ),
     "no data.path": ({}, ["data=files"], "data.path is not set", 2),
     "no model.path": ({}, ["model=pretrained"], "model needs model.path", 2),
     "nothing given for ???": ({}, ["loss.bradley_terry.margin=???"], "the config needs loss.bradley_terry.margin", 2),
