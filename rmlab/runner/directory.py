@@ -13,7 +13,7 @@ import xxhash
 import yaml
 from filelock import FileLock, Timeout
 
-from rmlab.files import as_json, file_hash, modified, read, write, write_here, write_json
+from rmlab.files import as_json, mark, modified, read, write, write_here, write_json
 from rmlab.messages import UserError, first_line, is_first_rank, rank
 from rmlab.metrics.scored import ScoredComparison
 
@@ -28,7 +28,6 @@ ERROR = "error.txt"
 REPRODUCTION = "reproduction.json"
 LOCK = ".lock"
 LOG = "rmlab.log"
-LARGE = 10**8  # bytes, more than can be read again at every look
 
 
 class BusyError(UserError):
@@ -282,14 +281,6 @@ class RunDirectory:
     def forget_metrics(self) -> None:
         """The run is no longer finished; what it has trained stays."""
         (self.path / METRICS).unlink(missing_ok=True)
-
-
-def mark(file: Path) -> list[Any]:
-    """[bytes, hash] of a file; of a large one, such as a model's weights, the size alone; [] where there is none."""
-    if not file.is_file():
-        return []
-    size = file.stat().st_size
-    return [size, file_hash(file) if size < LARGE else None]
 
 
 def describe(error: BaseException) -> str:
