@@ -3,6 +3,7 @@
 import contextlib
 import gc
 import os
+import shutil
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -216,6 +217,7 @@ def keep_model(config: Config, out: RunDirectory, trainer: "RewardTrainer", toke
     if weights is None and (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
         weights = trainer.accelerator.get_state_dict(trainer.model_wrapped)
     if trainer.is_world_process_zero():
+        shutil.rmtree(out.model, ignore_errors=True)  # of an earlier try, which may have kept other files
         export(model, tokenizer, out.model, weights, changes="changes" in config.run.keep)
 
 
