@@ -79,17 +79,6 @@ def modified(file: Path) -> int | None:
         return None
 
 
-LARGE = 10**8  # bytes, more than can be read again at every look
-
-
-def mark(file: Path) -> list[Any]:
-    """[bytes, hash] of a file; of a large one, such as a model's weights, the size alone; [] where there is none."""
-    if not file.is_file():
-        return []
-    size = file.stat().st_size
-    return [size, file_hash(file) if size < LARGE else None]
-
-
 # ---- folders that are what was written ----
 
 

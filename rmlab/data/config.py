@@ -100,7 +100,9 @@ class DataConfig:
             raise UserError("a stream cannot be split; give data.eval, or data.eval_fraction=0 to evaluate on nothing")
         if self.streams and self.group_by_prompt:
             raise UserError("data.group_by_prompt needs all rows at once; leave it out for streams")
-        weighed = [name for name, spec in self.train.items() if isinstance(spec, Mapping) and spec.get("weight", 1) != 1]
+        weighed = [
+            name for name, spec in self.train.items() if isinstance(spec, Mapping) and spec.get("weight", 1) != 1
+        ]
         if self.group_by_prompt and self.pair_weighting == "prompt" and weighed:
             raise UserError(
                 f"data.train.{weighed[0]}.weight makes copies of rows, which data.group_by_prompt makes one comparison "

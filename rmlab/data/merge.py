@@ -28,8 +28,8 @@ def merged_by_prompt(trees: Dataset) -> Dataset:
     parts = []  # of Arrow: as Python values all tokens take ten times the memory
     while some := list(itertools.islice(merged, BATCH)):
         parts.append(pa.Table.from_pylist(some, schema=FEATURES.arrow_schema))
-    name = digest(["merged by prompt", code(), fingerprint(trees)])
-    return Dataset(InMemoryTable(pa.concat_tables(parts)), fingerprint=name)
+    done = digest(["merged by prompt", code(), fingerprint(trees)])
+    return Dataset(InMemoryTable(pa.concat_tables(parts)), fingerprint=done)
 
 
 def merge(trees: list[TokenTree]) -> TokenTree:

@@ -1,5 +1,7 @@
 """The benchmark of many rows runs; at toy size its seconds say nothing."""
 
+import argparse
+import importlib
 import json
 import os
 import subprocess
@@ -25,3 +27,19 @@ def test_data_scale_prepares_the_same_tokens_with_both(tmp_path):
     assert len({(r["kept"], r["tokens"]) for r in results}) == 1
     assert min(r["own_mb"] for r in results) > 50
     assert done.stdout.count(" = ") >= 8
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="what is a process's own memory is known on Linux")
+def test_memory_does_not_grow_with_the_rows(tmp_path, monkeypatch):
+    """28,000 rows more are 41 MB of text and 35 MB of tokens, as Python values nine times that."""
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    scale = importlib.import_module("data_scale")
+    folder = Path(shared("hh_harmless.jsonl.gz")).parent
+    tokenizer = scale.save_tokenizer(tmp_path / "tokenizer", folder)
+    arguments = argparse.Namespace(folder=folder, processes=1, max_length=512)
+    own = []
+    for rows in (14_000, 42_000):
+        file = scale.write_rows(tmp_path / f"{rows}.jsonl", rows, folder)
+        own.append(scale.measured("rmlab", file, tokenizer, "cold", arguments, tmp_path / "caches")["own_mb"])
+    assert own[1] - own[0] < 30, own
