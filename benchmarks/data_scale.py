@@ -112,17 +112,18 @@ def measured(
     command += ["--tokenizer", tokenizer, "--processes", str(arguments.processes), "-o", str(place)]
     command += ["--max-length", str(arguments.max_length)]
     env = {**os.environ, "HF_HOME": str(place / "hf"), "TRL_EXPERIMENTAL_SILENCE": "1", "HF_HUB_OFFLINE": "1"}
-    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    told = {name: place / f"{name}.txt" for name in ("stdout", "stderr")}  # a pipe that nobody reads would fill up
+    with told["stdout"].open("w") as out, told["stderr"].open("w") as errors:
+        process = subprocess.Popen(command, env=env, stdout=out, stderr=errors)
         memory = watched(process)
-        out, errors = process.communicate()
     if process.returncode:
-        raise SystemExit(f"{arm} ended with {process.returncode}: {errors[-2000:]}")
-    result = {"arm": arm, "state": state, **json.loads(out.splitlines()[-1]), **memory}
+        raise SystemExit(f"{arm} ended with {process.returncode}: {told['stderr'].read_text()[-2000:]}")
+    result = {"arm": arm, "state": state, **json.loads(told["stdout"].read_text().splitlines()[-1]), **memory}
     print(f"  {file.stem} rows, {state}: {result}", flush=True)
     return result
 
 
-def watched(process: "subprocess.Popen[str]") -> dict[str, float]:
+def watched(process: "subprocess.Popen[bytes]") -> dict[str, float]:
     """The highest sums over a process and its children, until it ends."""
     highest = dict.fromkeys(MEMORY, 0.0)
     parent = psutil.Process(process.pid)
