@@ -7,7 +7,8 @@ seed, and noise. Writes simulated_studies.json beside this file and prints its n
 
 * coverage: how often 95% intervals hold the truth, of the difference to the baseline and of an arm's own mean;
 * false calls: how often any arm that equals the baseline gets a verdict on a metric, and on any metric;
-* found: how often one arm that is worse by the median `detectable` of those studies is called on accuracy;
+* found: how often one arm that differs by the median `detectable` of those studies is called on accuracy, half of the
+  arms being better and half worse;
 * power: how often a true difference of 0.04 in accuracy has p < 0.05, by the paired estimate and by one that treats
   the arms' prompts and seeds as different ones;
 * McNemar: how often its p is below 0.05 where there is no difference but between seeds.
@@ -171,10 +172,10 @@ def truth(setting: Setting, shift: float = 0.0) -> dict[str, float]:
     return {"accuracy": float(decided["accuracy"].mean()), **{m: float(value) for m, value in means.items()}}
 
 
-def shift_for(setting: Setting, difference: float) -> float | None:
-    """By which an arm must be worse for its true accuracy to be lower by that much; None where it cannot be."""
-    left = truth(setting)["accuracy"] - difference
-    return -float(np.quantile(population(setting), 1 - left)) if left > 0 else None
+def shifts_for(setting: Setting, difference: float) -> list[float]:
+    """By which an arm must be worse, and better, for its true accuracy to differ so much; none for what cannot be."""
+    goals = [truth(setting)["accuracy"] + sign * difference for sign in (-1, 1)]
+    return [-float(np.quantile(population(setting), 1 - goal)) for goal in goals if 0 < goal < 0.995]
 
 
 def unpaired_p(items: Items, arm: str) -> float:
@@ -187,6 +188,8 @@ def unpaired_p(items: Items, arm: str) -> float:
         parts += [(found.shared, found.of_prompts), (max(found.seeds, found.own), len(values) - 1)]
         difference += sign * float(np.nanmean(values))
     variance = sum(v for v, _ in parts)
+    if not variance:
+        return float(difference == 0)
     freedom = variance**2 / sum(v**2 / df for v, df in parts)
     return float(2 * stats.t.sf(abs(difference) / np.sqrt(variance), freedom))
 
@@ -219,7 +222,14 @@ def study(setting: Setting, seed: int, shift: float = 0.0) -> dict[str, float]:
     return counted
 
 
-def average(setting: Setting, studies: int) -> dict[str, object]:
+def power(setting: Setting, studies: int, difference: float, keys: Sequence[str]) -> dict[str, float]:
+    """Shares of studies in which the first arm differs by so much, half of them for the worse where both can be."""
+    shifts = shifts_for(setting, difference)
+    counted = [study(setting, studies + n, shifts[n % len(shifts)]) for n in range(studies if shifts else 0)]
+    return {key: float(np.mean([c[key] for c in counted])) for key in keys if counted}
+
+
+def average(setting: Setting, studies: int) -> dict[str, Any]:
     """Of three times `studies`: where no arm differs, where one does by 0.04, and where one does by `detectable`."""
     warnings.simplefilter("ignore", RuntimeWarning)  # of a mean of nothing, for one_arm_has_other_seeds
     gc.freeze()  # statsmodels collects garbage at each correction; of what is there now, there is none
@@ -227,17 +237,12 @@ def average(setting: Setting, studies: int) -> dict[str, object]:
     means = {key: float(np.mean([c[key] for c in null])) for key in null[0] if key not in ("found", "detectable")}
     for key in ("paired", "unpaired"):
         means.pop(key, None)
-    result: dict[str, object] = {"setting": asdict(setting), "studies": studies, **means}
+    result: dict[str, Any] = {"setting": asdict(setting), "studies": studies, **means}
     if "detectable" in null[0]:
         size = float(np.median([c["detectable"] for c in null]))
         result["detectable"] = size
-        for name, difference in (("power", TRUE_DIFFERENCE), ("found", size)):
-            shift = shift_for(setting, difference)
-            if shift is None:
-                continue
-            other = [study(setting, studies + seed, shift) for seed in range(studies)]
-            keys = ("found",) if name == "found" else ("paired", "unpaired")
-            result.update({key: float(np.mean([c[key] for c in other])) for key in keys})
+        result.update(power(setting, studies, TRUE_DIFFERENCE, ("paired", "unpaired")))
+        result.update(power(setting, studies, size, ("found",)))
     return result
 
 
@@ -267,20 +272,20 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--studies", type=int, default=2000)
     parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--only", default="", help="settings whose name has these words")
+    parser.add_argument("--only", default="", help="settings whose name has these words; the others stay in the file")
     options = parser.parse_args()
     settings = [setting for setting in SETTINGS if options.only in setting.name]
-    results = []
+    file = Path(__file__).with_suffix(".json")
+    kept = {r["setting"]["name"]: r for r in json.loads(file.read_text())} if file.exists() else {}
     with ProcessPoolExecutor(options.processes) as pool:
-        for setting, result in zip(
-            settings, pool.map(average, settings, [options.studies] * len(settings)), strict=True
-        ):
-            results.append(result)
+        results = pool.map(average, settings, [options.studies] * len(settings))
+        for setting, result in zip(settings, results, strict=True):
             cells = [f"{key} {value:.3f}" for key, value in result.items() if isinstance(value, float)]
             print(f"{setting.name}: {'; '.join(cells)}", flush=True)
-    if not options.only:
-        Path(__file__).with_suffix(".json").write_text(json.dumps(results, indent=1) + "\n")
-    print(markdown(results))
+            kept[setting.name] = {key: round(v, 3) if isinstance(v, float) else v for key, v in result.items()}
+            done = [kept[s.name] for s in SETTINGS if s.name in kept]
+            file.write_text(json.dumps(done, indent=1) + "\n")
+    print(markdown(done))
 
 
 if __name__ == "__main__":
