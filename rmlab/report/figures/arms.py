@@ -54,6 +54,8 @@ def accuracy(items: Items, rows: pd.DataFrame, look: Look, bayes: float | None) 
     draw_means(axes[0], part, items, look, bayes)
     if paired:
         draw_differences(axes[1], part, look)
+    for ax in axes:
+        ax.locator_params(axis="x", nbins=4)  # or labels of four digits touch
     caption = "Accuracy with its 95% interval over prompts"
     if several_seeds(items):
         caption = "Mean accuracy over seeds with its 95% interval over prompts and seeds; light dots: single seeds"
