@@ -269,7 +269,7 @@ def announce(study: str, intended: Sequence[str], quiet: bool) -> None:
     """One line: how many runs there are, of each kind, and where to read what they say."""
     counts = Counter(intended)
     parts = [f"{counts[key]} {INTENDED[key]}" for key in INTENDED if counts[key]]
-    where = "; what they say is in the rmlab.log of each, or here with run.verbose=true"
+    where = "; what they say is in the rmlab.log of each, or here with -v"
     trained = quiet and any(found != "finished" for found in intended)
     tell(f"sweep {study}: {len(intended)} run{'s'[: len(intended) != 1]}: {', '.join(parts)}{where * trained}")
 

@@ -56,6 +56,7 @@ def for_the_sweep(error: Exception, out: RunDirectory) -> Exception:
 def main() -> None:
     """Train a run or a sweep. Exit status: 1 if runs of a sweep failed, 2 for a wrong config, 130 when interrupted."""
     logging.raiseExceptions = False  # of a log that a full disk holds up: the error itself is printed
+    sys.argv[1:] = ["run.verbose=true" if word in ("-v", "--verbose") else word for word in sys.argv[1:]]
     check_words(sys.argv[1:])
     with watched_launches() as failed:
         try:

@@ -18,16 +18,16 @@ def test_a_sweep_prints_a_line_per_run_and_its_logs_the_rest(tmp_path):
         of_set = json.loads(content)["eval"]["eval"]
         assert f"] {run}  accuracy {of_set['accuracy']:.3f}  nll {of_set['nll']:.3f}  " in printed
         log = (tmp_path / "runs" / "s" / run / "rmlab.log").read_text()
-        for said in ("64 comparisons of 64 rows", "layout shared_prefix", "'loss':", "bayes_accuracy", "100%"):
+        for said in ("64 comparisons of 64 rows", "layout shared_prefix", "'loss':", "true rewards", "100%"):
             assert log.count(said) >= 1, said
             assert said not in printed, said
         assert log.count("64 comparisons of 64 rows") == 1
         assert "\r" not in log
 
 
-def test_run_verbose_shows_all_as_a_single_run_does(tmp_path):
-    printed = here(tmp_path, *TINY, "run.verbose=true")
-    for said in ("run runs/s/plain-s0-", "64 comparisons of 64 rows", "'loss':", "bayes_accuracy", "[1/1] plain-s0-"):
+def test_v_shows_all_as_a_single_run_does(tmp_path):
+    printed = here(tmp_path, *TINY, "-v")
+    for said in ("run runs/s/plain-s0-", "64 comparisons of 64 rows", "'loss':", "true rewards", "[1/1] plain-s0-"):
         assert said in printed, said
 
 
