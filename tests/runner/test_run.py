@@ -110,7 +110,7 @@ def test_the_model_loads_in_plain_transformers(finished):
 
 def test_the_table_shows_the_metrics_and_where_things_are(finished, capsys):
     printed = finished[1].stdout
-    assert "bayes_accuracy" in printed
+    assert "true rewards" in printed
     assert "runs/default/plain-s0-" in printed
     assert "metrics.json" in printed
     assert "/model" in printed
