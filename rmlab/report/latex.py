@@ -40,7 +40,8 @@ def short_tables(rows: pd.DataFrame, baseline: str, name: str) -> str:
             "prompts and seeds. Bold: highest mean. *: $p < 0.05$ after Holm's correction."
         )
         widest = max(len(str(arm)) for arm in part["arm"])
-        names = "l" if widest <= 18 else "p{0.3\\columnwidth}"
+        names = "l" if widest <= 18 else "p{0.34\\columnwidth}"
+        lines = [[f"\\raggedright {arm}" if widest > 18 else arm, *rest] for arm, *rest in lines]
         parts += table(
             lines, ["", "accuracy", "difference"], f"@{{}}{names}rr@{{}}", caption, f"{name}-{of_set}", "table"
         )
@@ -86,7 +87,12 @@ def table(
         "\\resizebox{\\ifdim\\width>\\linewidth\\linewidth\\else\\width\\fi}{!}{%",
     ]
     label = re.sub(r"[^A-Za-z0-9-]+", "-", label)
-    head = [f"\\begin{{{environment}}}[t]", f"\\caption{{{caption}}}", f"\\label{{tab:{label}}}", "\\centering"]
+    head = [
+        f"\\begin{{{environment}}}[t]",
+        f"\\caption{{{caption}}}",
+        f"\\label{{tab:{label}}}",
+        "\\smallskip\\centering",
+    ]
     return [
         *head,
         *(size if wide else ["\\footnotesize\\setlength{\\tabcolsep}{3pt}"]),
