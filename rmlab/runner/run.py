@@ -271,7 +271,9 @@ def warn_about_margin(loss: Mapping[str, Any], train: "Trees | None") -> None:
     """A margin without strengths in the data is a constant margin: legal, and rarely what was meant."""
     if not (loss.get("bradley_terry") or {}).get("margin") or train is None or not hasattr(train, "__len__"):
         return
-    if all(strength == 1.0 for row in train["strength"] for strength in row):
+    from rmlab.data.counts import values
+
+    if all(strength == 1.0 for row in values(train, "strength") for strength in row):
         say(
             "warning: loss.bradley_terry.margin is set, but no row states a strength (a margin column, scores or "
             "votes); every pair gets the same margin"
