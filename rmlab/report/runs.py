@@ -34,7 +34,7 @@ class Run:
     def made(self) -> float:
         """When it was begun, in seconds; of runs that do not say, when their config.yaml was written."""
         told = self.environment.get("started")
-        return float(told) if told else (self.out.path / "config.yaml").stat().st_mtime
+        return float(told) if told else self.out.planned
 
     def is_damaged(self, why: str) -> None:
         """It counts no longer as finished."""

@@ -146,6 +146,11 @@ class RunDirectory:
         """When metrics.json and error.txt were written; None for what is not there."""
         return modified(self.path / METRICS), max((modified(f) or 0 for f in self.error_files()), default=None)
 
+    @property
+    def planned(self) -> float:
+        """When config.yaml was written, in seconds."""
+        return (modified(self.path / CONFIG) or 0) / 1e9
+
     # ---- its files ----
 
     def config(self) -> dict[str, Any]:

@@ -69,7 +69,7 @@ def test_a_failing_run_does_not_stop_the_others(tmp_path):
     for out in (out for out, found in runs.items() if found == "failed"):
         assert "bitsandbytes" in error_of(out)
         assert "Traceback" in (out / "error.txt").read_text()
-        assert f"] {out.name}  failed: ImportError" in printed
+        assert f"] {out.name} trainer.optim=adamw_bnb_8bit  failed: ImportError" in printed
         assert "bitsandbytes" in (out / "rmlab.log").read_text()
     assert "2 of 4 runs failed" in printed
     assert "Error executing job" not in printed
@@ -79,7 +79,7 @@ def test_a_config_that_cannot_run_fails_alone(tmp_path):
     printed = here(tmp_path, *TINY, "data.overlong=drop,dorp", status=1)
     (out,) = (out for out in tmp_path.glob("runs/s/*-s0-*") if state(out) == "failed")
     assert error_of(out) == "data.overlong is 'dorp'; did you mean 'drop'?"
-    assert f"] {out.name}  failed: data.overlong is 'dorp'" in printed
+    assert f"] {out.name} data.overlong=dorp  failed: data.overlong is 'dorp'" in printed
     assert len(metrics(tmp_path)) == 1
 
 
