@@ -15,6 +15,7 @@ from faults_stages import WORK
 HERE = Path(__file__).resolve().parent
 OVERRIDES = [
     "debug=tiny", "logger=none", "run.threads=1", "trainer.save_steps=1", "trainer.save_total_limit=1",
+    "run.keep=[model,checkpoints]",
     "trainer.max_steps=4", f"run.dir={WORK}/run", f"run.cache_dir={WORK}/cache",
 ]  # fmt: skip
 TIMEOUT = 300  # seconds of one run, which takes about ten

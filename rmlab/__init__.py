@@ -15,6 +15,7 @@ _HOMES = {
     "Comparison": "rmlab.data",
     "Preference": "rmlab.data",
     "reward_function": "rmlab.scoring.reward_function",
+    "whole_model": "rmlab.model.export",
     "UserError": "rmlab.messages",
     "run": "rmlab.runner.run",
 }

@@ -123,6 +123,17 @@ def stamp(file: Path) -> list[Any]:
     return [file.stat().st_size, file_hash(file)]
 
 
+LARGE = 10**8  # bytes, more than can be read again at every look
+
+
+def mark(file: Path) -> list[Any]:
+    """[bytes, hash] of a file; of a large one, such as a model's weights, the size alone; [] where there is none."""
+    if not file.is_file():
+        return []
+    size = file.stat().st_size
+    return [size, file_hash(file) if size < LARGE else None]
+
+
 def file_hash(file: Path) -> str:
     """xxh3 of the content."""
     with file.open("rb") as stream:

@@ -3,11 +3,38 @@
 import difflib
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+
+from rmlab.terminal import is_logged, tell
 
 
 class UserError(ValueError):
     """Bad input (a config value, a row, a file). The message stands alone; no traceback is needed."""
+
+
+class Mistakes(UserError):  # noqa: N818
+    """Several at once: numbered, a line each."""
+
+    def __init__(self, *errors: UserError) -> None:
+        super().__init__(*errors)
+        self.errors = errors
+
+    def __str__(self) -> str:
+        return "\n".join([f"{len(self.errors)} mistakes:", *(f"{n}. {e}" for n, e in enumerate(self.errors, start=1))])
+
+
+def check_all(*checks: Callable[[], object]) -> None:
+    """Call every check. What one refuses is raised as it is, what several refuse together as `Mistakes`."""
+    found: dict[str, UserError] = {}
+    for check in checks:
+        try:
+            check()
+        except Mistakes as several:
+            found |= {str(error): error for error in several.errors}
+        except UserError as error:
+            found.setdefault(str(error), error)
+    if found:
+        raise Mistakes(*found.values()) if len(found) > 1 else next(iter(found.values()))
 
 
 # How launchers tell a process its number and how many there are: torchrun and accelerate, MPI's, a step of srun.
@@ -31,10 +58,11 @@ def is_first_rank() -> bool:
     return rank() == 0
 
 
-def say(message: str) -> None:
-    """Print a line, and log it (a run keeps it in rmlab.log)."""
+def say(message: str, now: bool = False) -> None:
+    """Print a line, and log it (a run keeps it in rmlab.log). now: also where a run of a sweep is only logged."""
     if is_first_rank():
-        print(message, flush=True)
+        if now or not is_logged():
+            tell(message)
         logging.getLogger("rmlab").info(message)
 
 
@@ -50,8 +78,12 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's text, at most 300 characters of it, or the name of its kind where it has none."""
-    line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    """The first line of an error's text, at most 300 characters of it, or the name of its kind where it has none.
+
+    Of `Mistakes` all lines as one.
+    """
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    line = " ".join(lines) if isinstance(error, Mistakes) else lines[0]
     return line if len(line) <= 300 else f"{line[:300]} ..."
 
 

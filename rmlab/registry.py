@@ -92,9 +92,13 @@ def installed_plugins() -> list[metadata.EntryPoint]:
 def import_plugins(modules: Iterable[str]) -> None:
     """Import the modules of `plugins:`, so that what they register can be named in the config."""
     for module in modules:
-        if os.getcwd() not in sys.path:  # a console script does not look there, and users' modules often lie there
-            sys.path.insert(0, os.getcwd())
+        sys.path[:] = path_of_plugins()
         try:
             importlib.import_module(module)
         except ImportError as error:
             raise UserError(f"plugins: cannot import {module!r} ({error})") from error
+
+
+def path_of_plugins() -> list[str]:
+    """Where plugins are looked for: a console script does not look in the current folder, where they often lie."""
+    return sys.path if os.getcwd() in sys.path else [os.getcwd(), *sys.path]

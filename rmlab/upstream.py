@@ -23,6 +23,26 @@ def fingerprint(dataset: Any) -> str | None:
     return getattr(dataset, "_fingerprint", None)
 
 
+# ---- transformers: tokenizers ----
+
+
+def batch_ids(tokenizer: Any, texts: list[str]) -> list[list[int]] | None:
+    """Ids of texts without special tokens, and without all else that a tokenizer would say of them, which takes time.
+
+    transformers: a tokenizer of the class `PreTrainedTokenizerFast` that overrides neither `__call__` nor
+    `_encode_plus` gives what its `backend_tokenizer` gives, after a call has set truncation and padding there. None for
+    another tokenizer.
+    """
+    from transformers import PreTrainedTokenizerFast
+
+    own, base = type(tokenizer), PreTrainedTokenizerFast
+    names = ("__call__", "_encode_plus")
+    if not isinstance(tokenizer, base) or any(getattr(own, name) is not getattr(base, name) for name in names):
+        return None
+    tokenizer(texts[:1], add_special_tokens=False, verbose=False)
+    return [encoding.ids for encoding in tokenizer.backend_tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
+
+
 # ---- torch ----
 
 

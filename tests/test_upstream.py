@@ -23,6 +23,7 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from rmlab import upstream
+from rmlab.data.tokenizer import build_tokenizer
 
 IDS = torch.tensor([[5, 6, 7, 8]])
 
@@ -311,3 +312,19 @@ def test_a_failed_job_returned_its_error(launched):
     assert isinstance(upstream.returned(launched[1]), ValueError)
     with pytest.raises(ValueError, match="two"):
         _ = launched[1].return_value
+
+
+def test_a_tokenizer_gives_what_its_backend_gives(tmp_path):
+    """Truncation and padding that somebody asked for before are gone, and another class is left alone."""
+    tokenizer = build_tokenizer()
+    texts = ["one river", "", "two <|eos|> rivers \u00e9\u4e2d", "x" * 300]
+    whole = tokenizer(texts, add_special_tokens=False)["input_ids"]
+    tokenizer(texts, truncation=True, max_length=2, padding="max_length")
+    assert upstream.batch_ids(tokenizer, texts) == whole
+
+    class Own(type(tokenizer)):
+        def __call__(self, *texts, **options):
+            return super().__call__(*texts, **options)
+
+    tokenizer.save_pretrained(tmp_path)
+    assert upstream.batch_ids(Own.from_pretrained(tmp_path), texts) is None

@@ -1,6 +1,7 @@
 """The `rmlab-report` command: from the run directories of a study to report/{table.md,.tex,.csv,index.html,figures}."""
 
 import argparse
+import os
 import shutil
 import sys
 from collections.abc import Sequence
@@ -16,111 +17,191 @@ if TYPE_CHECKING:  # imported by the task itself: --help must not wait for them
 
     from rmlab.report.figures import Figure
     from rmlab.report.items import Items
-    from rmlab.report.tables import Tables
+    from rmlab.report.tables import Tables, Words
+
+MUCH = 0.1  # of all preferences, on one prompt
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Write the report of a study; exit status 2 for a UserError. arguments: None for those of the process."""
-    parser = argparse.ArgumentParser(
-        "rmlab-report", description="Tables and figures of a study, from its run directories."
-    )
-    parser.add_argument("study", type=Path, help="a folder of runs: runs/STUDY")
-    parser.add_argument("--baseline", metavar="ARM", help="the arm that the others are compared with")
-    parser.add_argument(
-        "--tune",
-        metavar="KEY",
-        action="append",
-        help="a nuisance value, such as trainer.learning_rate: each arm at its best; none: as many arms as values",
-    )
-    parser.add_argument("--out", type=Path, help="where to write; default: STUDY/report")
-    parser.add_argument("--no-figures", action="store_true", help="only tables")
-    parser.add_argument("--wandb", action="store_true", help="log the tables and figures to W&B, in the study's group")
-    options = parser.parse_args(arguments)
+    options = parser().parse_args(arguments)
     try:
         report(options)
     except UserError as error:
         print(f"rmlab-report: error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
+    except BrokenPipeError:  # `| head` has seen enough; the files are written
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def parser() -> argparse.ArgumentParser:
+    """Of the command line."""
+    told = argparse.ArgumentParser(
+        "rmlab-report", description="Tables and figures of a study, or of several as one, from their run directories."
+    )
+    told.add_argument("study", type=Path, nargs="+", help="a folder of runs, runs/STUDY, or a folder of studies")
+    told.add_argument(
+        "--baseline", metavar="ARM", help="the arm that the others are compared with; default: the first made"
+    )
+    told.add_argument(
+        "--tune",
+        metavar="KEY",
+        action="append",
+        help="a nuisance value, such as trainer.learning_rate: each arm at its best; none: as many arms as values",
+    )
+    told.add_argument(
+        "--exclude", metavar="ARM", action="append", default=[], help="leave out an arm, or a run by its directory"
+    )
+    told.add_argument("--rename", metavar="OLD=NEW", action="append", default=[], help="what to call an arm")
+    told.add_argument("--order", metavar="ARM,ARM", default="", help="arms in this order, after the baseline")
+    told.add_argument("--out", type=Path, help="where to write; default: STUDY/report, A+B/report for several")
+    told.add_argument(
+        "--width", type=float, default=397, metavar="POINTS", help="of figures across a page; default: 397"
+    )
+    told.add_argument("--no-figures", action="store_true", help="only tables")
+    told.add_argument("--wandb", action="store_true", help="log the tables and figures to W&B, in the study's group")
+    return told
 
 
 @dataclass
 class Compared:
-    """A study, the preferences that its runs scored by evaluation set, and the long table of their comparison.
+    """A study, the preferences that its runs scored by evaluation set, and the tables of their comparison.
 
-    grid: the study before nuisance values were chosen, for the heat map.
+    rows: of `compare`; effects: of `effects`. grid: the study before nuisance values were chosen, for the heat map.
     """
 
     study: Study
     items: dict[str, "Items"]
     rows: "pd.DataFrame"
+    effects: "pd.DataFrame"
+    tables: "Tables"
     grid: Study
 
 
 def report(options: argparse.Namespace) -> None:
-    """Write tables, figures and page to --out and print their paths. UserError for a study with nothing to compare."""
+    """Write tables, figures and page to --out, then print. UserError for a study with nothing to compare."""
     from rmlab.report.page import write_page
-    from rmlab.report.tables import print_tables, readable, write_tables
+    from rmlab.report.tables import Words, print_tables
 
-    study = load_study(options.study, options.baseline, [] if options.tune == ["none"] else options.tune)
-    folder = options.out or study.folder / "report"
-    folder.mkdir(parents=True, exist_ok=True)
-    compared = compare_arms(study)
-    study, title = compared.study, compared.study.question or f"Study {study.folder.name}"
-    tables, facts = readable(compared.rows, study.baseline), facts_of(study, compared.items)
-    write_tables(compared.rows, tables, title, facts, study.notes, folder)
-    print_tables(tables, title, facts, study.notes)
+    compared = compare_arms(options)
+    study = compared.study
+    folder = options.out or where(study)
+    words = Words(study.title, facts_of(compared), study.notes)
     shutil.rmtree(folder / "figures", ignore_errors=True)  # of an earlier report, perhaps with another baseline
+    folder.mkdir(parents=True, exist_ok=True)
+    write_tables(compared, words, folder)
     figures: list[Figure] = []
     if not options.no_figures:
         from rmlab.report.figures import draw
 
-        figures = draw(study, compared.items, compared.rows, folder / "figures", compared.grid)
-    page = write_page(study, tables, figures, folder, facts, study.notes)
+        figures = draw(study, compared.items, compared.rows, folder / "figures", compared.grid, options.width)
+    page = write_page(study, compared.tables, figures, folder, words)
     if options.wandb:
-        log_report(study, tables, figures, folder)
-    for file in (folder / "table.md", folder / "table.tex", folder / "table.csv", folder / "figures", page):
+        log_report(study, compared.tables, figures, folder)
+    print_tables(compared.tables, words)
+    names = ("table.md", "table.tex", "table_short.tex", "table.csv", "effects.csv", "figures")
+    for file in (*(folder / name for name in names), page):
         if file.exists():
             print(file)
+    sys.stdout.flush()
 
 
-def compare_arms(study: Study) -> Compared:
+def where(study: Study) -> Path:
+    """The folder of the report: in the study's own, or for several in one beside them."""
+    first = study.folders[0]
+    if len(study.folders) == 1:
+        return first / "report"
+    return first.parent / "+".join(folder.name for folder in study.folders) / "report"
+
+
+def compare_arms(options: argparse.Namespace) -> Compared:
     """Every arm against the baseline, on every evaluation set; what a reader must know goes to the study's notes."""
-    import pandas as pd
-
-    from rmlab.report.compare import compare
-    from rmlab.report.items import load_items, set_names
+    from rmlab.report.compare import compare, references_of
+    from rmlab.report.factorial import effects
+    from rmlab.report.items import load_items, presented, set_names
+    from rmlab.report.tables import arms_table, effects_tables, readable
     from rmlab.report.tune import tuned
 
+    tune = [] if options.tune == ["none"] else options.tune
+    study = load_study(options.study, options.baseline, tune, options.exclude)
     if not set_names(study):
-        raise UserError(f"{study.folder}: no run was evaluated; set data.eval or data.eval_fraction")
-    items, grid = {name: load_items(study, name) for name in set_names(study)}, study
+        raise UserError(f"{study.name}: no run was evaluated; set data.eval or data.eval_fraction")
+    items = {name: load_items(study, name) for name in set_names(study)}
+    renamed = pairs_of(options.rename)
+    grid = study
     if study.tune:
         study, items, chosen = tuned(study, items)
         study.notes.extend(chosen)
-    study.notes.extend(
+    study, items = presented(study, items, renamed, [arm for arm in options.order.split(",") if arm])
+    rows = compare(items, list(study.arms), study.baseline)
+    study.notes.extend(notes_of(items))
+    if (rows["pairs"] == 1).any():
+        study.notes.append("a difference from one pair of seeds does not know what other seeds would give: no verdict")
+    found = effects(study, items)
+    tables = [*readable(rows, references_of(items), study.baseline), *effects_tables(found), *arms_table(study)]
+    return Compared(study, items, rows, found, tables, grid if study.tune else study)
+
+
+def pairs_of(rename: Sequence[str]) -> dict[str, str]:
+    """OLD=NEW as old -> new, at the last `=`, for names of arms have some. UserError for one without."""
+    for text in rename:
+        if not all(text.rpartition("=")[::2]):
+            raise UserError(f"--rename {text!r}: say OLD=NEW")
+    return {old: new for old, _, new in (text.rpartition("=") for text in rename)}
+
+
+def notes_of(items: dict[str, "Items"]) -> list[str]:
+    """What is peculiar about the evaluation sets."""
+    notes = [
         f"{i.left_out:,} preferences of {name} were not scored by all runs and are left out: is there a run that does "
         "not belong here?"
         for name, i in items.items()
         if i.left_out
-    )
-    rows = pd.concat([compare(name, items[name], list(study.arms), study.baseline) for name in items])
-    if (rows["pairs"] == 1).any():
-        study.notes.append("a difference from one pair of seeds does not know what other seeds would give: no verdict")
-    return Compared(study, items, rows, grid)
+    ]
+    for name, of_set in items.items():
+        share, prompts = of_set.largest
+        if share > MUCH:
+            notes.append(
+                f"one prompt holds {share:.0%} of the preferences of {name}: they tell as much as {prompts:.0f} "
+                "prompts of equal size would, and the intervals say so"
+            )
+    return notes
 
 
-def facts_of(study: Study, items: dict[str, "Items"]) -> list[str]:
+def write_tables(compared: Compared, words: "Words", folder: Path) -> None:
+    """table.csv (every number), effects.csv, table.md, table.tex and table_short.tex."""
+    from rmlab.report.latex import long_tables, short_tables
+    from rmlab.report.tables import markdown, write_csv
+
+    study = compared.study
+    write_csv(compared.rows, folder / "table.csv")
+    if len(compared.effects):
+        compared.effects.to_csv(folder / "effects.csv", index=False)
+    (folder / "table.md").write_text(markdown(compared.tables, words), encoding="utf-8")
+    (folder / "table.tex").write_text(long_tables(compared.tables, words, study.name), encoding="utf-8")
+    short = short_tables(compared.rows, study.baseline, study.name)
+    (folder / "table_short.tex").write_text(short, encoding="utf-8")
+
+
+def facts_of(compared: Compared) -> list[str]:
     """What a reader of the tables must know of how they were made."""
+    study, items = compared.study, compared.items
+    tested = int((compared.rows["p_holm"].notna() & (compared.rows["metric"] == "accuracy")).sum())
+    over = f"the {tested} comparisons of a metric, all arms and sets together" if tested > 1 else "nothing, being one"
     return [
         f"Baseline: {study.baseline}. Evaluated on {'; '.join(size_of(name, i) for name, i in items.items())}.",
-        "mean ± sd: over seeds. difference: to the baseline, on the same prompts and seeds. Its interval holds what "
-        "other prompts and what other seeds would have given: prompts are resampled whole, the same for all runs "
-        "(10,000 times), and the spread between seeds enters as Student's t.",
-        "p: two-sided, from the same distribution, corrected over the arms of a table (Holm). detectable: the smallest "
-        "true difference that this study would have found about four times in five.",
+        "mean ± sd: over seeds. Every interval holds what other prompts and what other seeds would have given: prompts "
+        "vary whole, with all their preferences, seeds by Student's t. difference: to the baseline, on the same "
+        "prompts and seeds.",
+        f"p: two-sided, from the same distribution, corrected (Holm) over {over}; "
+        "not over the three metrics, nor over subsets, which get no verdict. none after Holm: "
+        "the interval excludes zero, the corrected p does not call it.",
+        "detectable: the smallest true difference that a study like this finds four times in five, at the level that "
+        "the first of these comparisons must reach.",
         "McNemar p: exact, per seed, then twice their mean, corrected (Holm); with the number of prompts on which the "
         "arm was right more often, and of those for the baseline, summed over seeds. It asks whether trained models "
         "differ, not whether other seeds would.",
+        "chance: equal rewards for all. longer wins: always the longer response.",
     ]
 
 
@@ -144,7 +225,7 @@ def log_report(study: Study, tables: "Tables", figures: Sequence["Figure"], fold
         project=settings.get("project", "rmlab"),
         entity=settings.get("entity"),
         group=name,
-        name=f"{study.folder.name} report",
+        name=f"{study.name} report",
         id=f"{name}-report".replace("/", "-")[-64:],
         resume="allow",
         job_type="report",
@@ -152,7 +233,7 @@ def log_report(study: Study, tables: "Tables", figures: Sequence["Figure"], fold
         dir=str(folder),
         settings=wandb.Settings(silent=True),
     ) as tracker:
-        logged: dict[str, Any] = {f"table/{title}": wandb.Table(dataframe=frame) for title, frame in tables}
+        logged: dict[str, Any] = {f"table/{table.title}": wandb.Table(dataframe=table.cells) for table in tables}
         for figure in figures:
             logged[f"figure/{figure.name}"] = wandb.Image(str(folder / "figures" / f"{figure.name}.png"))
         logged["report"] = wandb.Html(str(folder / "index.html"))

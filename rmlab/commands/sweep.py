@@ -7,6 +7,7 @@ along, waits for runs that another process trains, and says at the end which run
 
 import contextlib
 import logging
+import os
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -19,12 +20,14 @@ from hydra.core.utils import JobReturn, JobStatus, setup_globals
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from rmlab.commands.progress import Progress, tell, wait_for
+from rmlab.commands.progress import Progress, wait_for
 from rmlab.messages import UserError, processes
 from rmlab.runner.config import Config, refuse_renamed, to_dict
 from rmlab.runner.directory import BusyError, RunDirectory, describe, objective
 from rmlab.runner.environment import changed_since, fingerprints
+from rmlab.runner.keep import tidy
 from rmlab.secrets import masked, secrets_of
+from rmlab.terminal import tell
 from rmlab.upstream import launchers, returned
 
 log = logging.getLogger("rmlab")
@@ -51,8 +54,17 @@ def settings_of(config: DictConfig) -> dict[str, Any]:
 def watched_launches() -> Iterator[list[str]]:
     """Puts a `Watched` around every launcher that Hydra makes meanwhile. The list fills with the runs that failed."""
     failed: list[str] = []
-    with launchers(lambda launcher, loader, config: Watched(launcher, loader, config, failed)):
+    made: list[Watched] = []
+
+    def watched(launcher: Launcher, loader: Any, config: DictConfig) -> Watched:
+        made.append(Watched(launcher, loader, config, failed))
+        return made[-1]
+
+    with launchers(watched):
         yield failed
+    for launcher in made:
+        if launcher.number - len(failed) > 1:
+            tell(f"rmlab-report {launcher.root} compares the arms")
 
 
 @dataclass(frozen=True)
@@ -75,7 +87,8 @@ class Watched(Launcher):
 
     def __init__(self, inner: Launcher, loader: Any, config: DictConfig, failed: list[str]) -> None:
         self.inner, self.loader, self.config, self.failed = inner, loader, config, failed
-        Path(config.hydra.sweep.dir).mkdir(parents=True, exist_ok=True)  # where sweepers keep a database
+        self.root, self.number = Path(config.hydra.sweep.dir), 0
+        self.root.mkdir(parents=True, exist_ok=True)  # where sweepers keep a database
         # The basic sweeper only asks whether a job failed, to stop; others (Optuna) must be told.
         self.swallow = config.hydra.runtime.choices["hydra/sweeper"] == "basic"
 
@@ -96,7 +109,8 @@ class Watched(Launcher):
         except UserError as error:
             print(f"rmlab: error: {error}", file=sys.stderr)
             raise SystemExit(2) from None  # which Hydra lets pass
-        mask_file(Path(self.config.hydra.sweep.dir) / "multirun.yaml", [job.config for job in jobs])
+        self.number = initial_job_idx + len(jobs)
+        mask_file(self.root / "multirun.yaml", [job.config for job in jobs])
         intended = [job.intention for job in jobs]
         if self.swallow:  # a trial of Optuna is not the whole sweep: others may run
             refuse_if_none_can_run([j for j, found in zip(jobs, intended, strict=True) if found != "finished"])
@@ -104,10 +118,13 @@ class Watched(Launcher):
             if job.config and found == "new":
                 written = masked(job.config, secrets_of(job.config))
                 job.out.write_config(written)  # so that a run that never starts is seen
-        announce(self.config.study, intended)
+        quiet = not any(job.config["run"]["verbose"] for job in jobs if job.config)
+        announce(self.config.study, intended, quiet)
         for job, found in zip(jobs, intended, strict=True):
             if found == "damaged":
                 tell(f"{job.out} is damaged: {job.out.damage()}")
+            if found == "finished":
+                tidy(job.out)
         warn_of_doubles(jobs)
         warn_of_changes([job for job, found in zip(jobs, intended, strict=True) if found == "finished"])
         results: list[Any] = [
@@ -116,23 +133,28 @@ class Watched(Launcher):
         for job, found in zip(jobs, intended, strict=True):
             if found == "failed":
                 job.out.forget_error()
-        self.launch_open(jobs, results, initial_job_idx)
+        self.launch_open(jobs, results, initial_job_idx, quiet)
         self.summarise(jobs, results)
         return [completed(None) if self.swallow and r.status == JobStatus.FAILED else r for r in results]
 
-    def launch_open(self, jobs: Sequence[Job], results: list[Any], initial_job_idx: int) -> None:
-        """Launch the jobs without a result until each has one, and fill it in."""
+    def launch_open(self, jobs: Sequence[Job], results: list[Any], initial_job_idx: int, quiet: bool) -> None:
+        """Launch the jobs without a result until each has one, and fill it in; tell of each that ends."""
         todo = [i for i, result in enumerate(results) if result is None]
-        with Progress(self.config.study, [job.out for job in jobs], [jobs[i].out for i in todo]) as progress:
+        names = names_of(jobs, self.root)
+        open_runs = {jobs[i].out: names[jobs[i].out] for i in todo}
+        with Progress(open_runs, self.number - len(open_runs), quiet) as progress:
             while todo:
                 wait_for([jobs[i].out for i in todo])
-                ended, ready = progress.ended, [i for i in todo if not jobs[i].out.is_locked]
+                ended, ready = len(progress.ended), [i for i in todo if not jobs[i].out.is_locked]
                 jobs_returned = self.launch_inner([jobs[i].overrides for i in ready], initial_job_idx) if ready else []
                 progress.look()
                 for i, result in zip(ready, jobs_returned, strict=True):
                     results[i] = finished(jobs[i].out) if progress.has_finished(jobs[i].out) else result
-                still_open = [i for i in ready if self.is_open(jobs[i].out, results[i], progress.ended > ended)]
+                still_open = [i for i in ready if self.is_open(jobs[i].out, results[i], len(progress.ended) > ended)]
                 todo = [i for i in todo if i not in ready or i in still_open]
+            for job, result in zip(jobs, results, strict=True):
+                if result.status == JobStatus.FAILED and not job.out.error():
+                    job.out.write_error(returned(result))  # it was killed before it could write by itself
 
     def is_open(self, out: RunDirectory, result: JobReturn, others_ended: bool) -> bool:
         """Whether a job is to be launched again: another process has the run, or the launcher died before its end.
@@ -171,18 +193,22 @@ class Watched(Launcher):
             return [JobReturn(status=JobStatus.FAILED, _return_value=error) for _ in job_overrides]
 
     def summarise(self, jobs: Sequence[Job], results: Sequence[JobReturn]) -> None:
-        """Name every run that failed, with its error, which its error.txt tells in full."""
-        outcomes = [(job.out, result) for job, result in zip(jobs, results, strict=True)]
-        broken = [(out, returned(result)) for out, result in outcomes if result.status == JobStatus.FAILED]
-        for out, error in broken:
-            if not out.error():
-                out.write_error(error)  # it was killed before it could write by itself
-            tell(f"failed: {out}: {out.error() or describe(error)}")
+        """One line that names the runs that failed; why was told when each ended."""
+        outcomes = zip(jobs, results, strict=True)
+        broken = [job.out for job, result in outcomes if result.status == JobStatus.FAILED]
         if broken:
-            tell(f"{len(broken)} of {len(jobs)} runs failed; error.txt in each says all. Run the same command again.")
-        elif len(jobs) > 1:
-            tell(f"rmlab-report {self.config.hydra.sweep.dir} compares the arms")
-        self.failed += [str(out) for out, _ in broken]
+            names = ", ".join(dict.fromkeys(str(out) for out in broken))
+            tell(f"{len(broken)} of {len(jobs)} runs failed, error.txt in each says all: {names}")
+            tell("the same command tries them again")
+        self.failed += map(str, broken)
+
+
+def names_of(jobs: Sequence[Job], root: Path) -> dict[RunDirectory, str]:
+    """Each run below `root`, with the overrides that not all jobs have but for those that the directory tells."""
+    common = set.intersection(*(set(job.overrides) for job in jobs))
+    told = ("loss=", "seed=")
+    own = {job.out: [o for o in job.overrides if o not in common and not o.startswith(told)] for job in jobs}
+    return {out: " ".join([os.path.relpath(out.path, root), *overrides]) for out, overrides in own.items()}
 
 
 def mask_file(file: Path, configs: Sequence[Any]) -> None:
@@ -239,11 +265,13 @@ def completed(value: Any) -> JobReturn:
     return JobReturn(status=JobStatus.COMPLETED, _return_value=value)
 
 
-def announce(study: str, intended: Sequence[str]) -> None:
-    """One line: how many runs there are, of each kind."""
+def announce(study: str, intended: Sequence[str], quiet: bool) -> None:
+    """One line: how many runs there are, of each kind, and where to read what they say."""
     counts = Counter(intended)
     parts = [f"{counts[key]} {INTENDED[key]}" for key in INTENDED if counts[key]]
-    tell(f"sweep {study}: {len(intended)} run{'s'[: len(intended) != 1]}: {', '.join(parts)}")
+    where = "; what they say is in the rmlab.log of each, or here with -v"
+    trained = quiet and any(found != "finished" for found in intended)
+    tell(f"sweep {study}: {len(intended)} run{'s'[: len(intended) != 1]}: {', '.join(parts)}{where * trained}")
 
 
 def warn_of_doubles(jobs: Sequence[Job]) -> None:

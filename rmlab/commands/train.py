@@ -1,8 +1,8 @@
 """The `rmlab` command. torch is imported inside the task, so that --help and tab completion answer at once."""
 
+import contextlib
 import itertools
 import logging
-import os
 import sys
 from pathlib import Path
 from typing import NoReturn
@@ -16,6 +16,7 @@ from rmlab.commands.sweep import settings_of, watched_launches
 from rmlab.messages import UserError, did_you_mean
 from rmlab.runner.config import CONF, RENAMED, refuse_renamed, register
 from rmlab.runner.directory import BusyError, RunDirectory, describe
+from rmlab.terminal import only_logged, tell
 
 register()
 
@@ -27,9 +28,11 @@ def task(config: DictConfig) -> float | None:
     sweeping = HydraConfig.get().mode == RunMode.MULTIRUN
     try:
         settings = settings_of(config)
-        from rmlab.runner.run import run
+        quiet = sweeping and not settings["run"]["verbose"]
+        with only_logged(out.log) if quiet else contextlib.nullcontext():
+            from rmlab.runner.run import run
 
-        return run(settings, out.path)["objective"]
+            return run(settings, out.path)["objective"]
     except Exception as error:
         if sweeping:
             raise for_the_sweep(error, out) from None
@@ -40,11 +43,10 @@ def task(config: DictConfig) -> float | None:
 
 
 def for_the_sweep(error: Exception, out: RunDirectory) -> Exception:
-    """What a failed run of a sweep raises: a line that any launcher can carry between processes."""
+    """What a failed run of a sweep raises, which tells of it: a line that any launcher can carry between processes."""
     if isinstance(error, BusyError):
-        print(f"passed over for now: {error}", flush=True)
+        tell(f"passed over for now: {error}")
         return error
-    print(f"failed: {os.path.relpath(out.path)}: {describe(error)}", flush=True)
     logging.getLogger("rmlab").error("the run failed", exc_info=error)
     if not out.error():  # run() writes it, but not of a config that does not resolve
         out.write_error(error)
@@ -54,6 +56,7 @@ def for_the_sweep(error: Exception, out: RunDirectory) -> Exception:
 def main() -> None:
     """Train a run or a sweep. Exit status: 1 if runs of a sweep failed, 2 for a wrong config, 130 when interrupted."""
     logging.raiseExceptions = False  # of a log that a full disk holds up: the error itself is printed
+    sys.argv[1:] = ["run.verbose=true" if word in ("-v", "--verbose") else word for word in sys.argv[1:]]
     check_words(sys.argv[1:])
     with watched_launches() as failed:
         try:

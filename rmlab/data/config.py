@@ -14,6 +14,7 @@ IDENTICAL = ("drop", "error")
 KEEP = ("keep", "drop", "error")
 PROMPT_OVERLAP = ("error", "drop", "allow")
 PAIR_WEIGHTING = ("pair", "prompt")
+AUTO = "auto"
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class DataConfig:
     limit: int | None = None
     max_rows: int | None = None
     split_seed: int = 0
-    max_length: int | None = Options.max_length
+    max_length: int | str | None = AUTO  # as Options, or what the model takes: see rmlab/model/positions.py
     overlong: str = Options.overlong
     identical: str = Options.identical
     duplicates: str = Options.duplicates
@@ -70,8 +71,9 @@ class DataConfig:
     @property
     def options(self) -> Options:
         """The part of this config that decides how a row becomes tokens, and so is part of the cache key."""
+        length = Options.max_length if isinstance(self.max_length, str) else self.max_length
         choices = self.overlong, self.identical, self.duplicates, self.empty
-        return Options(self.max_length, *choices, dict(self.chat_template_kwargs))
+        return Options(length, *choices, dict(self.chat_template_kwargs))
 
     @property
     def streams(self) -> bool:
@@ -89,7 +91,8 @@ class DataConfig:
         for part, names in (("train", self.train), ("eval", self.eval)):
             check_names(f"data.{part}", names)
         check_seed("data.split_seed", self.split_seed)
-        for key in ("limit", "max_rows", "max_length"):
+        check_length("data.max_length", self.max_length)
+        for key in ("limit", "max_rows"):
             check_at_least(f"data.{key}", getattr(self, key), 1)
         if not 0 <= self.eval_fraction < 1:
             raise UserError(f"data.eval_fraction is {self.eval_fraction}; it must be at least 0 and below 1")
@@ -97,6 +100,21 @@ class DataConfig:
             raise UserError("a stream cannot be split; give data.eval, or data.eval_fraction=0 to evaluate on nothing")
         if self.streams and self.group_by_prompt:
             raise UserError("data.group_by_prompt needs all rows at once; leave it out for streams")
+        weighed = [
+            name for name, spec in self.train.items() if isinstance(spec, Mapping) and spec.get("weight", 1) != 1
+        ]
+        if self.group_by_prompt and self.pair_weighting == "prompt" and weighed:
+            raise UserError(
+                f"data.train.{weighed[0]}.weight makes copies of rows, which data.group_by_prompt makes one comparison "
+                "of their prompt, and data.pair_weighting=prompt counts that once; leave one of the three out"
+            )
+
+
+def check_length(key: str, value: Any) -> None:
+    """UserError unless `value` is a whole number above 0, `auto`, or null for no limit."""
+    if value is not None and value != AUTO and type(value) is not int:
+        raise UserError(f"{key} is {value!r}; it must be a whole number, {AUTO}, or null for no limit")
+    check_at_least(key, None if value == AUTO else value, 1)
 
 
 def check_names(where: str, names: Iterable[Any]) -> None:

@@ -6,6 +6,12 @@ from typing import Any
 
 from rmlab.data import Text, Tokenizer
 from rmlab.messages import UserError
+from rmlab.upstream import batch_ids
+
+NO_TEMPLATE = (
+    "the rows are chat messages but the tokenizer has no chat template; set model.chat_template=chatml (or plain, or "
+    "FILE.jinja)"
+)
 
 
 @dataclass(frozen=True)
@@ -37,9 +43,7 @@ def render(tokenizer: Tokenizer, prompt: Text, response: Text, template: dict[st
         messages += [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
     messages += [{"role": "assistant", "content": response}] if isinstance(response, str) else response
     if getattr(tokenizer, "chat_template", None) is None:
-        raise UserError(
-            "the rows are chat messages but the tokenizer has no chat template; set model.chat_template=FILE.jinja"
-        )
+        raise UserError(NO_TEMPLATE)
     return str(tokenizer.apply_chat_template(messages, tokenize=False, **template))
 
 
@@ -54,7 +58,8 @@ def tokens_of(tokenizer: Tokenizer, texts: Iterable[str]) -> dict[str, list[int]
     """Text -> its token ids without special ones; each different text is tokenised once, many in one call."""
     ids: dict[str, list[int]] = {}
     for part in parts(dict.fromkeys(texts)):
-        ids.update(zip(part, tokenizer(part, add_special_tokens=False, **IDS_ALONE)["input_ids"], strict=True))
+        found = batch_ids(tokenizer, part) or tokenizer(part, add_special_tokens=False, **IDS_ALONE)["input_ids"]
+        ids.update(zip(part, found, strict=True))
     return ids
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from rmlab.metrics.intervals import mean_interval, share_interval
 from rmlab.metrics.scored import ScoredComparison
 
 TIE = 1e-5  # two rewards this close are equal: fp32 rewards move this much with batch size and padding
@@ -17,8 +18,12 @@ def evaluate(comparisons: Sequence[ScoredComparison], subsets: bool = True) -> d
     probability = np.array([p for c in comparisons for p in c.probability])
     rewards = np.concatenate([c.rewards for c in comparisons])
     lengths = np.concatenate([c.lengths for c in comparisons])
+    longer = np.subtract(*sides(comparisons, [c.lengths for c in comparisons]))
+    prompts = np.unique([c.prompt_id for c in comparisons for _ in c.better], return_inverse=True)[1]
     metrics: dict[str, Any] = {
         **preference_metrics(better - worse, probability),
+        **uncertainty(better - worse, probability, prompts),
+        **longer_wins(longer, probability, prompts),
         **gap_metrics(better, worse, probability),
         **reward_metrics(rewards, lengths),
         "comparisons": len(comparisons),
@@ -27,8 +32,8 @@ def evaluate(comparisons: Sequence[ScoredComparison], subsets: bool = True) -> d
     }
     if all(len(c.gold) for c in comparisons):
         gold = np.subtract(*sides(comparisons, [c.gold for c in comparisons]))
-        best = preference_metrics(gold, probability)
-        metrics.update({"bayes_accuracy": best["accuracy"]} if "accuracy" in best else {})
+        best = {**preference_metrics(gold, probability), **uncertainty(gold, probability, prompts)}
+        metrics.update({f"bayes_{key}": value for key, value in best.items() if key.startswith("accuracy")})
     names = sorted({c.subset for c in comparisons})
     if subsets and len(names) > 1:
         for name in names:
@@ -80,6 +85,31 @@ def per_preference(gap: np.ndarray, probability: np.ndarray) -> dict[str, np.nda
     }
 
 
+def uncertainty(gap: np.ndarray, probability: np.ndarray, prompts: np.ndarray) -> dict[str, float]:
+    """`accuracy_low`, `accuracy_high`, `nll_low` and `nll_high`: 95% intervals, with prompts (P,) drawn whole."""
+    each, decided = per_preference(gap, probability), probability != 0.5
+    metrics: dict[str, float] = {}
+    if decided.any():
+        low, high = share_interval(each["accuracy"][decided], prompts[decided])
+        metrics.update(accuracy_low=low, accuracy_high=high)
+    if (interval := mean_interval(each["nll"], prompts)) is not None:
+        metrics.update(nll_low=max(interval[0], 0.0), nll_high=interval[1])
+    return metrics
+
+
+def longer_wins(longer: np.ndarray, probability: np.ndarray, prompts: np.ndarray) -> dict[str, float]:
+    """`longer_wins`, the accuracy of always preferring the longer response, and its 95% interval.
+
+    longer: (P,) by how many tokens the better response is longer; equal lengths count half.
+    """
+    decided = probability != 0.5
+    if not decided.any():
+        return {}
+    right = per_preference(longer, probability)["accuracy"][decided]
+    low, high = share_interval(right, prompts[decided])
+    return {"longer_wins": float(right.mean()), "longer_wins_low": low, "longer_wins_high": high}
+
+
 def confidence_and_outcome(gap: np.ndarray, probability: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(what the model claims of the side it prefers, in [0.5, 1]; how often that side was preferred)."""
     win = sigmoid(gap)
@@ -123,10 +153,16 @@ def reward_metrics(rewards: np.ndarray, lengths: np.ndarray) -> dict[str, float]
         "reward_max": float(rewards.max()),
     }
     if np.ptp(rewards) > 0 and np.ptp(lengths) > 0:
-        from scipy.stats import spearmanr
-
-        metrics["length_correlation"] = float(spearmanr(rewards, lengths).statistic)
+        metrics["length_correlation"] = rank_correlation(rewards, lengths)
     return metrics
+
+
+def rank_correlation(x: np.ndarray, y: np.ndarray) -> float:
+    """Spearman's, tied values sharing their mean rank. As scipy.stats has it, which takes a second to import."""
+    import pandas as pd
+
+    ranks = pd.DataFrame({"x": x, "y": y}).rank().to_numpy()
+    return float(np.corrcoef(ranks, rowvar=False)[0, 1])
 
 
 def sigmoid(x: np.ndarray) -> np.ndarray:

@@ -6,13 +6,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from rmlab.messages import UserError, check_at_least, check_one_of, did_you_mean, first_line
+from rmlab.messages import UserError, check_all, check_at_least, check_one_of, did_you_mean, first_line
+from rmlab.model.positions import check_positions
+from rmlab.model.templates import check_template_name, refuse_new_eos
 
 ATTENTIONS = ("eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention")
 HEADS = ("1/sqrt(d+1)", "1/(d+1)", "zero", "default")
 DTYPES = ("float32", "bfloat16", "float16", "auto")
-# Positions are rotary by default, also where the config does not say so.
-ROTARY = ("qwen2", "qwen3", "llama", "mistral", "gemma", "gemma2", "gemma3", "phi3")
 
 
 @dataclass
@@ -34,19 +34,34 @@ class ModelConfig:
     quantization: dict[str, Any] = field(default_factory=dict)
     init_kwargs: dict[str, Any] = field(default_factory=dict)
 
-    def check(self, max_length: int | None) -> None:
-        """UserError naming the key, from the config and from what files of the checkpoint already tell.
+    def check(self, max_length: int | str | None) -> None:
+        """UserError naming the key of each mistake, from the config and from what files of the checkpoint tell.
 
-        Those are its labels, its positions (for rows of `max_length` tokens) and its pad token.
+        Those are its labels, its positions (for rows of `max_length` tokens) and its special tokens.
         """
-        check_at_least("model.train_last_layers", self.train_last_layers, 0)
-        check_one_of("model.dtype", self.dtype, DTYPES)
-        if self.attn_implementation is not None and "/" not in self.attn_implementation:  # a kernel of the hub
+        check_all(
+            lambda: check_at_least("model.train_last_layers", self.train_last_layers, 0),
+            lambda: check_one_of("model.dtype", self.dtype, DTYPES),
+            self.check_attention,
+            self.check_head,
+            self.check_labels,
+            lambda: check_template_name(self.chat_template),
+            lambda: self.check_weights(max_length),
+        )
+
+    def check_attention(self) -> None:
+        """UserError for an unknown word, unless it is a kernel of the hub."""
+        if self.attn_implementation is not None and "/" not in self.attn_implementation:
             check_one_of("model.attn_implementation", self.attn_implementation, ATTENTIONS)
-        self.check_head()
+
+    def check_labels(self) -> None:
+        """UserError for more outputs than one."""
         given = {**self.config, **self.init_kwargs}
         if given.get("num_labels", 1) != 1:
             raise UserError(f"model: num_labels={given['num_labels']}, but a reward model has one output; leave it out")
+
+    def check_weights(self, max_length: int | str | None) -> None:
+        """UserError where neither a checkpoint nor an architecture is named, and for what either cannot do."""
         if self.path is not None:
             self.check_checkpoint(max_length)
         elif "model_type" not in self.config:
@@ -63,12 +78,28 @@ class ModelConfig:
         else:
             check_at_least("model.head_init", self.head_init, 0)
 
-    def check_checkpoint(self, max_length: int | None) -> None:
-        """UserError for a checkpoint with several labels, too few positions for `max_length`, or no pad token."""
-        if (base := base_of_adapter(self)) is not None:
-            replace(self, path=base, tokenizer=self.tokenizer or self.path).check_checkpoint(max_length)
-            return
-        config = self.checkpoint_file("config.json")
+    def check_checkpoint(self, max_length: int | str | None) -> None:
+        """UserError for a checkpoint with several labels, too few positions for `max_length`, or no pad token.
+
+        And for an EOS token that its tokenizer does not know.
+        """
+        base_of_changes(self)
+        base = self.of_base()
+        config = base.checkpoint_file("config.json")
+        check_all(
+            lambda: base.check_classifier(config),
+            lambda: check_positions(config, str(base.path), max_length),
+            base.check_pad_token,
+            base.check_eos_token,
+        )
+
+    def of_base(self) -> "ModelConfig":
+        """Where the path is an adapter's, its base model with the adapter's tokenizer; else itself."""
+        base = base_of_adapter(self)
+        return self if base is None else replace(self, path=base, tokenizer=self.tokenizer or self.path)
+
+    def check_classifier(self, config: Mapping[str, Any]) -> None:
+        """UserError for a classifier (its config.json) of several labels."""
         classifier = any("ForSequenceClassification" in name for name in config.get("architectures") or [])
         labels = len(config["id2label"]) if config.get("id2label") else config.get("num_labels", 1 + classifier)
         if classifier and labels != 1:
@@ -76,7 +107,9 @@ class ModelConfig:
                 f"model.path: {self.path} is a classifier with num_labels={labels}; a reward model has one output. Use "
                 "a base model or a checkpoint with num_labels=1"
             )
-        check_positions(config, str(self.path), max_length)
+
+    def check_pad_token(self) -> None:
+        """UserError for a tokenizer of the checkpoint that has none, where none is given."""
         if self.tokenizer is not None or self.pad_token is not None:
             return
         tokenizer = self.checkpoint_file("tokenizer_config.json")
@@ -87,21 +120,47 @@ class ModelConfig:
                 "that text never holds, or to a new one: model.pad_token='<|pad|>'"
             )
 
-    def checkpoint_file(self, name: str) -> dict[str, Any]:
-        """A JSON file of a local checkpoint, or of one on the hub (downloaded once); {} if it has none."""
+    def check_eos_token(self) -> None:
+        """UserError for one that is not in the vocabulary, where a tokenizer.json lists it."""
+        if self.eos_token is None or self.tokenizer is not None:
+            return
+        told, about = self.checkpoint_file("tokenizer.json"), self.checkpoint_file("tokenizer_config.json")
+        vocabulary = told.get("model", {}).get("vocab")
+        if isinstance(vocabulary, dict):
+            named = [*told.get("added_tokens", []), *about.get("added_tokens_decoder", {}).values(), *about.values()]
+            added = [token.get("content") if isinstance(token, dict) else token for token in named]
+            refuse_new_eos(self.eos_token, {*vocabulary, *(token for token in added if isinstance(token, str))})
+
+    def has_chat_template(self) -> bool:
+        """Whether the tokenizer will have one; True also where its files cannot tell."""
+        name = self.tokenizer or self.path
+        if self.chat_template is not None or name in (None, "embedded"):
+            return True
+        own = replace(self, path=name)
+        files = ("chat_template.jinja", "chat_template.json", "additional_chat_templates", "tekken.json")
+        try:
+            told = own.checkpoint_file("tokenizer_config.json").get("chat_template") is not None
+            elsewhere = base_of_adapter(own) is not None  # an adapter's may be its base's
+            return told or elsewhere or any(own.place_of(file) is not None for file in files)
+        except UserError:  # the hub cannot be asked; rendering the first row will tell
+            return True
+
+    def place_of(self, name: str) -> Path | None:
+        """Where a file of a local checkpoint is, or of one on the hub (downloaded once); None if it has none."""
         path = str(self.path)
         folder = Path(path).expanduser()
         if folder.is_dir():
-            file = folder / name
-        elif path.startswith((".", "/", "~")) or path.count("/") > 1:
+            return folder / name if (folder / name).exists() else None
+        if path.startswith((".", "/", "~")) or path.count("/") > 1:
             raise UserError(f"model.path: no folder {path!r}")
-        elif (found := hub_file(path, name, self.revision)) is not None:
-            file = found
-        else:
-            return {}
-        if not file.exists():
-            if name == "config.json":
-                raise UserError(f"model.path: {folder} holds no config.json; is it a saved model?")
+        return hub_file(path, name, self.revision)
+
+    def checkpoint_file(self, name: str) -> dict[str, Any]:
+        """A JSON file of a checkpoint; {} if it has none."""
+        file = self.place_of(name)
+        if file is None:
+            if name == "config.json" and Path(str(self.path)).expanduser().is_dir():
+                raise UserError(f"model.path: {self.path} holds no config.json; is it a saved model?")
             return {}
         try:
             content = json.loads(file.read_text(encoding="utf-8"))
@@ -126,6 +185,39 @@ def base_of_adapter(config: ModelConfig) -> str | None:
     return str(base)
 
 
+BASE = "base.json"  # beside the changes of a base model, see changes.py
+
+
+@dataclass(frozen=True)
+class Base:
+    """What base.json holds: where the base model is, how it was loaded, a hash of its weights that were not trained."""
+
+    path: str
+    revision: str | None
+    dtype: str
+    weights: str
+
+
+def base_of_changes(config: ModelConfig) -> Base | None:
+    """Of a local folder (or hub name) that holds changes alone; None for a whole model. UserError if it is not here."""
+    try:
+        about = config.checkpoint_file(BASE) if config.path is not None else {}
+    except UserError:  # as for adapters
+        return None
+    if not about:
+        return None
+    try:
+        base = Base(**about)
+    except TypeError as error:
+        raise UserError(f"model.path: {config.path}/{BASE} is not what was written: {first_line(error)}") from error
+    if Path(base.path).is_absolute() and not Path(base.path).is_dir():
+        raise UserError(
+            f"model.path: {config.path} holds what was trained on the base model {base.path}, which is not there; put "
+            f"it there, or write its place into {BASE}"
+        )
+    return base
+
+
 def hub_file(repository: str, name: str, revision: str | None) -> Path | None:
     """A file of a hub repository; None if it has no such file. UserError where the hub cannot be asked."""
     from huggingface_hub import hf_hub_download
@@ -146,51 +238,25 @@ def hub_file(repository: str, name: str, revision: str | None) -> Path | None:
         ) from error
 
 
-def check_positions(config: Mapping[str, Any], name: str, max_length: int | None) -> None:
-    """Learned absolute positions end; rotary ones do not, but some change for the whole batch beyond a length."""
-    refuse_changing_positions(config, name, max_length)
-    if any("rope" in key or "rotary" in key for key in config) or config.get("model_type") in ROTARY:
-        return
-    positions = next((config[k] for k in ("max_position_embeddings", "n_positions") if k in config), None)
-    if positions is not None and "roberta" in str(config.get("model_type")):
-        positions -= config.get("pad_token_id", 1) + 1  # RoBERTa counts positions from pad_token_id + 1
-    if positions is not None and (max_length is None or max_length > positions):
-        raise UserError(f"data.max_length={max_length} is beyond the {positions} positions of {name}; lower it")
+def check_architecture(given: Mapping[str, Any]) -> dict[str, Any]:
+    """`model.config` with the architecture's own values for all else; {} if it is empty.
 
-
-CHANGING = ("longrope", "dynamic")  # kinds of rotary embeddings whose frequencies depend on the longest row of a batch
-
-
-def refuse_changing_positions(config: Mapping[str, Any], name: str, max_length: int | None) -> None:
-    """UserError where a long row would change the rewards of the other rows of its batch."""
-    rope = config.get("rope_parameters") or config.get("rope_scaling")
-    parts = [rope, *rope.values()] if isinstance(rope, Mapping) else []
-    for part in (part for part in parts if isinstance(part, Mapping)):
-        kind = part.get("rope_type", part.get("type"))
-        original = part.get("original_max_position_embeddings", config.get("original_max_position_embeddings"))
-        limit = original or config.get("max_position_embeddings")
-        if kind in CHANGING and limit is not None and (max_length is None or max_length > limit):
-            raise UserError(
-                f"data.max_length={max_length} is beyond the {limit} tokens from which on the {kind} positions of "
-                f"{name} change with the longest row of a batch, and rewards with their neighbours; lower it"
-            )
-
-
-def check_architecture(given: Mapping[str, Any]) -> None:
-    """UserError for a key of `model.config` that the architecture does not know: transformers would ignore it.
+    UserError for a key that the architecture does not know: transformers would ignore it.
 
     Not part of `ModelConfig.check`: only transformers knows, and importing it takes longer than the other checks.
     """
     from transformers import CONFIG_MAPPING
 
     if not given:
-        return
+        return {}
     kind = given["model_type"]
     if not isinstance(kind, str):
         raise UserError(f"model.config.model_type is {kind!r}; it is the name of an architecture, such as qwen3")
     if kind not in CONFIG_MAPPING:
         raise UserError(f"model.config.model_type: no {kind!r}{did_you_mean(kind, CONFIG_MAPPING.keys())}")
-    known = {"model_type", *CONFIG_MAPPING[kind]().to_dict(), *CONFIG_MAPPING[kind].attribute_map}
+    own = CONFIG_MAPPING[kind]().to_dict()
+    known = {"model_type", *own, *CONFIG_MAPPING[kind].attribute_map}
     for key in given:
         if key not in known:
             raise UserError(f"model.config: {kind} has no {key!r}{did_you_mean(key, known)}")
+    return {**own, **given}

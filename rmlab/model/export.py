@@ -1,6 +1,5 @@
 """The final reward model on disk, for plain transformers: merged, gathered from its shards, with a card."""
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -11,8 +10,12 @@ from transformers import PreTrainedModel
 
 import rmlab
 from rmlab.data import Tokenizer
-from rmlab.messages import say
+from rmlab.messages import UserError, say
+from rmlab.model.changes import save_changes
+from rmlab.model.config import ModelConfig
 from rmlab.model.head import base_of
+from rmlab.model.load import load_model
+from rmlab.model.tokenizer import load_tokenizer
 
 if TYPE_CHECKING:
     import peft
@@ -37,11 +40,14 @@ def export(
     tokenizer: Tokenizer,
     place: Path,
     weights: dict[str, Tensor] | None = None,
+    changes: bool = False,
 ) -> None:
     """Write the final reward model for plain transformers: merged where there is an adapter that can be.
 
     The adapter itself goes to `place`/../adapter. An adapter that cannot be merged (prompt tuning, a quantised or
-    sharded body) is only written there, and a line says so. weights: of a sharded model, see `gathered`.
+    sharded body) is only written there, and a line says so. weights: of a sharded model, see `gathered`. changes: of
+    an adapter nothing else, of another model what was trained and where its base is (see changes.py), unless that is
+    most of it.
     """
     from peft import PeftModel
 
@@ -51,15 +57,41 @@ def export(
         # A pad token that was added needs no embedding, and with one the adapter would not fit its base.
         model.save_pretrained(str(adapter), save_embedding_layers=False, **given)
         tokenizer.save_pretrained(str(adapter))
+        if changes:
+            return
         whole = weights is None and not getattr(model.get_base_model(), "is_quantized", False)
         if not whole or not hasattr(model.base_model, "merge_and_unload"):
             say(f"the adapter is not merged into its base model; it is in {adapter}, which model.path takes")
             return
         model = model.merge_and_unload()
+    why = None
+    if changes:
+        why = "it was sharded" if weights is not None else save_changes(cast(PreTrainedModel, model), place)
+        if why is None:
+            tokenizer.save_pretrained(str(place))
+            write_card(place, model, HOW_CHANGES)
+            return
+        say(f"{place} is a whole model: {why}")
     say_what_plain_loading_rounds(model, place)
     model.save_pretrained(str(place), **given)
     tokenizer.save_pretrained(str(place))
     write_card(place, model)
+
+
+def whole_model(source: str, place: str | Path, trust_remote_code: bool = False) -> None:
+    """Write for plain transformers what `run.keep=[changes]` has left: the changes, or an adapter, in their base.
+
+    Raises UserError if it cannot be loaded, or its adapter not be merged.
+    """
+    from peft import PeftModel
+
+    config = ModelConfig(path=source, dtype="auto", attn_implementation=None, trust_remote_code=trust_remote_code)
+    tokenizer, model = load_tokenizer(config), load_model(config, seed=0)
+    if isinstance(model, PeftModel):
+        if not hasattr(model.base_model, "merge_and_unload"):
+            raise UserError(f"{source} is an adapter that cannot be merged into its base model")
+        model = cast(PreTrainedModel, model.merge_and_unload())
+    export(model, tokenizer, Path(place))
 
 
 def say_what_plain_loading_rounds(model: nn.Module, place: Path) -> None:
@@ -72,6 +104,7 @@ def say_what_plain_loading_rounds(model: nn.Module, place: Path) -> None:
         )
 
 
+TAGS = ("rmlab", "reward-trainer")
 CARD = """---
 library_name: transformers
 pipeline_tag: text-classification
@@ -89,14 +122,17 @@ from rmlab import reward_function
 rewards = reward_function("PATH")(prompts, completions)  # texts, or chat messages
 ```
 
-In plain transformers: `AutoModelForSequenceClassification.from_pretrained("PATH")`; its one logit is the reward. Chats
+{how} Its one logit is the reward. Chats
 come through the tokenizer's template; plain text is prompt + response with one BOS and one final EOS.
 """
+HOW = 'In plain transformers: `AutoModelForSequenceClassification.from_pretrained("PATH")`.'
+HOW_CHANGES = """Here is only what was trained; `base.json` says where its base model is. For plain transformers:
+`from rmlab import whole_model; whole_model("PATH", "WHOLE")`."""
 
 
-def write_card(place: Path, model: nn.Module, tags: Iterable[str] = ("rmlab", "reward-trainer")) -> None:
+def write_card(place: Path, model: nn.Module, how: str = HOW) -> None:
     """README.md of a saved model: what it is, and how to read its rewards."""
     config = base_of(model).config
     base = f" from {config.name_or_path}" if config.name_or_path else ""
-    text = CARD.format(tags=", ".join(tags), kind=config.model_type, version=rmlab.__version__, base=base)
+    text = CARD.format(tags=", ".join(TAGS), how=how, kind=config.model_type, version=rmlab.__version__, base=base)
     (place / "README.md").write_text(text, encoding="utf-8")

@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -13,7 +14,8 @@ from transformers.models.auto.tokenization_auto import get_tokenizer_config
 from transformers.utils import logging as hf_logging
 
 from rmlab.messages import UserError, first_line, say
-from rmlab.model.config import DTYPES, ModelConfig, base_of_adapter
+from rmlab.model.changes import CHANGES, Origin, put_changes
+from rmlab.model.config import DTYPES, Base, ModelConfig, base_of_adapter, base_of_changes, hub_file
 from rmlab.model.head import base_of, head_modules, init_head, name_the_output
 from rmlab.model.tokenizer import tokenizer_of
 
@@ -81,19 +83,49 @@ def random_model(config: ModelConfig) -> tuple[PreTrainedModel, list[str]]:
 
 def pretrained(config: ModelConfig, quantization: Any) -> tuple[PreTrainedModel, list[str]]:
     """(model, names of the parameters that the checkpoint lacks)."""
+    if (base := base_of_changes(config)) is not None:
+        return with_changes(config, base, quantization), []
     options = {"attn_implementation": config.attn_implementation, **config.init_kwargs}
+    if "config" not in options:
+        options["num_labels"] = 1
     if quantization is not None:
         options["quantization_config"] = dict(quantization) if isinstance(quantization, Mapping) else quantization
     model, report = AutoModelForSequenceClassification.from_pretrained(
         str(config.path),
-        num_labels=1,
         dtype=dtype_of(config),
         revision=config.revision,
         trust_remote_code=config.trust_remote_code,
         output_loading_info=True,
         **options,
     )
-    return model, sorted(report["missing_keys"])
+    new = sorted(report["missing_keys"])
+    if quantization is None:
+        vars(model)["rmlab_origin"] = Origin.of(config, model, new)
+    return model, new
+
+
+def with_changes(config: ModelConfig, base: Base, quantization: Any) -> PreTrainedModel:
+    """The model of a folder (or hub repository) of changes. UserError where its base is another than then."""
+    if quantization is not None:
+        raise UserError(f"model.path: {config.path} holds changes of a base model; make it whole to quantise it")
+    own = AutoConfig.from_pretrained(
+        str(config.path), revision=config.revision, trust_remote_code=config.trust_remote_code
+    )
+    options = {**config.init_kwargs, "config": own, "ignore_mismatched_sizes": True}  # of embeddings that have grown
+    there = replace(config, path=base.path, revision=base.revision, dtype=base.dtype, init_kwargs=options)
+    model, _ = pretrained(there, None)
+    folder = Path(str(config.path)).expanduser()
+    file = folder / CHANGES if folder.is_dir() else hub_file(str(config.path), CHANGES, config.revision)
+    if file is None or not file.exists():
+        raise UserError(f"model.path: {config.path} holds no {CHANGES}")
+    changed = put_changes(model, file, base)
+    model.config.name_or_path = str(config.path)
+    if config.dtype not in ("auto", base.dtype):
+        cast(Any, model).to(dtype_of(config))
+        del vars(model)["rmlab_origin"]  # its weights are others than would be loaded
+    else:
+        vars(model)["rmlab_origin"] = Origin.of(there, model, changed)
+    return model
 
 
 def dtype_of(config: ModelConfig) -> torch.dtype | str:

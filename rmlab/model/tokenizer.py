@@ -10,6 +10,7 @@ from rmlab.data import Tokenizer
 from rmlab.data.tokenizer import build_tokenizer
 from rmlab.messages import UserError, first_line, say
 from rmlab.model.config import ModelConfig
+from rmlab.model.templates import MARKS, TEMPLATES, check_template_name, refuse_new_eos
 
 
 def load_tokenizer(config: ModelConfig) -> Tokenizer:
@@ -50,24 +51,29 @@ def complete_tokenizer(
 
 def set_special_token(tokenizer: Tokenizer, key: str, token: str) -> None:
     """Set eos_token (it must be in the vocabulary) or pad_token (a new one is added)."""
-    if token not in tokenizer.get_vocab():
-        if key == "eos_token":
-            raise UserError(f"eos_token {token!r} is not in the tokenizer's vocabulary; a new one would mean nothing")
+    known = tokenizer.get_vocab()
+    if key == "eos_token":
+        refuse_new_eos(token, known)
+    elif token not in known:
         tokenizer.add_special_tokens({key: token})
     setattr(tokenizer, key, token)
 
 
 def take_template(tokenizer: Tokenizer, path: str, eos_token: str | None) -> None:
-    """A chat template from a .jinja/.j2 file, or of another tokenizer (folder or hub name) with its special tokens.
+    """A chat template by its name (TEMPLATES), from a .jinja/.j2 file, or of another tokenizer (folder or hub name).
 
-    What such a template writes would else be spelled letter by letter, and its end not be known. As in TRL, EOS is the
-    other's too, unless `eos_token` says otherwise.
+    Another tokenizer's comes with its special tokens: what it writes would else be spelled letter by letter, and its
+    end not be known. As in TRL, EOS is the other's too, unless `eos_token` says otherwise. A name or a file brings no
+    token: a frozen body would have no meaning for it.
     """
-    if Path(path).is_file():
-        tokenizer.chat_template = Path(path).read_text(encoding="utf-8")
+    if path in TEMPLATES:
+        tokenizer.chat_template = TEMPLATES[path]
+        tell_spelled(tokenizer, path)
         return
-    if path.endswith((".jinja", ".j2")):
-        raise UserError(f"chat template file {path!r} does not exist")
+    check_template_name(path)
+    if Path(path).expanduser().is_file():
+        tokenizer.chat_template = Path(path).expanduser().read_text(encoding="utf-8")
+        return
     try:
         other = AutoTokenizer.from_pretrained(path)
     except (OSError, ValueError) as error:
@@ -83,6 +89,13 @@ def take_template(tokenizer: Tokenizer, path: str, eos_token: str | None) -> Non
     if new:  # taken over a second time they are not new any more, and yet untrained
         cast(Any, tokenizer).rmlab_new_tokens = [tokenizer.convert_tokens_to_ids(token.content) for token in new]
         say(f"{len(new)} special tokens are taken over with the chat template; their embeddings are new")
+
+
+def tell_spelled(tokenizer: Tokenizer, name: str) -> None:
+    """A line where the marks of a template of TEMPLATES are no tokens of the tokenizer."""
+    known = tokenizer.get_vocab()
+    if spelled := [mark for mark in MARKS[name] if mark not in known]:
+        say(f"chat template {name}: {' and '.join(spelled)} are no tokens of the tokenizer, and are read as text")
 
 
 def ensure_pad_token(model: PreTrainedModel, tokenizer: Tokenizer) -> None:

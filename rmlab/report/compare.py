@@ -1,88 +1,153 @@
 """Arms against the baseline: the long table from which every other table is cut."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from rmlab.metrics.evaluate import per_preference
 from rmlab.report.items import METRICS, Items
-from rmlab.report.statistics import DRAWS, Estimate, Means, estimate, holm, resample, sign_tests
+from rmlab.report.statistics import LEVEL, detectable, estimate, holm, sign_tests
 
-LEVEL = 0.05
 HIGHER_IS_BETTER = {"accuracy": True, "nll": False, "brier": False}
-
-
-def compare(name: str, items: Items, arms: Sequence[str], baseline: str, draws: int = DRAWS) -> pd.DataFrame:
-    """One row per metric and arm of an evaluation set, the baseline first.
-
-    seeds: finished runs of the arm. mean, sd: over seeds. low, high: 95% interval of the mean. difference, diff_low,
-    diff_high, p, detectable: of the arm minus the baseline over the seeds that both have, whose number is `pairs`.
-    p_holm, mcnemar_holm: after Holm's correction over the arms that share a seed with the baseline. mcnemar, only_arm,
-    only_baseline: of accuracy, see `sign_tests`. verdict: better or worse, where p_holm < 0.05 and pairs > 1, for one
-    seed cannot tell what another would have given; empty otherwise.
-    """
-    values = items.values()
-    means = resample(values, items.prompt, draws)
-    theirs = runs_by_seed(items, baseline).keys()
-    tests = max(1, sum(bool(runs_by_seed(items, arm).keys() & theirs) for arm in arms if arm != baseline))
-    rows = []
-    for m, metric in enumerate(METRICS):
-        of_metric = [row_of(arm, m, items, values, means, baseline, tests) for arm in arms]
-        tested = [row for row in of_metric if "p" in row]
-        for row, corrected in zip(tested, holm([row["p"] for row in tested]), strict=True):
-            row["p_holm"] = corrected
-            better = (row["difference"] > 0) == HIGHER_IS_BETTER[metric]
-            called = corrected < LEVEL and row["pairs"] > 1
-            row["verdict"] = ("better" if better else "worse") if called else ""
-        if metric == "accuracy":
-            for row, corrected in zip(tested, holm([row["mcnemar"] for row in tested]), strict=True):
-                row["mcnemar_holm"] = corrected
-        rows += [{"set": name, "metric": metric, **row} for row in of_metric]
-    return pd.DataFrame(rows, columns=COLUMNS)
-
-
+SCALES = {"accuracy": "share", "nll": "positive", "brier": "share"}
 COLUMNS = [
-    *("set", "metric", "arm", "seeds", "mean", "sd", "low", "high", "pairs", "difference", "diff_low", "diff_high"),
-    *("p", "p_holm", "detectable", "mcnemar", "mcnemar_holm", "only_arm", "only_baseline", "verdict"),
+    *("set", "subset", "metric", "arm", "seeds", "n", "mean", "sd", "low", "high"),
+    *("pairs", "difference", "diff_low", "diff_high", "p", "p_holm", "detectable"),
+    *("mcnemar", "mcnemar_holm", "only_arm", "only_baseline", "verdict"),
 ]
 
 
-def row_of(
-    arm: str, m: int, items: Items, values: np.ndarray, means: Means, baseline: str, tests: int
-) -> dict[str, Any]:
-    """Numbers of one arm on metric `m`, by column; those that it has none for are missing.
+def compare(items: Mapping[str, Items], arms: Sequence[str], baseline: str) -> pd.DataFrame:
+    """One row per evaluation set, metric and arm, the baseline first; then the same for each subset of a set.
 
-    A sd needs two seeds, a difference a seed that the baseline has too. tests: comparisons that share the 5% level.
+    seeds: finished runs of the arm. n: preferences that count. mean, sd: over seeds. low, high: 95% interval of the
+    mean. difference, diff_low, diff_high, p: of the arm minus the baseline over the seeds that both have, whose number
+    is `pairs`. p_holm: after Holm's correction over all differences of a metric that may get a verdict, those of every
+    arm on every whole set with two pairs of seeds at least. verdict: better or worse, where p_holm < 0.05; empty
+    otherwise. detectable: see there. mcnemar, only_arm, only_baseline: of accuracy, see `sign_tests`; mcnemar_holm is
+    corrected over the arms of a set.
     """
-    mine = runs_by_seed(items, arm)
-    row: dict[str, Any] = {"arm": arm, "seeds": len(mine)}
+    rows: list[dict[str, Any]] = []
+    for name, of_set in items.items():
+        whole = compared(of_set, arms, baseline)
+        tested = [row for row in whole if "mcnemar" in row]
+        for row, corrected in zip(tested, holm([row["mcnemar"] for row in tested]), strict=True):
+            row["mcnemar_holm"] = corrected
+        rows += [{"set": name, "subset": "", **row} for row in whole]
+    for metric in METRICS:
+        call([row for row in rows if row["metric"] == metric])
+    for name, of_set in items.items():
+        for subset in of_set.subsets():
+            part = compared(of_set.of_subset(subset), arms, baseline)
+            rows += [{"set": name, "subset": subset, **row} for row in part]
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def call(rows: Sequence[dict[str, Any]]) -> None:
+    """Fill in p_holm, verdict and detectable of those rows that may get a verdict: one family (Holm 1979)."""
+    family = [row for row in rows if row.get("pairs", 0) > 1 and not np.isnan(row["p"])]
+    for row, corrected in zip(family, holm([row["p"] for row in family]), strict=True):
+        row["p_holm"] = corrected
+        better = (row["difference"] > 0) == HIGHER_IS_BETTER[row["metric"]]
+        row["verdict"] = ("better" if better else "worse") if corrected < LEVEL else ""
+        noise: Noise = row["noise"]
+        row["detectable"] = detectable(row["spread"], 2 * noise.variance, noise.freedom, len(family))
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Variance of a run's mean between seeds, pooled over arms, with its degrees of freedom."""
+
+    variance: float
+    freedom: int
+
+
+def compared(items: Items, arms: Sequence[str], baseline: str) -> list[dict[str, Any]]:
+    """The rows of a set or subset, by column; those numbers that an arm has none for are missing.
+
+    A sd needs two seeds, a difference a seed that the baseline has too. Beside the columns: spread, of the difference,
+    and noise.
+    """
+    values, rows = items.values(), []
+    for m, metric in enumerate(METRICS):
+        noise = seed_noise(items, values[:, m], arms)
+        for arm in arms:
+            row = row_of(arm, metric, items, values[:, m], baseline)
+            rows.append({"metric": metric, **row, "noise": noise})
+    return rows
+
+
+def seed_noise(items: Items, values: np.ndarray, arms: Sequence[str]) -> Noise:
+    """Of values (R, I) of one metric."""
+    counted = ~np.isnan(values[0])
+    means = values[:, counted].mean(axis=1) if counted.any() else np.zeros(len(values))
+    groups = [means[list(items.runs_by_seed(arm).values())] for arm in arms]
+    several = [group for group in groups if len(group) > 1]
+    freedom = sum(len(group) - 1 for group in several)
+    squares = sum(float(((group - group.mean()) ** 2).sum()) for group in several)
+    return Noise(squares / freedom if freedom else 0.0, freedom)
+
+
+def row_of(arm: str, metric: str, items: Items, values: np.ndarray, baseline: str) -> dict[str, Any]:
+    """Numbers of one arm on one metric, values (R, I)."""
+    mine, theirs = items.runs_by_seed(arm), items.runs_by_seed(baseline)
+    row: dict[str, Any] = {"arm": arm, "seeds": len(mine), "n": int((~np.isnan(values[0])).sum())}
     if not mine:
         return row
-    own = of_runs(means, m, list(mine.values()))
+    own = estimate(values[list(mine.values())], items.prompt, SCALES[metric])
     row.update(mean=own.value, low=own.low, high=own.high)
     if len(mine) > 1:
-        row["sd"] = float(means.value[list(mine.values()), m].std(ddof=1))
-    theirs = runs_by_seed(items, baseline)
+        row["sd"] = float(np.nanmean(values[list(mine.values())], axis=1).std(ddof=1)) if row["n"] else np.nan
     common = sorted(mine.keys() & theirs.keys())
     if arm == baseline or not common:
         return row
-    a, b = [mine[s] for s in common], [theirs[s] for s in common]
-    gained, drawn = means.value[a, m] - means.value[b, m], means.draws[:, a, m] - means.draws[:, b, m]
-    paired = estimate(gained, drawn, int(means.prompts[m]), tests)
-    row.update(pairs=len(common), difference=paired.value, diff_low=paired.low, diff_high=paired.high)
-    row.update(p=paired.p, detectable=paired.detectable)
-    if METRICS[m] == "accuracy":
-        test = sign_tests(values[a, m], values[b, m], items.prompt)
+    a, b = values[[mine[s] for s in common]], values[[theirs[s] for s in common]]
+    paired = estimate(a - b, items.prompt, spare=int(metric == "accuracy"))
+    low, high = paired.low, paired.high
+    if SCALES[metric] == "share":
+        low, high = max(low, -1.0), min(high, 1.0)
+    row.update(pairs=len(common), difference=paired.value, diff_low=low, diff_high=high)
+    row.update(p=paired.p, spread=paired.spread)
+    if metric == "accuracy":
+        test = sign_tests(a, b, items.prompt)
         row.update(mcnemar=test.p, only_arm=test.wins, only_baseline=test.losses)
     return row
 
 
-def of_runs(means: Means, m: int, runs: list[int]) -> Estimate:
-    """Mean of metric `m` over these runs, with its interval over prompts and seeds."""
-    return estimate(means.value[runs, m], means.draws[:, runs, m], int(means.prompts[m]))
+def references_of(items: Mapping[str, Items]) -> pd.DataFrame:
+    """What needs no model, of each set and subset, by metric: `chance`, equal rewards; `longer wins`, of accuracy.
+
+    Columns set, subset, metric, name, n, mean, low, high.
+    """
+    rows: list[dict[str, Any]] = []
+    for name, of_set in items.items():
+        for subset in ["", *of_set.subsets()] if of_set.subsets() else [""]:
+            rows += [
+                {"set": name, "subset": subset, **row}
+                for row in references(of_set.of_subset(subset) if subset else of_set)
+            ]
+    return pd.DataFrame(rows, columns=["set", "subset", "metric", "name", "n", "mean", "low", "high"])
 
 
-def runs_by_seed(items: Items, arm: str) -> dict[int, int]:
-    """seed -> place of the arm's run."""
-    return {int(items.seed[r]): r for r in range(len(items.runs)) if items.arm[r] == arm}
+def references(items: Items) -> list[dict[str, Any]]:
+    """Of one set or subset."""
+    chance = per_preference(np.zeros(len(items.prompt)), items.probability)
+    rows = [
+        {
+            "metric": metric,
+            "name": "chance",
+            "n": int((~np.isnan(chance[metric])).sum()),
+            "mean": np.nanmean(chance[metric]),
+        }
+        for metric in METRICS
+        if not np.isnan(chance[metric]).all()
+    ]
+    longer = items.length_wins()
+    if not np.isnan(longer).all():
+        found = estimate(longer[None], items.prompt, "share")
+        of = {"mean": found.value, "low": found.low, "high": found.high}
+        rows.append({"metric": "accuracy", "name": "longer wins", "n": int((~np.isnan(longer)).sum()), **of})
+    return rows

@@ -1,13 +1,16 @@
 """The items of an evaluation set, the same for all runs of a study: one per preference."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 
-from rmlab.messages import UserError
+from rmlab.messages import UserError, first_line
 from rmlab.metrics.evaluate import per_preference
-from rmlab.report.study import Run, Study
+from rmlab.report.arms import find_arm
+from rmlab.report.runs import Run
+from rmlab.report.study import Study
 
 IDENTITY = ["prompt", "id", "better", "worse", "copy"]
 LABELS = ["strength", "probability"]
@@ -44,6 +47,40 @@ class Items:
         each = per_preference(self.gap, np.broadcast_to(self.probability, self.gap.shape))
         return np.stack([each[metric] for metric in METRICS], axis=1)
 
+    @property
+    def largest(self) -> tuple[float, float]:
+        """(share of the preferences that the largest prompt holds, (sum n)^2 / sum n^2 prompts in effect)."""
+        sizes = np.bincount(self.prompt).astype(float)
+        return float(sizes.max() / sizes.sum()), float(sizes.sum() ** 2 / (sizes**2).sum())
+
+    def length_wins(self) -> np.ndarray:
+        """(I,) accuracy of always preferring the longer response; half where both are as long."""
+        each = per_preference(self.length[0] - self.length[1], self.probability)
+        return each["accuracy"]
+
+    def runs_by_seed(self, arm: str) -> dict[int, int]:
+        """seed -> place of the arm's run."""
+        return {int(self.seed[r]): r for r in range(len(self.runs)) if self.arm[r] == arm}
+
+    def subsets(self) -> list[str]:
+        """Those of the set, by name; none where there is only one."""
+        names = sorted(set(self.subset.tolist()))
+        return names if len(names) > 1 else []
+
+    def of_subset(self, name: str) -> "Items":
+        """The preferences of one subset."""
+        mine = self.subset == name
+        return replace(
+            self,
+            better=self.better[:, mine],
+            worse=self.worse[:, mine],
+            length=self.length[:, mine],
+            prompt=np.unique(self.prompt[mine], return_inverse=True)[1],
+            strength=self.strength[mine],
+            probability=self.probability[mine],
+            subset=self.subset[mine],
+        )
+
 
 def set_names(study: Study) -> list[str]:
     """Evaluation sets that any run was scored on."""
@@ -51,13 +88,23 @@ def set_names(study: Study) -> list[str]:
 
 
 def load_items(study: Study, name: str) -> Items:
-    """Of one evaluation set, from scores/NAME.parquet of every finished run that has it."""
-    runs = [run for run in study.finished if run.out.has_scores(name)]
+    """Of one evaluation set, from scores/NAME.parquet of every finished run that has it.
+
+    A run whose scores cannot be read, or are no numbers, counts as damaged from then on, and the study's notes say so.
+    """
+    read = {}
+    for run in [run for run in study.finished if run.out.has_scores(name)]:
+        try:
+            read[run.out.path] = run, readable_preferences(run, name)
+        except UserError as error:
+            run.is_damaged(str(error))
+            study.notes.append(f"{run.out.name} ({run.arm}, seed {run.seed}) is damaged: {error}")
+    runs = [run for run, _ in read.values()]
     if not runs:
-        raise UserError(f"{study.folder}: no run has kept scores/{name}.parquet")
-    tables = in_common([read_preferences(run, name) for run in runs], runs, name)
+        raise UserError(f"{study.name}: no run has kept scores/{name}.parquet")
+    tables = in_common([table for _, table in read.values()], runs, name)
     if not tables:
-        raise UserError(f"the runs of {study.folder} have no items of {name} in common; were they split alike?")
+        raise UserError(f"the runs of {study.name} have no items of {name} in common; were they split alike?")
     first = tables[0]
     for run, table in zip(runs, tables, strict=True):
         if not table[LABELS].equals(first[LABELS]):
@@ -75,7 +122,9 @@ def load_items(study: Study, name: str) -> Items:
         prompt=pd.factorize(first["prompt"])[0],
         strength=first["strength"].to_numpy(float),
         probability=first["probability"].to_numpy(float),
-        subset=first["subset"].to_numpy(),
+        subset=first["subset"].replace("", "none").to_numpy()
+        if first["subset"].nunique() > 1
+        else first["subset"].to_numpy(),
         left_out=max(run_items(run, name) for run in runs) - len(first),
     )
 
@@ -102,6 +151,19 @@ def run_items(run: Run, name: str) -> int:
     return int(run.metrics["eval"][name]["preferences"])
 
 
+def readable_preferences(run: Run, name: str) -> pd.DataFrame:
+    """`read_preferences`; UserError where rewards are no numbers, or where what is kept is not what was written."""
+    try:
+        table = read_preferences(run, name)
+    except (OSError, KeyError, ValueError, TypeError) as error:  # pyarrow's errors are some of these
+        raise UserError(f"scores/{name}.parquet cannot be read ({first_line(error)})") from error
+    rewards = table[["reward_better", "reward_worse"]].to_numpy(float)
+    if not np.isfinite(rewards).all():
+        number = int((~np.isfinite(rewards)).any(axis=1).sum())
+        raise UserError(f"scores/{name}.parquet has {number:,} preferences whose rewards are no numbers")
+    return table
+
+
 def read_preferences(run: Run, name: str) -> pd.DataFrame:
     """The preferences of a run with what identifies them and the rewards and lengths of their two responses."""
     kept = run.out.scores(name)
@@ -115,3 +177,32 @@ def read_preferences(run: Run, name: str) -> pd.DataFrame:
         pairs[column] = scores[column].to_numpy()[rows]
     pairs["copy"] = pairs.groupby(IDENTITY[:-1], sort=False).cumcount()  # of a row that is there twice
     return pairs
+
+
+def presented(
+    study: Study, items: Mapping[str, Items], rename: Mapping[str, str], order: Sequence[str]
+) -> tuple[Study, dict[str, Items]]:
+    """Both with arms called and put in order as asked for; the baseline stays first.
+
+    rename: arm -> its new name. order: new or old names, those that are not named come last. UserError for a name that
+    is none.
+    """
+    new = {arm: arm for arm in study.arms}
+    for old, name in rename.items():
+        new[find_arm(old, study.values, study.tune, "--rename")] = name
+    if len(set(new.values())) < len(new):
+        raise UserError("--rename: two arms would have the same name")
+    arm_of = {name: arm for arm, name in new.items()}
+    asked = [arm_of.get(name) or find_arm(name, study.values, study.tune, "--order") for name in order]
+    arms = list(dict.fromkeys([study.baseline, *asked, *study.arms]))
+    for arm, runs in study.arms.items():
+        for run in runs:
+            run.arm = new[arm]
+    shown = replace(
+        study,
+        arms={new[arm]: study.arms[arm] for arm in arms},
+        values={new[arm]: study.values[arm] for arm in arms},
+        differing={new[arm]: study.differing[arm] for arm in arms},
+        baseline=new[study.baseline],
+    )
+    return shown, {name: replace(i, arm=np.array([new[str(arm)] for arm in i.arm])) for name, i in items.items()}

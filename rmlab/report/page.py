@@ -11,7 +11,9 @@ import pandas as pd
 from jinja2 import Environment, StrictUndefined
 
 from rmlab.report.figures import Figure
-from rmlab.report.study import Run, Study
+from rmlab.report.runs import Run
+from rmlab.report.study import Study
+from rmlab.report.tables import Tables, Words
 
 TEMPLATE = Path(__file__).with_name("page.html.j2")
 ICON = (
@@ -22,27 +24,26 @@ ICON = (
 
 def write_page(
     study: Study,
-    tables: Sequence[tuple[str, pd.DataFrame]],
+    tables: Tables,
     figures: Sequence[Figure],
     folder: Path,
-    facts: Sequence[str],
-    notes: Sequence[str],
+    words: Words,
 ) -> Path:
-    """folder/index.html. tables: of strings, the arm first. figures: saved in folder/figures.
-
-    facts: how the numbers were made. notes: what a reader must know before believing them.
-    """
+    """folder/index.html. figures: saved in folder/figures."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     page = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
-        title=study.question or f"Study {study.folder.name}",
+        title=study.title,
         icon=data_uri(ICON.encode()),
         summary=summary(study),
-        notes=notes,
-        tables=[(title, list(table.columns), table_rows(table, study.baseline)) for title, table in tables],
+        notes=words.notes,
+        tables=[
+            {"title": t.title, "columns": t.cells.columns, "rows": table_rows(t.cells, study.baseline), "kind": t.kind}
+            for t in tables
+        ],
         figures=[embedded(figure, folder / "figures") for figure in figures],
         runs=[run_row(run) for run in by_arm(study.runs)],
         first_set=first_set(study),
-        facts=facts,
+        facts=words.facts,
     )
     path = folder / "index.html"
     path.write_text(page, encoding="utf-8")
@@ -54,7 +55,7 @@ def summary(study: Study) -> dict[str, str]:
     done, seeds = study.finished, sorted({run.seed for run in study.finished})
     minutes = sum(run.environment.get("seconds", 0) for run in done) / 60
     return {
-        "Study": study.folder.name,
+        "Study": study.name,
         "Baseline": study.baseline,
         "Arms": f"{len(study.arms)}: {', '.join(study.arms)}" if len(study.arms) <= 6 else str(len(study.arms)),
         "Seeds": f"{len(seeds)}: {', '.join(map(str, seeds))}" if len(seeds) <= 10 else str(len(seeds)),
@@ -66,10 +67,17 @@ def table_rows(table: pd.DataFrame, baseline: str) -> list[dict[str, Any]]:
     """Cells and the class of each, and whether the row is the baseline's."""
     rows = []
     for cells in table.astype(str).to_numpy().tolist():
-        classes = [cell if column == "verdict" else "" for column, cell in zip(table.columns, cells, strict=True)]
-        is_baseline = cells[0] in (baseline, f"{baseline} (baseline)")
+        classes = [class_of(column, cell) for column, cell in zip(table.columns, cells, strict=True)]
+        is_baseline = f"{baseline} (baseline)" in cells or cells[0] == baseline
         rows.append({"cells": list(zip(cells, classes, strict=True)), "baseline": is_baseline})
     return rows
+
+
+def class_of(column: str, cell: str) -> str:
+    """CSS class of a cell."""
+    if column == "verdict" and cell in ("better", "worse"):
+        return cell
+    return "words" if column in ("arm", "effect") else ""
 
 
 def embedded(figure: Figure, folder: Path) -> dict[str, Any]:

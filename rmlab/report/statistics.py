@@ -1,113 +1,183 @@
 """Statistics of a study: every run scores the same items, and seeds are few.
 
 Two things make a difference of arms uncertain: which prompts were drawn to evaluate on, and which seeds were drawn to
-train with. Both count, and they are crossed: every seed meets the same prompts. So one resampled set of prompts (whole,
-with all their items) serves all runs. Five seeds are too few to resample: the variance between them enters as Student's
-t with S - 1 degrees of freedom, and what it already holds of the sampling of items is taken off the other part.
+train with. Both count, and they are crossed: every seed meets the same prompts. Each has a variance that the data
+estimate, and degrees of freedom that say how well; an interval is Student's t with both. Nothing is drawn at random.
 `benchmarks/simulated_studies.py` shows that the intervals cover.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from scipy import optimize, stats
+from scipy import optimize, special, stats
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
-DRAWS = 10_000
-LEVEL = 0.95
-TAILS = ((1 - LEVEL) / 2, (1 + LEVEL) / 2)
+LEVEL = 0.05
 POWER = 0.8
+GRID = (np.arange(40) + 0.5) / 40  # quantiles at which `detectable` looks at what a study may find its variances to be
 
 
 @dataclass(frozen=True)
-class Means:
-    """Mean of each run, and what it would have been on other prompts.
+class Spread:
+    """What makes a mean over S seeds and G prompts uncertain, as variances of that mean.
 
-    value (R, M), draws (B, R, M): R runs, M metrics, B resampled sets of prompts. prompts (M,): how many count.
+    shared: which prompts were drawn, alike for all seeds. own: how differently seeds take the same prompts. seeds: the
+    variance between the means of the seeds, divided by S; it holds `own`, too. NaN for S = 1. prompts: how many there
+    are in effect, (sum n)^2 / sum n^2 for n items each (Kish 1965).
     """
 
-    value: np.ndarray
-    draws: np.ndarray
-    prompts: np.ndarray
+    shared: float
+    own: float
+    seeds: float
+    number: int  # S
+    prompts: float
+
+    @property
+    def of_prompts(self) -> float:
+        """Degrees of freedom; one less than usual, for the values of few prompts are skewed."""
+        return max(1.0, self.prompts - 2)
+
+    def errors(self) -> list[tuple[float, float]]:
+        """(standard error, how far t is that of the seeds) of prompts alone, and of both; the wider one counts.
+
+        Seeds may agree by chance, but never make a mean surer than its prompts do.
+        """
+        alone, both = self.shared + self.own, self.shared + self.seeds
+        if self.number < 2 or not both:
+            return [(alone**0.5, 0.0)]
+        return [(alone**0.5, 0.0), (both**0.5, self.seeds / both)]
+
+    def critical(self, share: float, tail: float) -> float:
+        """Of a standard error, the multiple that is exceeded with probability `tail` on either side.
+
+        Between t of the prompts and t of the seeds, by the seeds' share of the variance, as Cochran and Cox (1950)
+        weigh them; see `weight`.
+        """
+        of_prompts = -float(special.stdtrit(self.of_prompts, tail))
+        if not share:
+            return of_prompts
+        return of_prompts + weight(share, tail) * (-float(special.stdtrit(self.number - 1, tail)) - of_prompts)
+
+    def half_width(self, level: float = LEVEL) -> float:
+        """Of the interval at 1 - level."""
+        return max(error * self.critical(share, level / 2) for error, share in self.errors())
+
+    def p(self, value: float) -> float:
+        """Two-sided, of a value for which zero is expected: the level at which its interval ends at zero."""
+        return max(self.p_of(abs(value), error, share) for error, share in self.errors())
+
+    def p_of(self, value: float, error: float, share: float) -> float:
+        """The same for one standard error."""
+        if not error or not value:
+            return float(not value)
+        if not share:
+            return float(2 * stats.t.sf(value / error, self.of_prompts))
+        lowest = -230.0  # log of 1e-100, which is as good as zero
+        if self.critical(share, float(np.exp(lowest)) / 2) < value / error:
+            return 0.0
+        found = optimize.brentq(lambda log: self.critical(share, float(np.exp(log)) / 2) - value / error, lowest, 0)
+        return float(np.exp(found))
+
+
+def weight(share: Any, tail: float) -> Any:
+    """Of t of the seeds, where they have that share of the variance.
+
+    Cochran and Cox's weight is the share itself. At the 95% level that is too careful, and its power of 1.25 covers; at
+    the small levels of many comparisons it is not careful enough, for t of two seeds decides more and more alone.
+    """
+    return share ** min(0.75 + 20 * tail, 1.25)
 
 
 @dataclass(frozen=True)
 class Estimate:
     """A mean over seeds and items (or the difference of two), with its 95% interval and two-sided p-value for zero.
 
-    NaN where fewer than two prompts count. seeds: how many there were; with one, the interval knows nothing of training
-    noise. detectable: the smallest true difference that a study like this would find (p < 0.05 / tests) about four
-    times in five.
+    NaN where fewer than two prompts count. With one seed the interval knows nothing of training noise.
     """
 
     value: float
     low: float
     high: float
     p: float
-    seeds: int
-    detectable: float
+    spread: Spread
 
 
-def resample(values: np.ndarray, prompts: np.ndarray, draws: int = DRAWS, seed: int = 0) -> Means:
-    """Means of values (R, M, I) over items, and over items of resampled prompts.
+def estimate(values: np.ndarray, prompts: np.ndarray, scale: str = "line", spare: int = 0) -> Estimate:
+    """Of values (S, I) of S seeds on the same I items, prompts (I,) being the integer prompt of each item.
 
-    prompts (I,): integer prompt of each item. NaN: the item does not count for this metric (an undecided preference
-    for accuracy); it must be NaN in all runs or in none.
+    NaN: the item does not count (an undecided preference for accuracy); it must be NaN for all seeds or for none.
+    scale: where the interval is symmetric. `line`: a difference. `share`: on the log odds, so that it stays within 0
+    and 1. `positive`: on the logarithm. spare: so many items more that count as disagreement in one seed, without
+    which two arms that are right on the same items would be the same for certain (Agresti and Min 2005).
     """
-    runs, metrics, items = values.shape
-    groups = int(prompts.max()) + 1
-    flat = values.reshape(runs * metrics, items)
-    counted = ~np.isnan(flat)
-    sums = np.zeros((groups, runs * metrics))
-    counts = np.zeros((groups, runs * metrics))
-    for column, (value, count) in enumerate(zip(np.nan_to_num(flat), counted, strict=True)):
-        sums[:, column] = np.bincount(prompts, value, groups)
-        counts[:, column] = np.bincount(prompts, count, groups)
-    generator = np.random.default_rng(seed)
-    drawn = []
-    with np.errstate(invalid="ignore"):
-        for start in range(0, draws, 250):
-            size = min(250, draws - start)
-            picked = generator.integers(groups, size=(size, groups)) + groups * np.arange(size)[:, None]
-            weights = np.bincount(picked.ravel(), minlength=size * groups).reshape(size, groups).astype(float)
-            drawn.append((weights @ sums) / (weights @ counts))
-        value = sums.sum(0) / counts.sum(0)
-    counting = (counts.reshape(groups, runs, metrics)[:, 0] > 0).sum(0)
-    return Means(value.reshape(runs, metrics), np.concatenate(drawn).reshape(draws, runs, metrics), counting)
-
-
-def estimate(value: np.ndarray, draws: np.ndarray, prompts: int, tests: int = 1, seed: int = 1) -> Estimate:
-    """Of values per seed (S,) and their draws over prompts (B, S): both sources of uncertainty together."""
-    seeds, mean = len(value), float(value.mean())
-    moved = draws[~np.isnan(draws).any(axis=1)] - value  # a draw may hold no item that counts
-    if prompts < 2 or len(moved) < len(draws) / 2:
+    counted = ~np.isnan(values[0])
+    values, prompts = values[:, counted], np.unique(prompts[counted], return_inverse=True)[1]
+    mean = float(values.mean()) if values.size else float("nan")
+    if not prompts.size or not prompts.max():
         nothing = float("nan")
-        return Estimate(mean, nothing, nothing, nothing, seeds, nothing)
-    generator = np.random.default_rng(seed)
-    # Tails as heavy as the number of prompts, and of seeds, asks for.
-    of_prompts = (moved.mean(axis=1) - moved.mean()) * np.sqrt(
-        (prompts - 1) / generator.chisquare(prompts - 1, len(moved))
+        return Estimate(mean, nothing, nothing, nothing, Spread(nothing, nothing, nothing, len(values), 1.0))
+    found = spread(values, prompts, spare)
+    return Estimate(mean, *interval(mean, found, scale), found.p(mean), found)
+
+
+def spread(values: np.ndarray, prompts: np.ndarray, spare: int = 0) -> Spread:
+    """The variances of values (S, I), none of which is NaN; prompts (I,) are numbered from 0, two at least.
+
+    Of prompts: what each adds to the mean, squared and summed, larger by 1 / (1 - its share of the items) (CR2 of Bell
+    and McCaffrey 2002, for a mean).
+    """
+    seeds, items = values.shape
+    sizes = np.bincount(prompts).astype(float)
+    means = values.mean(axis=1)
+    sums = np.stack([np.bincount(prompts, value) for value in values])
+    rest = (sums - sizes * means[:, None]) / items / np.sqrt(1 - sizes / items)
+    alone = float((rest.mean(axis=0) ** 2).sum()) + spare / items**2 / seeds
+    own = float(((rest - rest.mean(axis=0)) ** 2).sum()) / max(seeds * (seeds - 1), 1)
+    of_seeds = float(means.var(ddof=1)) / seeds if seeds > 1 else float("nan")
+    own = min(own, alone)
+    return Spread(alone - own, own, of_seeds, seeds, float(items**2 / (sizes**2).sum()))
+
+
+def interval(mean: float, found: Spread, scale: str) -> tuple[float, float]:
+    """The 95% interval of a mean, symmetric on the scale."""
+    half = found.half_width()
+    if scale == "share":
+        if not 0 < mean < 1:  # all of them, or none: Wilson's (1927), of as many trials as there are prompts
+            squared = float(stats.t.isf(LEVEL / 2, found.of_prompts)) ** 2
+            margin = squared / (found.prompts + squared)
+            return (1 - margin, 1.0) if mean >= 1 else (0.0, margin)
+        odds, move = mean / (1 - mean), np.exp(min(half / mean / (1 - mean), 700.0))
+        return float(odds / (odds + move)), float(odds * move / (1 + odds * move))
+    if scale == "positive":
+        move = float(np.exp(min(half / mean, 700.0))) if mean > 0 else 1.0
+        return mean / move, mean * move
+    return mean - half, mean + half
+
+
+def detectable(found: Spread, seed_variance: float, freedom: int, tests: int) -> float:
+    """The difference that a study like this finds at level 0.05 / tests with power 0.8; NaN for fewer than two seeds.
+
+    seed_variance: of a difference of two runs between seeds, pooled over arms with so many degrees of freedom, for two
+    or three seeds alone say little; it enters at its median-unbiased value, as likely too large as too small. What
+    variances such a study would find is taken into account: with two seeds t decides by them more than by the effect.
+    """
+    if found.number < 2 or not found.shared + found.own + seed_variance:
+        return float("nan")
+    of_seeds = max(found.own, seed_variance * freedom / float(stats.chi2.median(freedom)) / found.number)
+    true = (found.shared + of_seeds) ** 0.5
+    prompts, seeds = (stats.chi2.ppf(GRID, df) / df for df in (found.of_prompts, found.number - 1))
+    alone = ((found.shared + found.own) * prompts)[:, None]
+    both = found.shared * prompts[:, None] + of_seeds * seeds
+    tail = LEVEL / tests / 2
+    low, high = stats.t.isf(tail, found.of_prompts), stats.t.isf(tail, found.number - 1)
+    of_both = np.sqrt(both) * (low + (high - low) * weight(of_seeds * seeds / both, tail))
+    needed = np.maximum(np.sqrt(alone) * low, of_both)
+    return float(
+        optimize.brentq(lambda d: stats.norm.cdf((d - needed) / true).mean() - POWER, 0, 9 * (true + needed.max()))
     )
-    parts = (float(moved.mean(axis=1).var()), 0.0)  # variance that prompts alone, and that seeds put into the mean
-    likely = mean + of_prompts
-    if seeds > 1:
-        of_seeds = float(value.var(ddof=1)) / seeds
-        shared = max(0.0, parts[0] - float(moved.var(axis=1, ddof=1).mean()) / seeds)
-        scale = np.sqrt(shared / parts[0]) if parts[0] else 0.0
-        both = mean + of_prompts * scale + np.sqrt(of_seeds) * generator.standard_t(seeds - 1, len(moved))
-        # Seeds may agree by chance, but never make a mean surer than its prompts do.
-        if width(both) > width(likely):
-            likely, parts = both, (shared, of_seeds)
-    low, high = np.quantile(likely, TAILS)
-    p = 2 * (min((likely <= 0).sum(), (likely >= 0).sum()) + 1) / (len(moved) + 1)
-    return Estimate(mean, float(low), float(high), min(1.0, float(p)), seeds, detectable(*parts, prompts, seeds, tests))
-
-
-def width(draws: np.ndarray) -> float:
-    """From the lower to the upper end of the 95% interval of draws (B,)."""
-    return float(np.subtract(*np.quantile(draws, TAILS[::-1])))
 
 
 @dataclass(frozen=True)
@@ -144,18 +214,3 @@ def holm(p: Sequence[float]) -> list[float]:
     if tested.any():
         corrected[tested] = multipletests(corrected[tested], method="holm")[1]
     return [float(value) for value in corrected]
-
-
-def detectable(prompt_variance: float, seed_variance: float, prompts: int, seeds: int, tests: int) -> float:
-    """The difference that a t test with this standard error finds with power 0.8 at level 0.05 / tests.
-
-    Degrees of freedom by Satterthwaite (1946).
-    """
-    variance = prompt_variance + seed_variance
-    if not variance:
-        return float("nan")
-    parts = prompt_variance**2 / max(prompts - 1, 1) + (seed_variance**2 / (seeds - 1) if seeds > 1 else 0.0)
-    freedom = variance**2 / parts
-    critical = stats.t.isf((1 - LEVEL) / tests / 2, freedom)
-    shift = optimize.brentq(lambda d: stats.nct.sf(critical, freedom, d) - POWER, 0, 10 * critical + 10)
-    return float(shift * np.sqrt(variance))

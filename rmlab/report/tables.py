@@ -1,55 +1,134 @@
-"""The long table, cut for readers: terminal, Markdown, LaTeX, CSV."""
+"""The long table, cut for readers: terminal, Markdown, CSV. LaTeX is in latex.py."""
 
 import math
 import shutil
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard
 
 import pandas as pd
 
+from rmlab.report.arms import without_usual
+from rmlab.report.study import Study
+
 TITLES = {"accuracy": "Accuracy", "nll": "Bradley-Terry NLL", "brier": "Brier score"}
 WISHES = {"accuracy": "higher is better", "nll": "lower is better", "brier": "lower is better"}
-NEEDS = {"McNemar p (Holm)": 140, "detectable": 116, "seeds": 100}  # columns left out of narrower terminals
-Tables = list[tuple[str, pd.DataFrame]]
+# Columns left out of narrower terminals.
+NEEDS = {"McNemar p (Holm)": 160, "95% CI": 140, "detectable": 120, "seeds": 100, "p (Holm)": 92}
+LONGEST = 45  # rows of a table that a terminal shows
 
 
-def readable(rows: pd.DataFrame, baseline: str) -> Tables:
-    """(title, table of strings) of each set and metric; the first column is the arm."""
-    sets = list(dict.fromkeys(rows["set"]))
-    tables = []
-    for name in sets:
-        for metric in TITLES:
-            part = rows[(rows["set"] == name) & (rows["metric"] == metric)]
-            title = TITLES[metric] + f" on {name}" * (len(sets) > 1) + f" ({WISHES[metric]})"
-            tables.append((title, pd.DataFrame([cells(row, metric, baseline) for _, row in part.iterrows()])))
+@dataclass(frozen=True)
+class Table:
+    """cells: of strings, by column title. kind: `comparison` (an arm a line), `subsets`, `effects` or `arms`.
+
+    set, metric: what it is of, empty where it is of no one.
+    """
+
+    title: str
+    cells: pd.DataFrame
+    kind: str = "comparison"
+    set: str = ""
+    metric: str = ""
+
+
+Tables = list[Table]
+
+
+def readable(rows: pd.DataFrame, references: pd.DataFrame, baseline: str) -> Tables:
+    """A table of each set and metric, what needs no model below the arms; then those by subset.
+
+    rows: of `compare`; references: of `references_of`.
+    """
+    tables, whole = Tables(), rows[rows["subset"] == ""]
+    for name, metric, part in parts_of(whole):
+        lines = [cells(row, baseline) for _, row in part.iterrows()]
+        lines += [reference(row) for _, row in picked(references, name, metric).iterrows() if row["subset"] == ""]
+        number = f"{WISHES[metric]}; {part['n'].max():,} preferences"
+        cut = pd.DataFrame(lines, columns=list(lines[0])).fillna("")
+        tables.append(Table(f"{title_of(rows, name, metric)} ({number})", cut, "comparison", name, metric))
+    for name, metric, part in parts_of(rows[rows["subset"] != ""]):
+        if metric == "brier":
+            continue
+        lines = []
+        for subset, of_subset in part.groupby("subset"):
+            lines += [subset_cells(str(subset), row, baseline) for _, row in of_subset.iterrows()]
+            these = picked(references, name, metric)
+            lines += [
+                subset_cells(str(subset), row.rename({"name": "arm"}), "")
+                for _, row in these[(these["subset"] == subset) & (these["name"] != "chance")].iterrows()
+            ]
+        title = (
+            f"{title_of(rows, name, metric)} by subset ({WISHES[metric]}; intervals as they are, without correction)"
+        )
+        tables.append(Table(title, pd.DataFrame(lines), "subsets", name, metric))
     return tables
 
 
-def cells(row: "pd.Series[Any]", metric: str, baseline: str) -> dict[str, str]:
+def parts_of(rows: pd.DataFrame) -> list[tuple[str, str, pd.DataFrame]]:
+    """(set, metric, its rows), in the order of the sets and of TITLES."""
+    found = [(name, metric, picked(rows, name, metric)) for name in dict.fromkeys(rows["set"]) for metric in TITLES]
+    return [(name, metric, part) for name, metric, part in found if len(part)]
+
+
+def picked(rows: pd.DataFrame, name: str, metric: str) -> pd.DataFrame:
+    """Those of one set and metric."""
+    return rows[(rows["set"] == name) & (rows["metric"] == metric)]
+
+
+def title_of(rows: pd.DataFrame, name: str, metric: str) -> str:
+    """`Accuracy`, and `on SET` if there are several sets."""
+    return TITLES[metric] + f" on {name}" * (rows["set"].nunique() > 1)
+
+
+def cells(row: "pd.Series[Any]", baseline: str) -> dict[str, str]:
     """Texts by column title, empty where a number is missing; the McNemar test is there for accuracy only."""
     is_baseline = row["arm"] == baseline
     shown = {
         "arm": row["arm"] + " (baseline)" * is_baseline,
         "seeds": str(row["seeds"])
         + f", {row['pairs']:.0f} paired" * (known(row["pairs"]) and row["pairs"] < row["seeds"]),
-        "mean ± sd": number(row["mean"]) + (f" ± {number(row['sd'])}" if known(row["sd"]) else ""),
-        "difference [95% CI]": signed(row["difference"]) + interval(row["diff_low"], row["diff_high"]),
+        "mean ± sd": mean_and_sd(row),
+        "95% CI": interval(row["low"], row["high"], "{:.4f}"),
+        "difference [95% CI]": difference(row),
         "p (Holm)": p_value(row["p_holm"]),
         "verdict": verdict(row),
-        "detectable": number(row["detectable"]),
+        "detectable": "> 1" if known(row["detectable"]) and row["detectable"] > 1 else number(row["detectable"]),
     }
-    if metric == "accuracy":
+    if row["metric"] == "accuracy":
         counts = f" ({row['only_arm']:.0f}:{row['only_baseline']:.0f})" if known(row["mcnemar"]) else ""
         shown["McNemar p (Holm)"] = p_value(row["mcnemar_holm"]) + counts
     return shown
 
 
+def reference(row: "pd.Series[Any]") -> dict[str, str]:
+    """The same of what needs no model."""
+    return {"arm": row["name"], "mean ± sd": number(row["mean"]), "95% CI": interval(row["low"], row["high"], "{:.4f}")}
+
+
+def subset_cells(subset: str, row: "pd.Series[Any]", baseline: str) -> dict[str, str]:
+    """A line of a table by subset."""
+    return {
+        "subset": subset,
+        "arm": row["arm"] + " (baseline)" * (row["arm"] == baseline),
+        "n": f"{row['n']:,}",
+        "mean ± sd": mean_and_sd(row),
+        "95% CI": interval(row["low"], row["high"], "{:.4f}"),
+        "difference [95% CI]": difference(row),
+    }
+
+
 def verdict(row: "pd.Series[Any]") -> str:
-    """`better`, `worse` or `none found`; `one seed`, which allows no verdict; empty where nothing was tested."""
-    if not known(row["p_holm"]):
+    """`better` or `worse`; `none found`, and `none after Holm` where the interval alone would exclude zero.
+
+    `one seed`, which allows no verdict; empty where nothing was tested.
+    """
+    if not known(row["p"]):
         return ""
-    return "one seed" if row["pairs"] == 1 else row["verdict"] or "none found"
+    if row["pairs"] == 1:
+        return "one seed"
+    return row["verdict"] or ("none after Holm" if row["p"] < 0.05 else "none found")
 
 
 def known(value: float | None) -> TypeGuard[float]:
@@ -62,14 +141,21 @@ def number(value: float | None) -> str:
     return f"{value:.4f}" if known(value) else ""
 
 
-def signed(value: float | None) -> str:
-    """Four decimals after a + or -, as differences are written; empty where there is no number."""
-    return f"{value:+.4f}" if known(value) else ""
+def mean_and_sd(row: "pd.Series[Any]") -> str:
+    """`0.7123 ± 0.0031`; the mean alone where there is no sd."""
+    return number(row["mean"]) + (f" ± {number(row['sd'])}" if known(row.get("sd")) else "")
 
 
-def interval(low: float | None, high: float | None) -> str:
-    """` [low, high]`, with a space to follow the difference; empty where there is none."""
-    return f" [{low:+.4f}, {high:+.4f}]" if known(low) else ""
+def difference(row: "pd.Series[Any]") -> str:
+    """`+0.0123 [-0.0012, +0.0258]`; empty where there is none."""
+    if not known(row.get("difference")):
+        return ""
+    return f"{row['difference']:+.4f} {interval(row['diff_low'], row['diff_high'], '{:+.4f}')}".rstrip()
+
+
+def interval(low: float | None, high: float | None, style: str) -> str:
+    """`[low, high]`; empty where there is none."""
+    return f"[{style.format(low)}, {style.format(high)}]" if known(low) and known(high) else ""
 
 
 def p_value(value: float | None) -> str:
@@ -77,68 +163,90 @@ def p_value(value: float | None) -> str:
     return "" if not known(value) else "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
+def effects_tables(effects: pd.DataFrame) -> Tables:
+    """Main effects and interactions of two swept values, for accuracy and NLL."""
+    tables = Tables()
+    for name, metric, part in parts_of(effects):
+        lines = [
+            {"effect": r["effect"], "difference [95% CI]": difference(r), "p (Holm)": p_value(r["p_holm"])}
+            for _, r in part.iterrows()
+        ]
+        if metric != "brier":
+            title = f"Two values at once: {title_of(effects, name, metric)}"
+            tables.append(Table(title, pd.DataFrame(lines), "effects", name, metric))
+    return tables
+
+
+def arms_table(study: Study) -> Tables:
+    """What each arm is in full, where its name does not say all."""
+    keys = list(dict.fromkeys(key for values in study.differing.values() for key in values))
+    said = {arm: without_usual(values, study.usual) for arm, values in study.values.items()}
+    if all(len(study.differing[arm]) <= len(values) for arm, values in said.items()):
+        return []
+    lines = [
+        {"arm": arm, **{key: "" if key not in values else str(values[key]) for key in keys}}
+        for arm, values in study.differing.items()
+    ]
+    return [Table("What the arms differ in", pd.DataFrame(lines), "arms")]
+
+
 # ---- formats ----
 
 
-def write_tables(
-    rows: pd.DataFrame, tables: Tables, title: str, facts: Sequence[str], notes: Sequence[str], folder: Path
-) -> None:
-    """table.csv (every number of the long table), table.md and table.tex."""
-    rows.assign(verdict=[verdict(row) for _, row in rows.iterrows()]).to_csv(folder / "table.csv", index=False)
-    (folder / "table.md").write_text(markdown(tables, title, facts, notes), encoding="utf-8")
-    (folder / "table.tex").write_text(latex(tables, facts), encoding="utf-8")
+@dataclass(frozen=True)
+class Words:
+    """title: of the whole. facts: how the numbers were made. notes: what to know before believing them."""
+
+    title: str
+    facts: Sequence[str]
+    notes: Sequence[str]
 
 
-def markdown(tables: Tables, title: str, facts: Sequence[str], notes: Sequence[str]) -> str:
-    """Title, notes, a table with its heading per set and metric, then the facts."""
-    parts = [f"# {title}", *(f"**Note:** {note}" for note in notes)]
-    for heading, table in tables:
-        table = table.map(lambda text: text.replace("|", "\\|"))
-        lines = [list(table.columns), ["---"] * len(table.columns), *table.to_numpy().tolist()]
-        parts += [f"**{heading}**", "\n".join(f"| {' | '.join(line)} |" for line in lines)]
-    return "\n\n".join([*parts, *facts]) + "\n"
+def markdown(tables: Tables, words: Words) -> str:
+    """Title, notes, each table below its heading, then the facts."""
+    parts = [f"# {words.title}", *(f"**Note:** {note}" for note in words.notes)]
+    for table in tables:
+        cells = table.cells.map(lambda text: text.replace("|", "\\|"))
+        lines = [list(cells.columns), ["---"] * len(cells.columns), *cells.to_numpy().tolist()]
+        parts += [f"**{table.title}**", "\n".join(f"| {' | '.join(line)} |" for line in lines)]
+    return "\n\n".join([*parts, *words.facts]) + "\n"
 
 
-def latex(tables: Tables, facts: Sequence[str]) -> str:
-    """booktabs tabulars with captions; needs \\usepackage{booktabs}."""
-    parts = ["% \\usepackage{booktabs}"]
-    for heading, table in tables:
-        style = table.style.hide(axis="index").format(escape="latex").format_index(escape="latex", axis=1)
-        text = style.to_latex(
-            hrules=True, column_format="l" + "r" * (len(table.columns) - 1), caption=tex(heading), position="t"
-        )
-        parts.append(
-            text.replace("±", "$\\pm$")
-            .replace("< 0.001", "$<$ 0.001")
-            .replace("\\begin{tabular}", "\\centering\n\\begin{tabular}")
-        )
-    return "\n".join([*parts, *(f"% {fact}" for fact in facts)]) + "\n"
+def write_csv(rows: pd.DataFrame, file: Path) -> None:
+    """Every number of the long table; verdicts in the words of the other tables."""
+    rows.assign(verdict=[verdict(row) for _, row in rows.iterrows()]).to_csv(file, index=False)
 
 
-def tex(text: str) -> str:
-    """Text with its %, _, & and # escaped."""
-    return text.replace("%", "\\%").replace("_", "\\_").replace("&", "\\&").replace("#", "\\#")
+def print_tables(tables: Tables, words: Words) -> None:
+    """To the terminal, better arms in green and worse in red; a narrow one has fewer columns (NEEDS).
 
-
-def print_tables(tables: Tables, title: str, facts: Sequence[str], notes: Sequence[str]) -> None:
-    """To the terminal, better arms in green and worse in red; a narrow one has fewer columns (NEEDS)."""
+    Of a table with too many lines only the heading.
+    """
     from rich import box
     from rich.console import Console
     from rich.markup import escape
-    from rich.table import Table
+    from rich.table import Table as Printed
 
     console = Console(width=shutil.get_terminal_size((144, 24)).columns)
-    console.print(f"\n[bold]{escape(title)}[/bold]\n")
+    console.print(f"\n[bold]{escape(words.title)}[/bold]\n")
     colours = {"better": "green", "worse": "red"}
-    for heading, frame in tables:
-        table = Table(title=heading, title_justify="left", box=box.SIMPLE_HEAD, title_style="bold")
-        shown = frame.drop(columns=[c for c, width in NEEDS.items() if c in frame and console.width < width])
+    for table in tables:
+        if len(table.cells) > LONGEST:
+            console.print(f"{escape(table.title)}: {len(table.cells)} lines, in table.md and index.html\n", style="dim")
+            continue
+        printed = Printed(title=escape(table.title), title_justify="left", box=box.SIMPLE_HEAD, title_style="bold")
+        shown = table.cells.drop(
+            columns=[c for c, width in NEEDS.items() if c in table.cells and console.width < width]
+        )
         for place, column in enumerate(shown.columns):
-            table.add_column(column, justify="right" if place else "left", no_wrap=bool(place), overflow="fold")
+            words_here = not place or column in ("arm", "effect") or table.kind == "arms"
+            printed.add_column(
+                escape(column), justify="left" if words_here else "right", no_wrap=not words_here, overflow="fold"
+            )
         for line in shown.to_dict("records"):
-            table.add_row(*(escape(text) for text in line.values()), style=colours.get(line["verdict"]))
-        console.print(table)
-    for fact in facts:
+            printed.add_row(*(escape(text) for text in line.values()), style=colours.get(line.get("verdict", "")))
+        console.print(printed)
+    for fact in words.facts:
         console.print(escape(fact), highlight=False, style="dim")
-    for note in notes:
+    for note in words.notes:
         console.print(f"[yellow]note:[/yellow] {escape(note)}", highlight=False)

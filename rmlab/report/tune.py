@@ -7,8 +7,10 @@ from dataclasses import replace
 import numpy as np
 
 from rmlab.messages import UserError
+from rmlab.report.arms import label, without
 from rmlab.report.items import Items
-from rmlab.report.study import Run, Study, label, without
+from rmlab.report.runs import Run
+from rmlab.report.study import Study
 
 
 def tuned(study: Study, items: Mapping[str, Items]) -> tuple[Study, dict[str, Items], list[str]]:
@@ -26,22 +28,39 @@ def tuned(study: Study, items: Mapping[str, Items]) -> tuple[Study, dict[str, It
     }
     groups: dict[str, list[str]] = {}
     for arm in study.arms:
-        groups.setdefault(label(kept[arm]) or "all", []).append(arm)
+        groups.setdefault(label(kept[arm], study.usual) or "all", []).append(arm)
     fitted, notes = {}, []
     arms: dict[str, list[Run]] = {}
     for name, of_set in items.items():
-        fitted[name], chosen = cross_fit(of_set, groups)
+        whole, short = tried(of_set, groups)
+        notes += [f"{what}, and is left out of the choice" + f" on {name}" * (len(items) > 1) for what in short]
+        fitted[name], chosen = cross_fit(of_set, whole)
         for group, best in chosen.items():
             times = Counter(best).most_common()
-            told = ", ".join(f"{label(nuisance[arm])} ({count} of {len(best)} times)" for arm, count in times)
+            told = ", ".join(f"{label(nuisance[arm], {})} ({count} of {len(best)} times)" for arm, count in times)
             on = f" on {name}" * (len(items) > 1)
             notes.append(f"{group} is compared{on} at {told}; {len(groups[group])} were tried")
             arms.setdefault(group, list(study.arms[times[0][0]]))
         if len(set(of_set.seed)) == 1:
             notes.append("values were chosen with one seed: whoever tries more of them has more luck")
     values = {group: kept[members[0]] for group, members in groups.items()}
+    differing = {group: study.differing[members[0]] for group, members in groups.items()}
     baseline = next(group for group, members in groups.items() if study.baseline in members)
-    return replace(study, arms=arms, values=values, baseline=baseline), fitted, notes
+    return replace(study, arms=arms, values=values, baseline=baseline, differing=differing), fitted, notes
+
+
+def tried(items: Items, groups: Mapping[str, Sequence[str]]) -> tuple[dict[str, list[str]], list[str]]:
+    """The arms of each group among which to choose, and a note on each that has fewer seeds than the others.
+
+    A value that diverged on some seeds has no fair score, and must not take those seeds from the others either.
+    """
+    whole, notes = {}, []
+    for group, arms in groups.items():
+        seeds = {arm: len(items.runs_by_seed(arm)) for arm in arms}
+        most = max(seeds.values())
+        whole[group] = [arm for arm in arms if seeds[arm] == most]
+        notes += [f"{arm} finished {number} of {most} seeds" for arm, number in seeds.items() if number < most]
+    return whole, notes
 
 
 def cross_fit(items: Items, groups: Mapping[str, Sequence[str]]) -> tuple[Items, dict[str, list[str]]]:
@@ -51,8 +70,7 @@ def cross_fit(items: Items, groups: Mapping[str, Sequence[str]]) -> tuple[Items,
     rows: list[tuple[str, int, int, int]] = []  # group, seed, run of half 0, run of half 1
     chosen: dict[str, list[str]] = {}
     for group, arms in groups.items():
-        runs = {arm: {int(items.seed[r]): int(r) for r in np.flatnonzero(items.arm == arm)} for arm in arms}
-        runs = {arm: mine for arm, mine in runs.items() if mine}
+        runs = {arm: mine for arm in arms if (mine := items.runs_by_seed(arm))}
         if not runs:
             continue
         common = sorted(set.intersection(*(set(mine) for mine in runs.values())))

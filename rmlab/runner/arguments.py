@@ -1,9 +1,11 @@
 """The arguments of the trainer, from all nodes of the config that say something of them."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from rmlab.messages import UserError, first_line
+from rmlab.model.positions import taken_by, tell_shorter, usable_length
 from rmlab.runner.config import Config, LoggerConfig
 from rmlab.runner.directory import RunDirectory
 
@@ -21,6 +23,17 @@ def reward_config(config: Config, out: RunDirectory) -> "RewardConfig":
     except Exception as error:  # of whatever kind: its fields are checked in many ways
         causes = [k for k in trainer if is_taken(config, out, {key: v for key, v in trainer.items() if key != k})]
         raise UserError(f"trainer{f'.{causes[0]}' if causes else ''}: {first_line(error)}") from error
+
+
+def with_length(config: Config, architecture: Mapping[str, Any]) -> Config:
+    """The config with the number of tokens that `data.max_length: auto` stands for; a line where that is below 1024.
+
+    architecture: the whole config of a model without a checkpoint.
+    """
+    model, asked = config.model, config.data.max_length
+    taken = taken_by(architecture if model.path is None else model.of_base().checkpoint_file("config.json"))
+    tell_shorter(asked, taken, model.path or "the architecture of model.config")
+    return replace(config, data=replace(config.data, max_length=usable_length(asked, taken)))
 
 
 def is_taken(config: Config, out: RunDirectory, trainer: Mapping[str, Any]) -> bool:
@@ -56,5 +69,6 @@ def arguments_of(config: Config, out: RunDirectory, trainer: Mapping[str, Any]) 
         cache_dir=None if config.run.cache is None else str(config.run.cache),
         feature_cache_gb=config.run.feature_cache_gb,
         dataset_num_proc=config.run.num_proc,
+        save_frozen="checkpoints" in config.run.keep,
         **trainer,
     )

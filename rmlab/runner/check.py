@@ -1,14 +1,23 @@
-"""The `trainer` node: every key a field of RewardConfig, every plain value of its type. No torch here."""
+"""What is checked before a run begins: the `trainer` node, where every key is a field of RewardConfig and every plain
+value of its type; and what the model's small files and the first rows tell together. No torch here.
+"""
 
 import ast
 import difflib
 import importlib.util
 import math
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rmlab.messages import UserError, check_at_least, check_one_of, check_seed
+from rmlab.data.render import NO_TEMPLATE
+from rmlab.messages import UserError, check_all, check_at_least, check_one_of, check_seed
+
+if TYPE_CHECKING:
+    from rmlab.data.sets import Rows
+    from rmlab.model.config import ModelConfig
+    from rmlab.runner.config import Config
 
 # Fields of RewardConfig that the runner sets from elsewhere in the config.
 SET_ELSEWHERE = {
@@ -58,28 +67,32 @@ LEAST: dict[str, float] = {
 
 
 def check_trainer(trainer: Mapping[str, Any]) -> None:
-    """UserError naming the key and the nearest known one."""
+    """UserError naming each wrong key, and the nearest known one."""
     known = trainer_fields()
-    for key, value in trainer.items():
-        if key in REFUSED and value not in (None, False):
-            raise UserError(f"trainer.{key}: {REFUSED[key]}; leave it out")
-        if key in SET_ELSEWHERE:
-            raise UserError(f"trainer.{key} is set by {SET_ELSEWHERE[key]}; set that instead")
-        if key not in known:
-            close = difflib.get_close_matches(key, known, n=1)
-            hint = f"; did you mean {close[0]!r}?" if close else " (transformers.TrainingArguments lists them)"
-            raise UserError(f"trainer has no option {key!r}{hint}")
-        kinds = known[key]
-        if kinds and not matches(value, kinds):
-            raise UserError(f"trainer.{key} must be {' or '.join(sorted(kinds))}, not {value!r}")
-        if key in WORDS:
-            check_one_of(f"trainer.{key}", value, WORDS[key])
-        if not is_finite(value):
-            raise UserError(f"trainer.{key} is {value}; it must be finite")
-        if key in LEAST and isinstance(value, int | float):
-            check_at_least(f"trainer.{key}", value, LEAST[key])
-    for key in ("seed", "data_seed"):
-        check_seed(f"trainer.{key}", trainer.get(key))
+    check_all(*(partial(check_option, key, value, known) for key, value in trainer.items()))
+
+
+def check_option(key: str, value: Any, known: Mapping[str, set[str]]) -> None:
+    """UserError for a key that is not known or is set elsewhere, and for a value that is of no use."""
+    if key in REFUSED and value not in (None, False):
+        raise UserError(f"trainer.{key}: {REFUSED[key]}; leave it out")
+    if key in SET_ELSEWHERE:
+        raise UserError(f"trainer.{key} is set by {SET_ELSEWHERE[key]}; set that instead")
+    if key not in known:
+        close = difflib.get_close_matches(key, known, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else " (transformers.TrainingArguments lists them)"
+        raise UserError(f"trainer has no option {key!r}{hint}")
+    kinds = known[key]
+    if kinds and not matches(value, kinds):
+        raise UserError(f"trainer.{key} must be {' or '.join(sorted(kinds))}, not {value!r}")
+    if key in WORDS:
+        check_one_of(f"trainer.{key}", value, WORDS[key])
+    if not is_finite(value):
+        raise UserError(f"trainer.{key} is {value}; it must be finite")
+    if key in LEAST and isinstance(value, int | float):
+        check_at_least(f"trainer.{key}", value, LEAST[key])
+    if key == "data_seed":  # the other seed is set elsewhere
+        check_seed(f"trainer.{key}", value)
 
 
 def is_finite(value: Any) -> bool:
@@ -128,3 +141,66 @@ def matches(value: Any, kinds: set[str]) -> bool:
     if names == {"int"}:
         names.add("float")
     return bool(names & kinds)
+
+
+# ---- what files tell ----
+
+
+def check_run(config: "Config") -> None:
+    """`config.check()`. Where the model's files are at fault, what the first rows tell is said with it."""
+    config.check_values()
+    try:
+        config.check_model()
+    except UserError:
+        check_all(config.check_model, lambda: check_first_rows(config))
+        raise
+
+
+def check_first_rows(config: "Config") -> None:
+    """UserError for the columns of the first row of each JSON file, and for chats without a chat template.
+
+    Before all rows are read, which takes its time.
+    """
+    parts = {"train": config.data.train, "eval": config.data.eval}
+    named = [(f"data.{part}.{name}", name, spec) for part, specs in parts.items() for name, spec in specs.items()]
+    check_all(*(partial(check_first_row, config.model, *source) for source in named))
+
+
+def check_first_row(model: "ModelConfig", where: str, name: str, spec: Any) -> None:
+    """The same of one entry of data.train or data.eval, which `where` names."""
+    from rmlab.data import DATASETS
+    from rmlab.data.config import SourceConfig
+    from rmlab.data.json_files import is_json
+    from rmlab.data.sources import is_rated
+    from rmlab.data.texts import JsonRows
+
+    source = SourceConfig.of(spec, where, DATASETS.names())
+    path, columns, separator = (source.options.get(key) for key in ("path", "columns", "prompt_separator"))
+    if source.source != "load" or not isinstance(path, str) or not isinstance(columns or {}, Mapping):
+        return
+    file = Path(path).expanduser()
+    if not file.is_file() or not is_json(file):
+        return
+    first, _ = next(iter(JsonRows([file], columns or {}, separator)), (None, ""))
+    if first is not None and not is_rated(first):
+        check_row(model, first, name)
+
+
+def check_row(model: "ModelConfig", row: Mapping[str, Any], name: str) -> None:
+    """UserError for columns that are no format, and for a chat where the tokenizer has no chat template."""
+    from rmlab.data.columns import where_of
+    from rmlab.data.rows import check_columns, to_comparison
+
+    check_columns(row, name)
+    comparison = to_comparison(row, where_of(name, 0))
+    texts = [comparison.prompt, *comparison.responses]
+    if not comparison.tokenised and not all(isinstance(text, str) for text in texts) and not model.has_chat_template():
+        raise UserError(NO_TEMPLATE)
+
+
+def check_templates(model: "ModelConfig", rows: "Rows") -> None:
+    """The same of rows that have been read, whatever they come from; not of streams."""
+    from rmlab.data.columns import read_row
+
+    sources = [source for source in (*rows.train, *rows.eval) if hasattr(source.rows, "__len__")]
+    check_all(*(partial(check_row, model, read_row(source.rows[0]), source.name) for source in sources))

@@ -45,11 +45,12 @@ class Agreement:
 
 
 def compare(then: RunDirectory, now: RunDirectory) -> Agreement:
-    """Of two finished run directories."""
+    """Of two finished run directories. A metric that only the later one has is new, and no difference."""
     before, after = then.metrics(), now.metrics()
     names = {**before["eval"], **after["eval"]}
     sets = {name: compare_set(then, now, name, [m["eval"].get(name, {}) for m in (before, after)]) for name in names}
-    metrics = differing(*(flatten({part: m[part] for part in ("eval", "train")}) for m in (before, after)))
+    told, again = (flatten({part: m[part] for part in ("eval", "train")}) for m in (before, after))
+    metrics = differing(told, {key: value for key, value in again.items() if key in told})
     return Agreement(verdict(sets, metrics), sets, metrics)
 
 

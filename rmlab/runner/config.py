@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from rmlab.data.config import DataConfig
-from rmlab.messages import UserError, check_at_least, check_seed, did_you_mean, first_line
+from rmlab.messages import UserError, check_all, check_at_least, check_one_of, check_seed, did_you_mean, first_line
 from rmlab.model.config import ModelConfig
 from rmlab.runner.check import check_trainer
 from rmlab.scoring.config import ScoringConfig
@@ -35,6 +35,8 @@ OPEN = (
     *("data.train", "data.eval", "data.columns", "data.chat_template_kwargs"),
 )
 
+KEPT = ("model", "changes", "checkpoints")  # what run.keep may name
+
 RENAMED = {"data.head": "data.limit", "model.train_layers": "model.train_last_layers"}
 
 
@@ -50,10 +52,16 @@ class RunConfig:
     feature_cache_gb: float = 2.0
     num_proc: int | None = None
     threads: int | None = None
+    verbose: bool = False
+    keep: list[str] = field(default_factory=lambda: ["model"])
     choices: dict[str, Any] = field(default_factory=dict)  # the options chosen of each config group, for names of arms
 
     def check(self) -> None:
-        """UserError for a negative feature_cache_gb, and for threads and num_proc below 1."""
+        """UserError for a negative feature_cache_gb, for threads and num_proc below 1, and for what cannot be kept."""
+        for name in self.keep:
+            check_one_of("run.keep", name, KEPT)
+        if {"model", "changes"} <= set(self.keep):
+            raise UserError("run.keep: the changes are in the model already; name one of model and changes")
         check_at_least("run.feature_cache_gb", self.feature_cache_gb, 0)
         check_at_least("run.threads", self.threads, 1)
         check_at_least("run.num_proc", self.num_proc, 1)
@@ -139,18 +147,31 @@ class Config:
         return masked(whole, secrets_of(whole))
 
     def check(self) -> None:
-        """Check what can be checked without torch, rows or a model. Raises UserError naming the key."""
-        check_seed("seed", self.seed)
-        check_trainer(self.trainer)
-        self.data.check()
-        self.scoring.check()
-        self.run.check()
+        """Check what can be checked without torch, rows or a model. Raises UserError naming the key of each mistake."""
+        check_all(self.check_values, self.check_model)
+
+    def check_values(self) -> None:
+        """The same without a look at the model's files, and so at once."""
+        check_all(
+            lambda: check_seed("seed", self.seed),
+            lambda: check_trainer(self.trainer),
+            self.data.check,
+            self.scoring.check,
+            self.run.check,
+            self.check_data_and_trainer,
+            lambda: LoggerConfig.of(self.logger),
+        )
+
+    def check_model(self) -> None:
+        """The `model` node and the small files of its checkpoint."""
+        self.model.check(self.data.max_length)
+
+    def check_data_and_trainer(self) -> None:
+        """UserError for streams without an end, and for evaluations without a set."""
         if self.data.streams and "max_steps" not in self.trainer:
             raise UserError("streaming data has no length; set trainer.max_steps")
         if self.trainer.get("eval_strategy", "no") not in ("no", False) and not self.data.evaluates:
             raise UserError("trainer.eval_strategy is set, but data.eval is empty and data.eval_fraction 0")
-        LoggerConfig.of(self.logger)
-        self.model.check(self.data.max_length)
 
 
 def refuse_renamed(arguments: Iterable[str]) -> None:

@@ -13,7 +13,7 @@ import xxhash
 import yaml
 from filelock import FileLock, Timeout
 
-from rmlab.files import as_json, file_hash, modified, read, write, write_here, write_json
+from rmlab.files import as_json, mark, modified, read, write, write_here, write_json
 from rmlab.messages import UserError, first_line, is_first_rank, rank
 from rmlab.metrics.scored import ScoredComparison
 
@@ -27,7 +27,7 @@ HISTORY = "history.json"
 ERROR = "error.txt"
 REPRODUCTION = "reproduction.json"
 LOCK = ".lock"
-LARGE = 10**8  # bytes, more than can be read again at every look
+LOG = "rmlab.log"
 
 
 class BusyError(UserError):
@@ -146,6 +146,11 @@ class RunDirectory:
         """When metrics.json and error.txt were written; None for what is not there."""
         return modified(self.path / METRICS), max((modified(f) or 0 for f in self.error_files()), default=None)
 
+    @property
+    def planned(self) -> float:
+        """When config.yaml was written, in seconds."""
+        return (modified(self.path / CONFIG) or 0) / 1e9
+
     # ---- its files ----
 
     def config(self) -> dict[str, Any]:
@@ -249,6 +254,11 @@ class RunDirectory:
         return {METRICS: [len(told), xxhash.xxh3_128_hexdigest(told)], **marks}
 
     @property
+    def log(self) -> Path:
+        """What its tries have said, one after another."""
+        return self.path / LOG
+
+    @property
     def checkpoints(self) -> Path:
         """The folder of Trainer's checkpoints, from which a killed run resumes."""
         return self.path / "checkpoints"
@@ -276,14 +286,6 @@ class RunDirectory:
     def forget_metrics(self) -> None:
         """The run is no longer finished; what it has trained stays."""
         (self.path / METRICS).unlink(missing_ok=True)
-
-
-def mark(file: Path) -> list[Any]:
-    """[bytes, hash] of a file; of a large one, such as a model's weights, the size alone; [] where there is none."""
-    if not file.is_file():
-        return []
-    size = file.stat().st_size
-    return [size, file_hash(file) if size < LARGE else None]
 
 
 def describe(error: BaseException) -> str:

@@ -9,12 +9,13 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from importlib import metadata
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from typing import Any
 
 import rmlab
 from rmlab.messages import processes
-from rmlab.registry import installed_plugins
+from rmlab.registry import installed_plugins, path_of_plugins
 from rmlab.runner.config import PACKAGE, Config
 
 PACKAGES = ("rmlab", "torch", "transformers", "accelerate", "peft", "datasets", "tokenizers", "hydra-core", "numpy")
@@ -60,14 +61,32 @@ def fingerprints(config: Config) -> dict[str, str]:
 
 
 def source_of(module: str) -> Path | None:
-    """The file of a module, the folder of a package; None for what cannot be found, which is said elsewhere."""
-    try:
-        spec = importlib.util.find_spec(module)
-    except (ImportError, ValueError):
-        return None
+    """The file of a module, or the folder of the package that it lies in; None for what cannot be found.
+
+    Nothing is imported to find it, so it may be asked of code that is not to be run.
+    """
+    name, *parts = module.split(".")
+    spec = top_level_spec(name)
+    places = list(spec.submodule_search_locations or ()) if spec else []
+    while spec and not spec.origin and parts:  # a folder without __init__.py: what is in it
+        part = parts.pop(0)
+        spec = PathFinder.find_spec(part, places)
+        places = [os.path.join(place, part) for place in places]
     if spec is None or not spec.origin:
         return None
     return Path(spec.origin).parent if spec.submodule_search_locations else Path(spec.origin)
+
+
+def top_level_spec(name: str) -> ModuleSpec | None:
+    """What importing this name, without a dot, as a plugin would find."""
+    before = sys.path
+    sys.path = path_of_plugins()
+    try:
+        return importlib.util.find_spec(name)
+    except (ImportError, ValueError):
+        return None
+    finally:
+        sys.path = before
 
 
 @functools.cache

@@ -51,7 +51,7 @@ def refuse_other_run(config: Config, out: RunDirectory) -> None:
 def start_afresh_if_needed(out: RunDirectory, inputs: Mapping[str, Any]) -> None:
     """Remove what must not be gone on from: results of a run that is redone, checkpoints that other things made.
 
-    A run that came to its end and is damaged loses its metrics.json, and goes on from its last checkpoint.
+    A run that came to its end and is damaged loses its metrics.json, and goes on from a checkpoint if it has one.
     """
     damage = out.damage() if out.has_metrics else None
     try:
@@ -65,7 +65,8 @@ def start_afresh_if_needed(out: RunDirectory, inputs: Mapping[str, Any]) -> None
     if changed or (out.has_metrics and damage is None):
         out.forget_results()
     elif damage is not None:
-        say(f"{out} is damaged ({damage}); it goes on from its last checkpoint")
+        again = "goes on from its last checkpoint" if out.checkpoints.exists() else "is trained again"
+        say(f"{out} is damaged ({damage}); it {again}")
         out.forget_metrics()
 
 

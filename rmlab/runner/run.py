@@ -2,8 +2,8 @@
 
 import contextlib
 import gc
-import math
 import os
+import shutil
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -12,13 +12,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rmlab.data import Tokenizer
+from rmlab.data.config import DataConfig
 from rmlab.messages import UserError, is_first_rank, say
 from rmlab.model.config import check_architecture
 from rmlab.registry import import_plugins
-from rmlab.runner.arguments import reward_config
+from rmlab.runner.arguments import reward_config, with_length
+from rmlab.runner.check import check_first_rows, check_run, check_templates
 from rmlab.runner.config import Config, computed
+from rmlab.runner.curves import history, last_train_logs
 from rmlab.runner.directory import BusyError, RunDirectory, objective
 from rmlab.runner.environment import changed_since, describe_environment, fingerprints
+from rmlab.runner.keep import forget_checkpoints, tidy
 from rmlab.runner.resume import full_disk, on_first_rank, refuse_other_run, start_afresh_if_needed
 from rmlab.runner.summary import print_table
 from rmlab.runner.tracking import track_metrics, tracked
@@ -39,6 +43,7 @@ class Checked:
     """A run that has passed every check that needs no model: its rows, and what its config was made into."""
 
     rows: "Rows"
+    data: DataConfig  # whose max_length is a number
     loss: list["Term"]
     args: "RewardConfig"
     peft: "PeftConfig | None"  # of the peft library
@@ -70,7 +75,7 @@ def run(config: Mapping[str, Any], out: Path | str) -> dict[str, Any]:
 def check_and_run(config: Config, out: RunDirectory) -> dict[str, Any]:
     """The metrics of the run; of a finished one those that it kept. Checks come before the directory is locked."""
     import_plugins(config.plugins)
-    config.check()
+    check_run(config)
     inputs = fingerprints(config)
     if not config.run.redo:
         refuse_other_run(config, out)
@@ -106,13 +111,15 @@ def check(config: Config, out: RunDirectory) -> Checked:
     loss = build_loss(config) if generated else None
     from rmlab.data.sets import load_rows
 
+    check_first_rows(config)
     rows = load_rows(config.data)
+    check_templates(config.model, rows)
     loss = loss or build_loss(config)
-    check_architecture(config.model.config)
+    ready = with_length(config, check_architecture(config.model.config))
 
     from rmlab.model.adapters import PeftConfig
 
-    return Checked(rows, loss, reward_config(config, out), PeftConfig.of(config.peft).build())
+    return Checked(rows, ready.data, loss, reward_config(ready, out), PeftConfig.of(config.peft).build())
 
 
 def build_loss(config: Config) -> list["Term"]:
@@ -131,12 +138,18 @@ def train_here(config: Config, out: RunDirectory, inputs: dict[str, str], checke
     whole = config.as_dict()
     out.write_config(config.as_written())
     data = checked.rows.fingerprints()
-    environment = {**describe_environment(), "inputs": inputs, "data": data, "config": computed(whole)}
+    started = time.time()
+    environment = {
+        **describe_environment(),
+        "started": round(started, 3),
+        "inputs": inputs,
+        "data": data,
+        "config": computed(whole),
+    }
     environment = masked(environment, secrets_of(whole))
     out.write_environment(environment)
-    started = time.time()
     tokenizer = load_tokenizer(config.model)
-    sets = build_sets(checked.rows, config.data, tokenizer, config.run.cache, config.run.num_proc)
+    sets = build_sets(checked.rows, checked.data, tokenizer, config.run.cache, config.run.num_proc)
     sets = prepare_sets(sets, tokenizer, checked.args)
     warn_about_margin(config.loss, sets.train)
     try:
@@ -148,6 +161,7 @@ def train_here(config: Config, out: RunDirectory, inputs: dict[str, str], checke
     seconds = time.time() - started
     out.write_environment({**environment, "seconds": round(seconds, 1), "files": out.marks(metrics)})
     out.write_metrics(metrics)
+    forget_checkpoints(out)
     if is_first_rank():
         print_table(metrics, out, seconds)
     return metrics
@@ -160,7 +174,6 @@ def train_and_evaluate(
     from transformers.utils import logging as hf_logging
 
     from rmlab.model.adapters import PeftConfig
-    from rmlab.model.export import export, gathered
     from rmlab.model.load import load_model
     from rmlab.training.checkpoints import train_or_resume
     from rmlab.training.interruption import Interruption
@@ -188,14 +201,24 @@ def train_and_evaluate(
     for name in sets.eval:
         metrics["eval"][name] = trainer.evaluations[name].metrics
         out.write_scores(name, trainer.evaluations[name].comparisons)
+    if trainer.is_world_process_zero():
+        out.write_history(curves)
+    if {"model", "changes"} & set(config.run.keep):
+        keep_model(config, out, trainer, tokenizer)
+    return metrics
+
+
+def keep_model(config: Config, out: RunDirectory, trainer: "RewardTrainer", tokenizer: Tokenizer) -> None:
+    """model/, and adapter/ where there is one. Every rank must call it, as weights may be spread over them."""
+    from rmlab.model.export import export, gathered
+
     model = trainer.accelerator.unwrap_model(trainer.model)
     weights = gathered(model)
     if weights is None and (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
         weights = trainer.accelerator.get_state_dict(trainer.model_wrapped)
     if trainer.is_world_process_zero():
-        out.write_history(curves)
-        export(model, tokenizer, out.model, weights)
-    return metrics
+        shutil.rmtree(out.model, ignore_errors=True)  # of an earlier try, which may have kept other files
+        export(model, tokenizer, out.model, weights, changes="changes" in config.run.keep)
 
 
 # ---- before and after ----
@@ -210,6 +233,7 @@ def finished(config: Config, out: RunDirectory, inputs: Mapping[str, str]) -> di
     changed = changed_since(out.environment(), inputs)
     if changed:
         say(f"warning: {out} was made by other {' and '.join(changed)} than is here now; run.redo=true to redo it")
+    tidy(out)
     restore_config(config, out)
     metrics = out.metrics()
     if os.environ.get("WANDB_SWEEP_ID"):
@@ -247,32 +271,13 @@ def warn_about_margin(loss: Mapping[str, Any], train: "Trees | None") -> None:
     """A margin without strengths in the data is a constant margin: legal, and rarely what was meant."""
     if not (loss.get("bradley_terry") or {}).get("margin") or train is None or not hasattr(train, "__len__"):
         return
-    if all(strength == 1.0 for row in train["strength"] for strength in row):
+    from rmlab.data.counts import values
+
+    if all(strength == 1.0 for row in values(train, "strength") for strength in row):
         say(
             "warning: loss.bradley_terry.margin is set, but no row states a strength (a margin column, scores or "
             "votes); every pair gets the same margin"
         )
-
-
-def last_train_logs(trainer: "RewardTrainer") -> dict[str, Any]:
-    """The last training metrics that were logged; Trainer's own totals would forget what ran before a resume."""
-    logged = [entry for entry in trainer.state.log_history if "loss" in entry]
-    last = sorted(logged[-1].items()) if logged else []  # sorted, as a checkpoint keeps them
-    kept = finite({k: v for k, v in last if k not in ("step", "epoch")})
-    return {**kept, "steps": trainer.state.global_step, "epochs": trainer.state.epoch}
-
-
-def history(trainer: "RewardTrainer") -> list[dict[str, Any]]:
-    """What was logged at each step of training, without timings."""
-    timings = ("runtime", "per_second", "flos")
-    entries = [{k: v for k, v in e.items() if not k.endswith(timings)} for e in trainer.state.log_history]
-    kept = [finite(entry) for entry in entries if entry.keys() - {"step", "epoch", "train_loss"}]
-    return [dict(sorted(entry.items())) for entry in kept]  # as a checkpoint keeps them
-
-
-def finite(entry: dict[str, Any]) -> dict[str, Any]:
-    """With null for what is no number, which JSON does not have: a gradient that fp16 could not hold."""
-    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in entry.items()}
 
 
 def free_memory() -> None:

@@ -24,7 +24,7 @@ def tracked(config: Config, out: RunDirectory) -> Iterator[Any]:
     import wandb
 
     mode = os.environ.get("WANDB_MODE") or settings.mode
-    with wandb.init(
+    tracker = wandb.init(  # as a context manager it would print every error, which is said elsewhere
         project=settings.project,
         entity=settings.entity,
         group=config.study,
@@ -37,8 +37,13 @@ def tracked(config: Config, out: RunDirectory) -> Iterator[Any]:
         mode=cast(Any, mode),
         dir=str(out),
         settings=wandb.Settings(silent=True),
-    ) as tracker:
+    )
+    try:
         yield tracker
+    except BaseException:
+        tracker.finish(exit_code=1)
+        raise
+    tracker.finish()
 
 
 def identity(*names: str) -> str:

@@ -7,10 +7,11 @@ from typing import Any
 import torch
 from transformers import TrainingArguments
 
-from rmlab.data.config import DataConfig, Options, check_choices
+from rmlab.data.config import DataConfig, Options, check_choices, check_length
 from rmlab.messages import UserError, check_at_least, check_one_of, first_line
 from rmlab.model.config import ModelConfig
 from rmlab.model.head import deviation
+from rmlab.model.positions import usable_length
 from rmlab.scoring.config import LAYOUTS, ScoringConfig
 from rmlab.secrets import is_secret
 
@@ -41,8 +42,9 @@ class RewardConfig(TrainingArguments):
     dataset_num_proc: int | None = field(default=None, metadata={"help": "Processes for tokenisation."})
     eos_token: str | None = field(default=None, metadata={"help": "Overrides the tokenizer's EOS token."})
     pad_token: str | None = field(default=None, metadata={"help": "Overrides the tokenizer's pad token."})
-    max_length: int | None = field(
-        default=DataConfig.max_length, metadata={"help": "Tokens per response, with its prompt."}
+    max_length: int | str | None = field(
+        default=DataConfig.max_length,
+        metadata={"help": "Tokens per response, with its prompt; auto: 1024, or what the model takes if that is less."},
     )
     pad_to_multiple_of: int | str | None = field(default=None, metadata={"help": "Pad batches to a multiple of this."})
     center_rewards_coefficient: float | None = field(
@@ -88,6 +90,9 @@ class RewardConfig(TrainingArguments):
     train_last_layers: int | None = field(
         default=None, metadata={"help": "Train the head and this many last layers; 0: the head alone. None: all."}
     )
+    save_frozen: bool = field(
+        default=True, metadata={"help": "Checkpoints hold frozen weights too; without, they are only to resume from."}
+    )
     feature_cache_gb: float = field(
         default=2.0, metadata={"help": "Disk for what frozen layers compute, in cache_dir; 0: computed every time."}
     )
@@ -120,7 +125,11 @@ class RewardConfig(TrainingArguments):
         check_one_of("layout", self.layout, LAYOUTS)
         deviation(self.head_init, 1)
         self.model_init_kwargs = options_of("model_init_kwargs", self.model_init_kwargs)
-        for key in ("max_length", "tokens_per_batch", "dataset_num_proc", "early_stopping_patience"):
+        if isinstance(self.max_length, str) and self.max_length.isdigit():  # as a command line gives it
+            self.max_length = int(self.max_length)
+        check_length("max_length", self.max_length)
+        self.model_takes: int | None = None  # tokens; RewardTrainer says it once it has the model
+        for key in ("tokens_per_batch", "dataset_num_proc", "early_stopping_patience"):
             check_at_least(key, getattr(self, key), 1)
         for key in ("train_last_layers", "feature_cache_gb"):
             check_at_least(key, getattr(self, key), 0)
@@ -152,7 +161,8 @@ class RewardConfig(TrainingArguments):
     @property
     def options(self) -> Options:
         """How rows become tokens."""
-        return Options(self.max_length, self.overlong, self.identical, self.duplicates, self.empty)
+        length = usable_length(self.max_length, self.model_takes)
+        return Options(length, self.overlong, self.identical, self.duplicates, self.empty)
 
 
 def options_of(name: str, given: dict[str, Any] | str | None) -> dict[str, Any] | None:

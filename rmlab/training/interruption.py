@@ -39,7 +39,7 @@ class Interruption(TrainerCallback):
         """KeyboardInterrupt, or SystemExit for SIGTERM, where training was stopped; says where it goes on."""
         if self.stopped_at is None:
             return
-        say(f"stopped, with a checkpoint; the same command goes on from step {self.stopped_at}")
+        say(f"stopped, with a checkpoint; the same command goes on from step {self.stopped_at}", now=True)
         if self.received == signal.SIGTERM:
             raise SystemExit(128 + signal.SIGTERM)
         raise KeyboardInterrupt
@@ -65,7 +65,8 @@ class Interruption(TrainerCallback):
     def _receive(self, number: int, frame: FrameType | None) -> None:
         self.received = number
         self._restore()
-        say(f"{signal.Signals(number).name}: a checkpoint is written after this step; once more ends it at once")
+        name = signal.Signals(number).name
+        say(f"{name}: a checkpoint is written after this step; once more ends it at once", now=True)
 
     def _restore(self) -> None:
         for number, handler in self._before.items():

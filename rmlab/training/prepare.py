@@ -12,6 +12,7 @@ from torch import nn
 from transformers import PreTrainedModel, TrainingArguments
 
 from rmlab.data import Tokenizer
+from rmlab.data.counts import tables
 from rmlab.data.merge import merged_by_prompt
 from rmlab.data.prepare import numbered, tokenize
 from rmlab.data.sets import Sets, without_overlap
@@ -19,11 +20,11 @@ from rmlab.data.trees import Trees
 from rmlab.losses import Term, build_loss
 from rmlab.messages import UserError, processes, say
 from rmlab.model import adapters
-from rmlab.model.config import check_positions
 from rmlab.model.dropout import disable_dropout
 from rmlab.model.head import base_of, is_decoder, name_the_output
 from rmlab.model.layers import freeze
 from rmlab.model.load import config_by_name, load_model, warn_of_lost_updates
+from rmlab.model.positions import check_positions
 from rmlab.model.tokenizer import complete_tokenizer, ensure_pad_token, tokenizer_of
 from rmlab.scoring.collator import PreferenceCollator
 from rmlab.scoring.heads import prepare_for_scoring
@@ -227,13 +228,15 @@ def check_fits(dataset: Trees | None, model: PreTrainedModel, max_length: int | 
         check_positions(config, "the model", max_length)
     if not isinstance(dataset, Dataset) or not len(dataset):
         return
-    table = dataset.with_format("arrow")[:]
-    ids = [pc.list_flatten(table["prefix"]), pc.list_flatten(pc.list_flatten(table["suffixes"]))]
-    largest = max((pc.max(part).as_py() for part in ids if len(part)), default=0)
+    largest = longest = 0
+    for table in tables(dataset.select_columns(["prefix", "suffixes", "length"])):
+        ids = [pc.list_flatten(table["prefix"]), pc.list_flatten(pc.list_flatten(table["suffixes"]))]
+        largest = max(largest, *(pc.max(part).as_py() for part in ids if len(part)))
+        longest = max(longest, pc.max(table["length"]).as_py())
     rows = cast(nn.Embedding, model.get_input_embeddings()).weight.shape[0]
     if largest >= rows:
         raise UserError(f"token id {largest} is beyond the {rows} embeddings of the model; is the tokenizer another's?")
-    check_positions(config, "the model", pc.max(table["length"]).as_py())
+    check_positions(config, "the model", longest)
 
 
 # ---- arguments ----

@@ -10,6 +10,8 @@ from transformers import PreTrainedModel, set_seed
 from rmlab.data import Tokenizer
 from rmlab.data.sets import Sets
 from rmlab.losses import Term
+from rmlab.model.head import base_of
+from rmlab.model.positions import taken_by, tell_shorter
 from rmlab.scoring.scorer import Scorer
 from rmlab.training.config import RewardConfig
 from rmlab.training.prepare import (
@@ -58,6 +60,8 @@ class Ready:
         set_seed(args.seed)  # of an adapter's weights
         model = prepare_model(model, args, tokenizer, peft_config)
         refuse_foreign_optimizer(optimizer, model)
+        args.model_takes = taken_by(base_of(model).config.get_text_config().to_dict())
+        tell_shorter(args.max_length, args.model_takes, "the model")
         sets = prepare_sets(sets, tokenizer, args)
         choice = choose_layout(model, args, own_collator=collator is not None)
         makes_batches = collator or build_collator(model, args, tokenizer, choice.layout)

@@ -10,7 +10,7 @@ from datasets import Dataset, IterableDataset
 from peft import PeftConfig, PeftModel
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainingArguments
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 
 from rmlab.data import Tokenizer
@@ -29,7 +29,7 @@ from rmlab.scoring.collator import PreferenceCollator
 from rmlab.scoring.feature_cache import FeatureCache
 from rmlab.scoring.proof import rows_to_prove
 from rmlab.training import prepare
-from rmlab.training.checkpoints import callbacks_of, checkpoint_to_resume, sealed, write_beside
+from rmlab.training.checkpoints import SavingTrainer, callbacks_of, checkpoint_to_resume
 from rmlab.training.config import RewardConfig
 from rmlab.training.contexts import activations_on_cpu, every_comparison_once, with_attributes
 from rmlab.training.embedding_gradients import embedding_gradients_in_place
@@ -39,7 +39,7 @@ from rmlab.training.ready import Ready
 from rmlab.training.sampling import seeded
 
 
-class RewardTrainer(Trainer):
+class RewardTrainer(SavingTrainer):
     """Drop-in for TRL's RewardTrainer, old and new API; see docs/data.md for the row formats.
 
     Args:
@@ -54,8 +54,6 @@ class RewardTrainer(Trainer):
     `evaluations[NAME]` is the last evaluation of each set. Raises UserError for unusable models, rows and options.
     """
 
-    args: RewardConfig
-    model: nn.Module
     _tag_names = ("rmlab", "reward-trainer")
     loss_is_scaled_for_ga = True  # compute_loss divides by the pairs of the whole optimizer step itself
 
@@ -122,12 +120,6 @@ class RewardTrainer(Trainer):
         in_place = embedding_gradients_in_place(base_of(self.model)) if several and alone else contextlib.nullcontext()
         with in_place:
             return super().train(self.resumed_from, *arguments, **options)
-
-    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        """Trainer's, sealed, with the metrics since the last log in it."""
-        with sealed(self):
-            super()._save_checkpoint(model, trial)
-            write_beside(self)
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Trainer's, of comparisons with what frozen layers make of them; a stream is read again when it ends.
@@ -238,7 +230,7 @@ class RewardTrainer(Trainer):
     def _ready(self, dataset: Trees | None) -> Trees | None:
         """The set to make batches of: its layout proved, and with what frozen layers make of it, where some are."""
         model = base_of(self.accelerator.unwrap_model(self.model))
-        prepare.check_fits(dataset, model, self.args.max_length)
+        prepare.check_fits(dataset, model, self.args.options.max_length)
         self._prove_layout(dataset)
         sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
         if sharded or self.layout == "padded" or not isinstance(dataset, Dataset) or not len(dataset):

@@ -28,7 +28,8 @@ def test_every_launcher_gives_the_numbers_of_the_serial_one(launcher, options, s
     package = {"submitit_local": "submitit"}.get(launcher, launcher)
     pytest.importorskip(f"hydra_plugins.hydra_{package}_launcher", reason=f"the extra for {launcher} is not installed")
     printed = sweep(tmp_path, *TINY, "loss=plain,margin", "seed=0,1", f"hydra/launcher={launcher}", *options)
-    assert "sweep s: 4 of 4 runs done, 0 failed, 0 left" in printed
+    assert "\n[4/4] " in printed
+    assert len(printed.splitlines()) <= 4 + 6, printed
     assert metrics(tmp_path) == metrics(serial[0])
 
 
@@ -58,7 +59,7 @@ def test_a_launcher_that_dies_does_not_take_the_other_runs_along(tmp_path, monke
     printed = here(tmp_path, *TINY, "seed=0,1,2")
     assert len(metrics(tmp_path)) == 3
     assert "the launcher stopped: MemoryError: a worker was killed" in printed
-    assert printed.count("\nrun runs/s/") == 3
+    assert [printed.count(f"\n[{n}/3] plain-s") for n in (1, 2, 3)] == [1, 1, 1]
 
 
 def test_a_run_that_kills_every_launcher_fails(tmp_path, monkeypatch):
@@ -68,7 +69,8 @@ def test_a_run_that_kills_every_launcher_fails(tmp_path, monkeypatch):
     states = {out.name.split("-")[1]: state(out) for out in tmp_path.glob("runs/s/plain-*")}
     assert states == {"s0": "finished", "s1": "failed"}
     assert "1 of 2 runs failed" in printed
-    assert "failed: runs/s/plain-s1-" in printed
+    assert "\n[2/2] plain-s1-" in printed
+    assert "failed: MemoryError: a worker was killed" in printed
 
 
 @pytest.mark.slow

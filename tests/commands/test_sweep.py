@@ -1,5 +1,6 @@
 """Sweeps: nothing is run twice, nothing is lost, and each failure is told."""
 
+import re
 import signal
 import time
 
@@ -21,7 +22,12 @@ def serial(tmp_path_factory):
 def test_a_sweep_says_how_many_runs_of_each_kind_and_how_far_it_is(serial):
     place, printed = serial
     assert "sweep s: 4 runs: 4 new" in printed
-    assert "sweep s: 4 of 4 runs done, 0 failed, 0 left" in printed
+    assert [line.split("-")[0] for line in printed.splitlines()[1:5]] == [
+        "[1/4] plain",
+        "[2/4] plain",
+        "[3/4] margin",
+        "[4/4] margin",
+    ]
     assert len(metrics(place)) == 4
     config = yaml.safe_load(next(place.glob("runs/s/margin-s1-*/config.yaml")).read_text())
     assert config["run"]["choices"]["loss"] == "margin"
@@ -32,15 +38,18 @@ def test_finished_runs_are_not_launched_and_others_are_taken_up(serial):
     place, _ = serial
     before = metrics(place)
     half, broken = (next(place.glob(f"runs/s/{name}-s1-*")) for name in ("plain", "margin"))
+    left = next(place.glob("runs/s/plain-s0-*")) / "checkpoints" / "checkpoint-2"  # by a kill at the very end
+    left.mkdir(parents=True)
     (half / "metrics.json").unlink()
     (broken / "metrics.json").unlink()
     RunDirectory(broken).write_error(RuntimeError("no memory\nat all"))
     assert (state(half), state(broken), error_of(broken)) == ("half-done", "failed", "RuntimeError: no memory")
     printed = here(place, *TINY, "loss=plain,margin", "seed=0,1")
     assert "sweep s: 4 runs: 2 finished (skipped), 1 half-done (resumed), 1 failed (tried again)" in printed
-    assert printed.count("run runs/s/") == 2
+    assert [printed.count(f"\n[{n}/4] ") for n in (1, 2, 3, 4)] == [0, 0, 1, 1]
     assert metrics(place) == before
     assert not (broken / "error.txt").exists()
+    assert not left.parent.exists()
 
 
 def test_values_that_make_no_other_run_are_said_to_be_none(tmp_path):
@@ -60,7 +69,7 @@ def test_a_failing_run_does_not_stop_the_others(tmp_path):
     for out in (out for out, found in runs.items() if found == "failed"):
         assert "bitsandbytes" in error_of(out)
         assert "Traceback" in (out / "error.txt").read_text()
-        assert f"failed: {out.relative_to(tmp_path)}: ImportError" in printed
+        assert f"] {out.name} trainer.optim=adamw_bnb_8bit  failed: ImportError" in printed
         assert "bitsandbytes" in (out / "rmlab.log").read_text()
     assert "2 of 4 runs failed" in printed
     assert "Error executing job" not in printed
@@ -70,7 +79,7 @@ def test_a_config_that_cannot_run_fails_alone(tmp_path):
     printed = here(tmp_path, *TINY, "data.overlong=drop,dorp", status=1)
     (out,) = (out for out in tmp_path.glob("runs/s/*-s0-*") if state(out) == "failed")
     assert error_of(out) == "data.overlong is 'dorp'; did you mean 'drop'?"
-    assert f"failed: {out.relative_to(tmp_path)}: data.overlong is 'dorp'" in printed
+    assert f"] {out.name} data.overlong=dorp  failed: data.overlong is 'dorp'" in printed
     assert len(metrics(tmp_path)) == 1
 
 
@@ -99,7 +108,7 @@ def test_a_second_process_is_refused_a_run_and_a_second_sweep_waits_for_it(seria
         (out / "aside.json").rename(out / "metrics.json")  # the other process has finished
     rest, _ = waiting.communicate(timeout=300)
     assert waiting.returncode == 0, rest
-    assert f"skipped {out.relative_to(place)}" in rest
+    assert f"] {out.name}  accuracy " in rest
     assert "passed over" not in rest
     assert metrics(place) == before
 
@@ -111,7 +120,8 @@ def test_two_sweeps_at_once_share_the_work(tmp_path):
     both = [start(tmp_path, *arguments) for _ in range(2)]
     printed = [process.communicate(timeout=600)[0] for process in both]
     assert [process.returncode for process in both] == [0, 0], printed
-    assert sum(text.count("\nmetrics.json  runs/s/") for text in printed) == 4, "what a run says at its end"
+    logs = [file.read_text() for file in tmp_path.glob("runs/s/*/rmlab.log")]
+    assert sum(log.count("\nmetrics.json  runs/s/") for log in logs) == 4, "what a run says at its end"
     assert len(metrics(tmp_path)) == 4
 
 
@@ -166,7 +176,8 @@ def test_ctrl_c_says_how_to_go_on(tmp_path, monkeypatch):
 def test_values_that_belong_together_are_one_choice(tmp_path):
     """Paired sweeps without a plugin: a dict per choice, merged into its node."""
     pairs = "trainer={learning_rate: 1e-3, weight_decay: 0.1}, {learning_rate: 2e-3, weight_decay: 0.2}"
-    here(tmp_path, *TINY, pairs)
+    printed = here(tmp_path, *TINY, pairs)
+    assert re.search(r"\[1/2\] plain-s0-\w{8} trainer=\{learning_rate:0.001,weight_decay:0.1\}  accuracy ", printed)
     trainers = [yaml.safe_load(file.read_text())["trainer"] for file in tmp_path.glob("runs/s/*/config.yaml")]
     assert sorted((t["learning_rate"], t["weight_decay"]) for t in trainers) == [(0.001, 0.1), (0.002, 0.2)]
     assert all(t["max_steps"] == 2 for t in trainers)

@@ -107,7 +107,7 @@ def test_a_sweep_file_adds_a_term_and_fields_that_its_options_lack(tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "center.yaml").write_text(MINE.replace("CONF", str(CONF)))
     printed = here(tmp_path, "-cd", "mine", "-cn", "center")
-    assert "sweep s: 2 of 2 runs done, 0 failed, 0 left" in printed
+    assert "\n[2/2] plain-s0-" in printed
     found = configs(tmp_path)
     assert sorted(c["loss"]["center"]["weight"] for c in found) == [0, 0.1]
     for config in found:

@@ -92,10 +92,10 @@ def fuzz(seeds, composed, place):
                 begin(config, place)
             counts["valid"] += 1
         except UserError as error:
-            sentence = str(error)
-            assert "\n" not in sentence, (seed, keys, sentence)
-            assert len(sentence) < 1500, (seed, keys, sentence)
-            assert named.search(sentence), (seed, keys, sentence)
+            for sentence in map(str, getattr(error, "errors", [error])):
+                assert "\n" not in sentence, (seed, keys, sentence)
+                assert len(sentence) < 1500, (seed, keys, sentence)
+                assert named.search(sentence), (seed, keys, sentence)
             counts["refused"] += 1
         except Exception as error:
             raise AssertionError(f"seed {seed}: {keys}: {type(error).__name__}: {str(error)[:300]}") from error

@@ -1,12 +1,14 @@
 """Metrics against their definitions, computed here by hand or by loops."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from comparisons import scored
+from scipy.stats import spearmanr
 
-from rmlab.metrics.evaluate import as_arrays, calibration_error, evaluate, flatten, preference_metrics
+from rmlab.metrics.evaluate import as_arrays, calibration_error, evaluate, flatten, preference_metrics, rank_correlation
 
 
 def test_accuracy_counts_reward_ties_half_and_reports_them():
@@ -78,10 +80,17 @@ def test_length_correlation_is_spearmans():
     assert "length_correlation" not in evaluate([scored([1.0, 2.0], [0], [1], lengths=[4, 4])])
 
 
+def test_a_rank_correlation_is_scipys():
+    rng = np.random.default_rng(3)
+    x, y = rng.integers(0, 9, 50).astype(float), rng.integers(0, 9, 50)
+    assert rank_correlation(x, y) == pytest.approx(spearmanr(x, y).statistic, abs=1e-14)
+
+
 def test_bayes_accuracy_is_that_of_the_gold_rewards_on_the_same_labels():
     comparisons = [scored([0.0, 1.0], [0], [1], gold=[2.0, 1.0]), scored([0.0, 1.0], [0], [1], gold=[0.0, 1.0])]
     metrics = evaluate(comparisons)
     assert metrics["bayes_accuracy"] == 0.5
+    assert metrics["bayes_accuracy_low"] < 0.5 < metrics["bayes_accuracy_high"]
     assert metrics["accuracy"] == 0.0
 
 
@@ -124,3 +133,26 @@ def test_arrays_hold_a_row_per_comparison_and_its_most_preferred_response():
     )
     assert np.array_equal(rewards, np.float32([[1, 2, np.nan], [3, 4, 5]]), equal_nan=True)
     assert best.tolist() == [1, 2]
+
+
+def test_preferring_the_longer_response_is_measured_as_the_model_is():
+    """Longer is right, wrong, as long (half) and, of votes for the other side, right; a label tie does not count."""
+    lengths = [[9, 2], [2, 9], [4, 4], [2, 9], [9, 2]]
+    probability = [1.0, 1.0, 1.0, 0.2, 0.5]
+    metrics = evaluate(
+        [scored([0.0, 1.0], [0], [1], [p], lengths=n) for p, n in zip(probability, lengths, strict=True)]
+    )
+    assert metrics["longer_wins"] == (1 + 0 + 0.5 + 1) / 4
+    assert 0 <= metrics["longer_wins_low"] < metrics["longer_wins"] < metrics["longer_wins_high"] <= 1
+
+
+def test_intervals_know_which_preferences_share_a_prompt():
+    rng = np.random.default_rng(2)
+    alone = [replace(scored([r, 0.0], [0], [1]), prompt_id=str(n)) for n, r in enumerate(rng.normal(0.5, 1, 40))]
+    together = [replace(c, prompt_id=str(n // 2)) for n, c in enumerate(c for c in alone for _ in range(2))]
+    of_alone, of_together = evaluate(alone), evaluate(together)
+    for key in ("accuracy", "nll"):
+        assert of_alone[key] == pytest.approx(of_together[key])
+        widths = [m[f"{key}_high"] - m[f"{key}_low"] for m in (of_alone, of_together)]
+        assert widths[1] == pytest.approx(widths[0], rel=0.05)  # said twice, not known better
+    assert "nll_low" not in evaluate(alone[:1])

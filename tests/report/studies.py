@@ -27,8 +27,12 @@ ENVIRONMENT = {
 }  # fmt: skip
 
 
-def write_run(folder, seed, gaps=None, loss="plain", environment=None, name="eval", prompts=None, **changes):
+def write_run(
+    folder, seed, gaps=None, loss="plain", environment=None, name="eval", prompts=None, subsets=None, **changes
+):
     """A run directory as rmlab leaves it. gaps (I,): rewards of better minus worse; None: not finished.
+
+    The longer response is the worse one, of every preference.
 
     changes: `node__key=value` of the config.
     """
@@ -36,6 +40,8 @@ def write_run(folder, seed, gaps=None, loss="plain", environment=None, name="eva
     config["run"].update(name=loss, choices={"loss": loss, "model": "tiny"})
     if loss == "margin":
         config["loss"]["bradley_terry"]["margin"] = 1.0
+    elif loss != "plain":
+        config["loss"][loss] = {"weight": 1.0}
     for key, value in changes.items():
         *nodes, last = key.split("__")
         place = config
@@ -49,16 +55,18 @@ def write_run(folder, seed, gaps=None, loss="plain", environment=None, name="eva
     gaps = np.asarray(gaps, dtype=float)
     count = len(gaps)
     prompts = [f"p{i}" for i in range(count)] if prompts is None else prompts
-    out.write_scores(name, [pair(i, prompt, gap) for i, (prompt, gap) in enumerate(zip(prompts, gaps, strict=True))])
+    subsets = [""] * count if subsets is None else subsets
+    rows = enumerate(zip(prompts, gaps, subsets, strict=True))
+    out.write_scores(name, [pair(i, prompt, gap, subset) for i, (prompt, gap, subset) in rows])
     metrics = {**preference_metrics(gaps, np.ones(count)), "comparisons": count, "preferences": count}
     out.write_environment({**ENVIRONMENT, **(environment or {})})
     out.write_metrics({"eval": {name: metrics}, "train": {"loss": 0.5}})
     return out
 
 
-def pair(index, prompt, gap):
+def pair(index, prompt, gap, subset=""):
     """The first of two responses is better, by that much reward."""
-    names = {"index": index, "id": str(index), "prompt_id": prompt, "subset": ""}
+    names = {"index": index, "id": str(index), "prompt_id": prompt, "subset": subset}
     preference = {"better": [0], "worse": [1], "strength": [1.0], "probability": [1.0]}
     return ScoredComparison(**names, **preference, rewards=[gap, 0.0], lengths=[10, 12], gold=[])
 

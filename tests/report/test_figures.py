@@ -20,6 +20,7 @@ from rmlab.report.figures.look import STYLE, Look, look_of
 from rmlab.report.items import METRICS, Items, load_items, set_names
 from rmlab.report.page import write_page
 from rmlab.report.study import load_study
+from rmlab.report.tables import Table, Words
 from rmlab.runner.directory import RunDirectory
 
 PROMPTS = 40
@@ -72,7 +73,15 @@ def make_rows(study, items):
         for m, metric in enumerate(METRICS):
             for arm in [arm for arm in study.arms if arm in of_set.arm]:
                 mean = np.nanmean(of_set.values()[of_set.arm == arm, m])
-                one = {"set": name, "metric": metric, "arm": arm, "mean": mean, "low": mean - 0.1, "high": mean + 0.1}
+                one = {
+                    "set": name,
+                    "subset": "",
+                    "metric": metric,
+                    "arm": arm,
+                    "mean": mean,
+                    "low": mean - 0.1,
+                    "high": mean + 0.1,
+                }
                 paired = {"difference": 0.05, "diff_low": 0.01, "diff_high": 0.09, "verdict": "better"}
                 rows.append(one if arm == study.baseline else {**one, **paired})
     return pd.DataFrame(rows)
@@ -112,7 +121,9 @@ def report(single, tmp_path_factory):
     study, items = single
     drawn = figures.draw(study, items, make_rows(study, items), folder / "figures")
     table = pd.DataFrame({"arm": ["plain (baseline)", "<b>"], "mean": ["0.60", "0.75"], "verdict": ["", "better"]})
-    page = write_page(study, [("Accuracy", table)], drawn, folder, ["p: corrected by Holm"], study.notes)
+    page = write_page(
+        study, [Table("Accuracy", table)], drawn, folder, Words("t", ["p: corrected by Holm"], study.notes)
+    )
     return folder, drawn, page.read_text(encoding="utf-8")
 
 
@@ -138,7 +149,7 @@ def test_every_figure_of_a_study_with_all_data_in_three_formats(grid, tmp_path):
 
 def test_figures_without_data_are_left_out_and_those_of_several_sets_are_named_after_them(report):
     folder, drawn, _ = report
-    kinds = ("accuracy", "reliability", "length", "rewards")  # no history, no grid; b has one strength only
+    kinds = ("accuracy", "length", "rewards")  # no history, no grid, hardly a full bin; b has one strength only
     assert {figure.name for figure in drawn} == {f"{kind}_{name}" for kind in kinds for name in "ab"} | {"strength_a"}
     check_files(drawn, folder / "figures")
     assert len(list((folder / "figures").iterdir())) == 3 * len(drawn)
@@ -160,7 +171,7 @@ def test_heat_map_cells_are_means_over_seeds(grid):
 
 def test_no_heat_map_unless_two_keys_vary_in_every_arm(single, grid):
     assert arms.heat_cells(single[0], "a") is None
-    study = load_study(grid[0].folder)
+    study = load_study(grid[0].folders)
     study.values = {arm: {"loss": "l", f"{arm} rate": 1} for arm in study.arms}
     assert arms.heat_cells(study, "eval") is None
 
@@ -183,8 +194,8 @@ def test_strength_bins_are_the_values_or_quartiles():
     bins, names = of_items.strength_bins(np.array([2.0, 1.0, 2.0]))
     assert (bins.tolist(), names) == ([1, 0, 1], ["1", "2"])
     bins, names = of_items.strength_bins(np.arange(101.0))
-    assert np.bincount(bins).tolist() == [25, 25, 25, 26]
-    assert names == ["0–25", "25–50", "50–75", "75–100"]  # noqa: RUF001
+    assert np.bincount(bins).tolist() == [26, 25, 25, 25]
+    assert names == ["0–25", "26–50", "51–75", "76–100"]  # noqa: RUF001
 
 
 def test_a_response_of_several_preferences_counts_once():
@@ -198,8 +209,11 @@ def test_a_response_of_several_preferences_counts_once():
 
 def test_reliability_bins_leave_out_what_is_too_small():
     confidence = np.concatenate([np.full(20, 0.62), np.full(5, 0.9)])
-    points, shares = of_items.reliability_bins(confidence, np.concatenate([np.ones(5), np.zeros(20)]))
-    assert points == pytest.approx(np.array([[0.62, 0.25]]))
+    outcome = np.concatenate([np.ones(5), np.zeros(20)])
+    points, shares = of_items.reliability_bins(confidence[None], outcome[None], np.arange(25))
+    assert points == pytest.approx(np.array([[0.62, 0.25, np.sqrt(0.25 * 0.75 / 20)]]))
+    pairs, _ = of_items.reliability_bins(confidence[None], outcome[None], np.array([*range(5), *[9] * 15, *[10] * 5]))
+    assert pairs[0, 2] == pytest.approx(np.sqrt(5 * 0.75**2 + (15 * 0.25) ** 2) / 20)  # 15 of one prompt, 5 of others
     assert shares[[2, 8]].tolist() == [0.8, 0.2]
 
 
@@ -222,7 +236,7 @@ def test_chosen_and_rejected_swap_sides_below_one_half():
     ],
 )
 def test_how_many_arms_are_told_apart(grid, values, apart, legend):
-    study = load_study(grid[0].folder)
+    study = load_study(grid[0].folders)
     run = study.finished[0]
     study.arms, study.baseline = {f"arm {n}": [run] for n in range(len(values))}, "arm 0"
     study.values = dict(zip(study.arms, values, strict=True))
@@ -306,6 +320,6 @@ def test_page_shows_notes_failed_runs_and_verdicts(report, single):
 
 
 def test_page_without_notes_or_figures(single, tmp_path: Path):
-    text = write_page(single[0], [], [], tmp_path, ["fact"], []).read_text(encoding="utf-8")
+    text = write_page(single[0], [], [], tmp_path, Words("t", ["fact"], [])).read_text(encoding="utf-8")
     assert 'class="notes"' not in text
     assert "<figure" not in text

@@ -1,6 +1,7 @@
 """rmlab-report: what it writes and prints, in every format."""
 
 import os
+import shutil
 import subprocess
 import sys
 
@@ -10,10 +11,11 @@ import pytest
 from studies import write_run, write_study
 
 from rmlab.commands.report import main
-from rmlab.report.compare import compare
+from rmlab.report.compare import compare, references_of
 from rmlab.report.items import load_items
+from rmlab.report.latex import long_tables, short_tables
 from rmlab.report.study import load_study
-from rmlab.report.tables import latex, markdown, readable
+from rmlab.report.tables import Words, markdown, readable
 
 
 @pytest.fixture
@@ -73,12 +75,14 @@ def test_the_report_is_written_in_every_format(study, capsys):
 def test_names_that_would_break_a_format_are_escaped(tmp_path):
     for seed in range(2):
         write_run(tmp_path, seed, [1.0, -1.0, 2.0])
-        write_run(tmp_path, seed, [1.0, 1.0, 2.0], loss="a_b|c & 50%")
+        write_run(tmp_path, seed, [1.0, 1.0, 2.0], loss="a_b|c & 50% {\\x$")
     loaded = load_study(tmp_path)
-    rows = compare("eval", load_items(loaded, "eval"), list(loaded.arms), "plain", draws=100)
-    tables = readable(rows, "plain")
-    assert "a_b\\|c & 50%" in markdown(tables, "t", [], [])
-    assert "a\\_b|c \\& 50\\%" in latex(tables, [])
+    items = {"eval": load_items(loaded, "eval")}
+    rows = compare(items, list(loaded.arms), "plain")
+    tables, words = readable(rows, references_of(items), "plain"), Words("t", [], [])
+    assert "a_b\\|c & 50%" in markdown(tables, words)
+    for text in (long_tables(tables, words, "study"), short_tables(rows, "plain", "study")):
+        assert "a\\_b|c \\& 50\\% \\{\\textbackslash{}x\\$" in text
 
 
 def test_one_common_seed_gets_no_verdict(tmp_path, capsys):
@@ -93,7 +97,7 @@ def test_one_common_seed_gets_no_verdict(tmp_path, capsys):
     assert "one seed" in printed
     rows = pd.read_csv(tmp_path / "report" / "table.csv")
     margin = rows[(rows.arm == "margin") & (rows.metric == "accuracy")].iloc[0]
-    assert margin.p_holm < 0.001
+    assert margin.p < 0.001
     assert margin.verdict == "one seed"
 
 
@@ -112,6 +116,78 @@ def test_a_narrow_terminal_shows_whole_numbers(study, capsys, monkeypatch):
     difference = pd.read_csv(study / "report" / "table.csv").query("arm == 'margin' and metric == 'accuracy'").iloc[0]
     assert f"{difference.diff_low:+.4f}, {difference.diff_high:+.4f}]" in printed
     assert "\u2026" not in printed
+
+
+def test_files_are_written_before_a_line_is_printed(study):
+    """So `| head` loses nothing, and says nothing."""
+    command = f"{sys.executable} -m rmlab.commands.report {study} --no-figures | head -1"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    assert (study / "report" / "index.html").exists()
+
+
+def test_subsets_have_tables_with_intervals_and_what_the_longer_response_gives(tmp_path, capsys):
+    for seed in range(2):
+        write_run(tmp_path, seed, [1.0, -1.0] * 20, subsets=["a", "b"] * 20)
+        write_run(tmp_path, seed, [1.0, 1.0] * 20, loss="margin", subsets=["a", "b"] * 20)
+    main([str(tmp_path), "--no-figures"])
+    printed = capsys.readouterr().out
+    assert "Accuracy by subset" in printed
+    rows = pd.read_csv(tmp_path / "report" / "table.csv", keep_default_na=False)
+    of_b = rows[(rows.subset == "b") & (rows.metric == "accuracy") & (rows.arm == "margin")].iloc[0]
+    assert (of_b.n, float(of_b["mean"]), float(of_b.difference)) == (20, 1.0, 1.0)
+    assert of_b.p_holm == ""  # no verdict on a subset
+    table = (tmp_path / "report" / "table.md").read_text()
+    assert "| longer wins |  | 0.0000 |" in table
+    assert "| chance |  | 0.5000 |" in table
+    assert "| chance |  | 0.6931 |" in table
+
+
+def test_two_swept_values_have_main_effects_and_an_interaction(tmp_path, capsys):
+    """By hand: margin is right 4 items of 40 more at either rate, rate 0.5 8 items less, both together 2 more."""
+    right = {("plain", 0.001): 30, ("margin", 0.001): 34, ("plain", 0.5): 22, ("margin", 0.5): 28}
+    for (loss, rate), number in right.items():
+        for seed in range(2):
+            gaps = [1.0] * number + [-1.0] * (40 - number)
+            write_run(tmp_path, seed, gaps, loss=loss, trainer__learning_rate=rate)
+    main([str(tmp_path), "--no-figures", "--baseline", "plain learning_rate=0.001"])
+    found = pd.read_csv(tmp_path / "report" / "effects.csv").query("metric == 'accuracy'").set_index("effect")
+    assert found["difference"].to_dict() == pytest.approx(
+        {
+            "margin instead of plain, over learning_rate": (4 + 6) / 2 / 40,
+            "learning_rate=0.5 instead of 0.001, over loss": (-8 - 6) / 2 / 40,
+            "margin and learning_rate=0.5 together, beyond both": 2 / 40,
+        }
+    )
+    assert "Two values at once: Accuracy" in capsys.readouterr().out
+
+
+def test_a_prompt_that_holds_much_is_told(tmp_path, capsys):
+    for seed in range(2):
+        write_run(tmp_path, seed, [1.0, -1.0] * 10, prompts=["same"] * 10 + list("abcdefghij"))
+        write_run(tmp_path, seed, [1.0, 1.0] * 10, loss="margin", prompts=["same"] * 10 + list("abcdefghij"))
+    main([str(tmp_path), "--no-figures"])
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "one prompt holds 50% of the preferences of eval: they tell as much as 4 prompts of equal size" in printed
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no TeX here")
+def test_the_tables_are_latex(tmp_path):
+    """Both compile, without a box that is too wide, whatever the arms are called."""
+    for seed in range(2):
+        write_run(tmp_path / "a_%$", seed, [1.0, -1.0, 2.0])
+        write_run(tmp_path / "a_%$", seed, [1.0, 1.0, 2.0], loss="a_b|c & 50% {\\x$ ~^#", trainer__learning_rate=0.1)
+    main([str(tmp_path / "a_%$"), "--no-figures"])
+    report = tmp_path / "a_%$" / "report"
+    text = (
+        "\\documentclass[twocolumn]{article}\\usepackage{booktabs,graphicx}\\begin{document}x\n"
+        "\\input{table_short}\\input{table}\\end{document}"
+    )
+    (report / "paper.tex").write_text(text)
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "paper.tex"]
+    done = subprocess.run(command, cwd=report, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-1500:]
+    assert "Overfull" not in done.stdout
 
 
 def test_the_report_can_be_logged_to_wandb(study):

@@ -67,3 +67,24 @@ def test_merged_rows_that_differ_are_not_paired(tmp_path):
     write_run(tmp_path, 0, [1.0, -1.0], loss="margin", data__group_by_prompt=True)
     with pytest.raises(UserError, match="group_by_prompt merged them"):
         load_items(load_study(tmp_path), "eval")
+
+
+def test_a_run_whose_rewards_are_no_numbers_is_left_out_and_named(study):
+    out = next(study.glob("margin-s1-*"))
+    table = pd.read_parquet(out / "scores" / "eval.parquet")
+    table.loc[3, "reward"] = np.nan
+    table.to_parquet(out / "scores" / "eval.parquet", index=False)
+    loaded = load_study(study)
+    items = load_items(loaded, "eval")
+    assert len(items.runs) == 5
+    assert any("1 preferences whose rewards are no numbers" in note for note in loaded.notes)
+
+
+def test_a_subset_has_its_own_items_and_prompts(tmp_path):
+    write_run(tmp_path, 0, [1.0, -1.0, 2.0, 3.0], subsets=["a", "b", "a", "b"], prompts=["p", "q", "p", "r"])
+    items = load_items(load_study(tmp_path), "eval")
+    assert items.subsets() == ["a", "b"]
+    part = items.of_subset("b")
+    assert part.gap.tolist() == [[-1.0, 3.0]]
+    assert part.prompt.tolist() == [0, 1]
+    assert items.largest == (0.5, pytest.approx(16 / 6))

@@ -4,7 +4,9 @@ import pytest
 from studies import write_run, write_study
 
 from rmlab.messages import UserError
-from rmlab.report.study import load_study, shorten
+from rmlab.report.arms import shorten
+from rmlab.report.items import load_items, presented
+from rmlab.report.study import load_study
 from rmlab.runner.config import computed
 from rmlab.runner.directory import RunDirectory
 
@@ -46,8 +48,9 @@ def test_numbers_are_in_their_order_and_the_baseline_first(tmp_path):
         write_run(tmp_path, 0, [1.0, -1.0], data__max_rows=rows, report__baseline="max_rows=500")
     assert list(load_study(tmp_path).arms) == ["max_rows=500", "max_rows=250", "max_rows=1000", "max_rows=none"]
     assert load_study(tmp_path, baseline="max_rows=250").baseline == "max_rows=250"
-    with pytest.raises(UserError, match="--baseline: no arm 'max_rows=25'; did you mean 'max_rows=250'"):
-        load_study(tmp_path, baseline="max_rows=25")
+    assert load_study(tmp_path, baseline="max_rows=25").baseline == "max_rows=250"  # what only it begins with
+    with pytest.raises(UserError, match="--baseline: no arm 'max_row=250'; did you mean 'max_rows=250'"):
+        load_study(tmp_path, baseline="max_row=250")
 
 
 def test_values_that_are_nearly_the_same_are_two_arms(tmp_path):
@@ -70,7 +73,91 @@ def test_an_ambiguous_baseline_is_refused_unless_tuning_makes_it_one(tmp_path):
     assert load_study(tmp_path, baseline="plain", tune=["trainer.learning_rate"]).baseline.startswith("plain ")
 
 
+def test_the_first_arm_made_is_the_baseline(tmp_path):
+    """Whatever its name, and whatever comes later."""
+    write_run(tmp_path, 0, [1.0, -1.0], loss="zeta", environment={"started": 100.0})
+    write_run(tmp_path, 0, [1.0, -1.0], loss="alpha", trainer__learning_rate=0.1, environment={"started": 200.0})
+    assert list(load_study(tmp_path).arms) == ["zeta", "alpha"]
+    write_run(tmp_path, 0, [1.0, -1.0], loss="beta", trainer__learning_rate=0.2, environment={"started": 150.0})
+    assert list(load_study(tmp_path).arms) == ["zeta", "beta", "alpha"]
+
+
+def test_what_did_not_finish_renames_nothing(study):
+    """A failed run of another size, and one that never began: the arms keep their names, those two have their own."""
+    write_run(study, 0, model__config={"hidden_size": 128}).write_error(RuntimeError("no"))
+    write_run(study, 5)
+    loaded = load_study(study)
+    assert list(loaded.arms) == ["plain", "plain hidden_size=128", "margin"]
+    assert [run.state for run in loaded.arms["plain"]] == ["finished"] * 3 + ["new"]
+
+
+def test_a_stray_run_lengthens_no_other_name(tmp_path):
+    """Most arms share its odd key; what another key says as well is not said either."""
+    for loss in ("plain", "margin", "centered", "hinge"):
+        write_run(tmp_path, 0, [1.0, -1.0], loss=loss)
+    write_run(tmp_path, 0, [1.0, -1.0], model__config={"hidden_size": 128}, trainer__learning_rate=0.5)
+    loaded = load_study(tmp_path)
+    assert list(loaded.arms) == ["plain", "plain hidden_size=128", "margin", "centered", "hinge"]
+    assert loaded.differing["plain hidden_size=128"]["learning_rate"] == 0.5
+
+
+def test_arms_and_runs_are_left_out_by_name(study):
+    write_run(study, 0, [1.0] * 60, trainer__learning_rate=0.5)
+    assert len(load_study(study).arms) == 3
+    loaded = load_study(study, exclude=["learning_rate=0.5"])
+    assert list(loaded.arms) == ["plain", "margin"]
+    assert loaded.notes == ["left out by --exclude learning_rate=0.5: 1 run"]
+    assert [run.seed for run in load_study(study, exclude=["margin-s1"]).arms["margin learning_rate=0.001"]] == [0, 2]
+    with pytest.raises(UserError, match="--exclude: no arm or run 'margn'"):
+        load_study(study, exclude=["margn"])
+
+
+def test_several_studies_are_one(tmp_path):
+    """The same arm of both has the seeds of both; a folder of studies stands for them."""
+    for name, seeds in (("a", (0, 1)), ("b", (2, 3))):
+        for seed in seeds:
+            write_run(tmp_path / name, seed, [1.0, -1.0])
+            write_run(tmp_path / name, seed, [1.0, -1.0], loss="margin")
+    loaded = load_study([tmp_path / "a", tmp_path / "b"])
+    assert {arm: [run.seed for run in runs] for arm, runs in loaded.arms.items()} == {
+        "plain": [0, 1, 2, 3],
+        "margin": [0, 1, 2, 3],
+    }
+    assert loaded.title == "Study a + b"
+    assert load_study(tmp_path).arms.keys() == loaded.arms.keys()
+
+
+def test_arms_are_renamed_and_put_in_order(study):
+    for seed in range(3):
+        write_run(study, seed, [1.0] * 60, loss="hinge", trainer__learning_rate=0.5)
+    loaded = load_study(study)
+    items = {"eval": load_items(loaded, "eval")}
+    shown, renamed = presented(loaded, items, {"margin": "with a margin", "plain": "BT"}, ["hinge"])
+    assert list(shown.arms) == ["BT", "hinge", "with a margin"]
+    assert shown.baseline == "BT"
+    assert set(renamed["eval"].arm) == set(shown.arms)
+    with pytest.raises(UserError, match="two arms would have the same name"):
+        presented(load_study(study), items, {"margin": "plain"}, [])
+
+
 # ---- what is told of the runs ----
+
+
+def test_arms_without_a_seed_of_the_baseline_are_named(tmp_path):
+    write_run(tmp_path, 0, [1.0, -1.0], environment={"started": 1.0})
+    write_run(tmp_path, 1, [1.0, -1.0], loss="margin", environment={"started": 2.0})
+    note = "margin and the baseline, plain, have no seed in common, so no difference is told; train margin with seed 0"
+    assert any(found.startswith(note) for found in load_study(tmp_path).notes)
+
+
+@pytest.mark.parametrize("file", ["metrics.json", "environment.json", "config.yaml", "scores/eval.parquet"])
+def test_whatever_file_is_damaged_the_rest_is_reported(study, file):
+    out = next(study.glob("margin-s1-*"))
+    (out / file).write_bytes(b"\x00\x01{")
+    loaded = load_study(study)
+    load_items(loaded, "eval")
+    assert len(loaded.finished) == 5
+    assert any(out.name in note and "is damaged" in note for note in loaded.notes)
 
 
 def test_folders_that_are_no_runs_are_not_read(study):

@@ -67,3 +67,20 @@ def test_a_sweep_narrowed_on_the_command_line_needs_no_tuning(tmp_path):
     for seed in range(2):
         write_run(tmp_path, seed, [1.0, -1.0], report__tune=["trainer.learning_rate"])
     assert load_study(tmp_path).tune == []
+
+
+def test_a_value_that_diverged_takes_no_seeds_from_the_others(tmp_path):
+    """Rate 1 finished one seed of three: it is left out of the choice, with a note; the arm keeps its three seeds."""
+    generator = np.random.default_rng(7)
+    for seed in range(3):
+        for rate in (0.001, 0.01, 1.0):
+            gaps = generator.normal(0.5, 1, 40) if rate < 1 or seed == 0 else None
+            out = write_run(tmp_path, seed, gaps, trainer__learning_rate=rate)
+            if gaps is None:
+                out.write_error(FloatingPointError("loss is nan"))
+            write_run(tmp_path, seed, generator.normal(0.5, 1, 40), loss="margin", trainer__learning_rate=rate)
+    loaded = load_study(tmp_path, tune=["trainer.learning_rate"])
+    _, items, notes = tuned(loaded, {"eval": load_items(loaded, "eval")})
+    assert sorted(items["eval"].seed[items["eval"].arm == "plain"]) == [0, 1, 2]
+    assert "plain learning_rate=1 finished 1 of 3 seeds, and is left out of the choice" in notes
+    assert any(note.startswith("plain is compared at") and "3 were tried" in note for note in notes)

@@ -119,6 +119,13 @@ def test_a_metric_that_is_gone_is_different(finished, copied):
     assert result.metrics == {"eval.eval.ece": [gone, None]}
 
 
+def test_a_metric_that_rmlab_has_learned_since_is_no_difference(finished, copied):
+    metrics = RunDirectory(copied).metrics()
+    del metrics["eval"]["eval"]["ece"]
+    RunDirectory(copied).write_metrics(metrics)
+    assert compared(copied, finished).verdict == "identical"
+
+
 def test_a_set_that_only_one_of_them_evaluated_is_different(finished, copied):
     metrics = RunDirectory(copied).metrics()
     metrics["eval"]["other"] = metrics["eval"]["eval"]

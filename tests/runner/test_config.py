@@ -161,7 +161,7 @@ def test_the_trainer_refuses_the_old_name_too():
     [
         ({"data": {"max_lenght": 3}}, "data has no 'max_lenght'; did you mean 'max_length'?"),
         ({"dta": {}}, "the config has no 'dta'; did you mean 'data'?"),
-        ({"data": {"max_length": "long"}}, "data.max_length: Value 'long' of type 'str' could not be converted"),
+        ({"data": {"limit": "long"}}, "data.limit: Value 'long' of type 'str' could not be converted"),
         ({"seed": "x"}, "seed: Value 'x' of type 'str' could not be converted"),
     ],
 )
@@ -186,8 +186,9 @@ def test_a_wrong_key_or_type_of_a_mapping_is_named(given, message):
 def test_a_number_below_its_range_is_named(key, least):
     node, name = key.split(".")
     message = f"^{re.escape(key)} is {float(least - 1) if 'gb' in key else least - 1}; it must be at least {least}$"
+    model = {"config": {"model_type": "qwen3"}}
     with pytest.raises(UserError, match=message):
-        Config.of({"model": {"config": {"model_type": "qwen3"}}, node: {name: least - 1}}).check()
+        Config.of({"model": model, node: {**(model if node == "model" else {}), name: least - 1}}).check()
 
 
 def test_a_config_is_what_its_mapping_says_and_comes_back_as_one():

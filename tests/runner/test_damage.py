@@ -11,7 +11,7 @@ from rmlab.messages import UserError
 from rmlab.runner import resume
 from rmlab.runner.directory import RunDirectory
 
-TINY = ["debug=tiny", "logger=none", "run.threads=1", "trainer.save_steps=2"]
+TINY = ["debug=tiny", "logger=none", "run.threads=1", "trainer.save_steps=2", "run.keep=[model,checkpoints]"]
 
 
 @pytest.fixture(scope="module")
@@ -132,6 +132,6 @@ def test_an_error_that_is_no_full_disk_stays_what_it_is(tmp_path):
 
 
 def test_a_gradient_that_is_no_number_is_null_in_the_files():
-    from rmlab.runner.run import finite
+    from rmlab.runner.curves import finite
 
     assert finite({"loss": 0.5, "grad_norm": float("inf"), "step": 3}) == {"loss": 0.5, "grad_norm": None, "step": 3}

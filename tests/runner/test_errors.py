@@ -33,7 +33,8 @@ CASES = {
     "unknown loss option": ({}, ["loss.bradley_terry.beta=1"], "loss.bradley_terry takes ['margin']", 2),
     "missing loss option": ({}, ["~loss.bradley_terry.margin"], "missing ['margin']", 2),
     "wrong type of a loss option": ({}, ["loss.bradley_terry.margin=big"], "must be a number, not 'big'", 2),
-    "wrong type": ({}, ["data.max_length=long"], "'long' of type 'str' could not be converted to Integer", 1),
+    "no length": ({}, ["data.max_length=long"], "data.max_length is 'long'; it must be a whole number, auto", 2),
+    "wrong type": ({}, ["data.limit=long"], "'long' of type 'str' could not be converted to Integer", 1),
     "wrong type in trainer": ({}, ["trainer.learning_rate=fast"], "trainer.learning_rate must be float, not 'fast'", 2),
     "wrong choice": ({}, ["data.overlong=trunc"], "data.overlong is 'trunc'; did you mean 'truncate'?", 2),
     "wrong layout": ({}, ["scoring.layout=shared"], "scoring.layout is 'shared'; did you mean 'shared_prefix'?", 2),
@@ -59,6 +60,12 @@ CASES = {
             "data.group_by_prompt=true",
         ],
         "data.group_by_prompt needs all rows at once",
+        2,
+    ),
+    "a weight without effect": (
+        {},
+        ["data.train.synthetic.weight=2", "data.group_by_prompt=true", "data.pair_weighting=prompt"],
+        "data.train.synthetic.weight makes copies of rows",
         2,
     ),
     "no data.path": ({}, ["data=files"], "data.path is not set", 2),
@@ -121,6 +128,12 @@ CASES = {
         "data.max_length=1024 is beyond the 512 positions of encoder",
         2,
     ),
+    "chats without a template": (
+        {"rows.jsonl": json.dumps({side: [{"role": "user", "content": side}] for side in ("chosen", "rejected")})},
+        ["data=files", "data.path=rows.jsonl", "model=pretrained", "model.path=untold"],
+        "the tokenizer has no chat template; set model.chat_template=chatml",
+        2,
+    ),
     "no such model": ({}, ["model=pretrained", "model.path=./nowhere"], "model.path: no folder './nowhere'", 2),
     "unknown plugin": ({}, ["plugins=[mylab.losses]"], "plugins: cannot import 'mylab.losses'", 2),
     "unknown model config key": ({}, ["model.config.num_hidden_layer=1"], "has no 'num_hidden_layer'; did you mean", 2),
@@ -148,12 +161,13 @@ CASES = {
 
 @pytest.fixture(scope="module")
 def checkpoints(tmp_path_factory, built_tokenizer):
-    """Folders that a preflight can refuse: a two-label classifier, a tokenizer without pad, a short encoder."""
+    """Folders that a preflight can refuse: a classifier, tokenizers without pad and without template, an encoder."""
     place = tmp_path_factory.mktemp("checkpoints")
     make_model(num_labels=2).save_pretrained(place / "classifier")
-    for name, kind in (("padless", "qwen3"), ("encoder", "bert")):
+    for name, kind in (("padless", "qwen3"), ("untold", "qwen3"), ("encoder", "bert")):
         make_model(kind).save_pretrained(place / name)
         built_tokenizer.save_pretrained(place / name)
+    (place / "untold" / "chat_template.jinja").unlink()
     config = place / "padless" / "tokenizer_config.json"
     config.write_text(json.dumps({k: v for k, v in json.loads(config.read_text()).items() if k != "pad_token"}))
     return place

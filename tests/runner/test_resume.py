@@ -42,6 +42,7 @@ CASES = {
 TELLING = {
     "logging and saving do not meet": 5,
     "by length": 7,
+    "the last layer": 5,
     "a stream of several passes": 5,
 }
 

@@ -1,12 +1,14 @@
 """Checkpoints that a killed run can trust."""
 
 import os
+import shutil
 import time
 
 import pytest
 import torch
 from conftest import make_model, make_pairs, trainer_for
-from transformers import TrainerCallback
+from safetensors.torch import load_file
+from transformers import AutoModelForSequenceClassification, TrainerCallback
 
 from rmlab.messages import UserError
 from rmlab.training.checkpoints import checkpoints, damage, last_whole_checkpoint, train_or_resume
@@ -148,3 +150,56 @@ def test_a_checkpoint_that_cannot_be_written_leaves_nothing(tokenizer, tmp_path,
     with pytest.raises(OSError, match="No space left"):
         trainer.train()
     assert steps(tmp_path) == []
+
+
+# ---- of frozen models ----
+
+FROZEN = {**SAVING, "train_last_layers": 1, "save_frozen": False}
+
+
+def frozen_trainer(tokenizer, place, seed=0, evaluation=None, **options):
+    return trainer_for(make_model(seed=seed), tokenizer, place, make_pairs(8), evaluation, **{**FROZEN, **options})
+
+
+def test_a_checkpoint_to_resume_from_holds_only_what_is_trained(tokenizer, tmp_path, caplog):
+    whole = frozen_trainer(tokenizer, tmp_path / "whole")
+    whole.train()
+    place = tmp_path / "whole" / "checkpoint-2"
+    held = load_file(place / "model.safetensors")
+    assert held.keys() == {n for n, p in whole.model.named_parameters() if p.requires_grad}
+    with pytest.raises(ValueError, match="Unrecognized model"):
+        AutoModelForSequenceClassification.from_pretrained(place)
+    shutil.copytree(place, tmp_path / "part" / "checkpoint-2")
+    resumed = frozen_trainer(tokenizer, tmp_path / "part")
+    resumed.train(resume_from_checkpoint=True)
+    assert resumed.state.log_history[-1]["step"] == 3
+    assert_same_weights(resumed, whole)
+    assert "missing keys" not in caplog.text
+
+
+def test_a_checkpoint_that_lacks_other_frozen_weights_is_passed_over(tokenizer, tmp_path, capsys):
+    frozen_trainer(tokenizer, tmp_path).train()
+    other = frozen_trainer(tokenizer, tmp_path, seed=1)
+    assert last_whole_checkpoint(tmp_path, other) is None
+    assert "checkpoint-3 is passed over: the frozen weights were others" in capsys.readouterr().out
+    with pytest.raises(UserError, match="is of another model: the frozen weights were others"):
+        other.train(resume_from_checkpoint=str(tmp_path / "checkpoint-3"))
+
+
+def test_the_best_of_frozen_models_is_loaded(tokenizer, tmp_path):
+    best = {"load_best_model_at_end": True, "eval_strategy": "steps", "eval_steps": 1, "learning_rate": 5.0}
+    trainer = frozen_trainer(tokenizer, tmp_path, evaluation=make_pairs(6, seed=2), **best)
+    before = {n: p.clone() for n, p in trainer.model.named_parameters() if not p.requires_grad}
+    trainer.train()
+    assert trainer.state.best_global_step in (1, 2), "the last one would be there anyway"
+    held = load_file(tmp_path / f"checkpoint-{trainer.state.best_global_step}" / "model.safetensors")
+    now = dict(trainer.model.named_parameters())
+    assert all(torch.equal(now[name], tensor) for name, tensor in {**held, **before}.items())
+
+
+def test_a_model_saved_by_hand_is_whole(tokenizer, tmp_path):
+    trainer = frozen_trainer(tokenizer, tmp_path)
+    trainer.train()
+    trainer.save_model(str(tmp_path / "saved"))
+    saved = AutoModelForSequenceClassification.from_pretrained(tmp_path / "saved").state_dict()
+    assert all(torch.equal(saved[name], tensor) for name, tensor in trainer.model.state_dict().items())

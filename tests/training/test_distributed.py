@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import kwise_rows, make_model, trainer_for
+from conftest import ROOT, kwise_rows, make_model, trainer_for
 
 from rmlab.data.tokenizer import build_tokenizer
 
@@ -40,7 +40,7 @@ def test_two_ranks_train_and_evaluate_as_one(budget, layout, tmp_path):
     """With a budget the ranks have different numbers of micro-batches and exchange gradients once per step."""
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", __file__]
     arguments = [str(tmp_path), json.dumps(budget), layout]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent.parent)}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
     done = subprocess.run([*launch, *arguments], env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     two = [json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in (0, 1)]

@@ -29,16 +29,21 @@ class Figure:
 
 
 def draw(
-    study: Study, items: Mapping[str, Items], rows: pd.DataFrame, folder: Path, grid: Study | None = None
+    study: Study,
+    items: Mapping[str, Items],
+    rows: pd.DataFrame,
+    folder: Path,
+    grid: Study | None = None,
+    width: float = 397,
 ) -> list[Figure]:
-    """Every figure that the study has data for, saved in folder.
+    """Every figure that the study has data for, saved in folder; width: of a page's text, in points.
 
     rows: of `compare`. grid: the study before `tuned` chose from it, for the heat map. Figures of one evaluation set
     among several are called NAME_SET.
     """
     folder.mkdir(parents=True, exist_ok=True)
     figures, several = [], len(items) > 1
-    with mpl.rc_context(STYLE):
+    with mpl.rc_context({**STYLE, "figure.figsize": (width / 72, width / 144)}):
         for name, of_set in items.items():
             for kind, drawing in of_one_set(study, name, of_set, rows, grid or study, only=not several).items():
                 if drawing:
@@ -54,7 +59,9 @@ def of_one_set(
     """The figures of an evaluation set by name, None where its data is not there. only: the study has no other set."""
     look = look_of(study)
     return {
-        "accuracy": accuracy(items, rows[rows["set"] == name], look, bayes_accuracy(items.runs, name)),
+        "accuracy": accuracy(
+            items, rows[(rows["set"] == name) & (rows["subset"] == "")], look, bayes_accuracy(items.runs, name)
+        ),
         "heatmap": heatmap(grid, name, items),
         "learning_curves": learning_curves(study, name, items, look, only),
         "strength": strength(items, look),

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
+from rmlab.report.arms import show
 from rmlab.report.figures.look import (
     BASELINE,
     Drawing,
@@ -20,6 +21,7 @@ from rmlab.report.figures.look import (
     is_number,
     label_axes,
     legend,
+    letters,
     line,
     listed,
     new_canvas,
@@ -31,7 +33,8 @@ from rmlab.report.figures.look import (
     wrapped,
 )
 from rmlab.report.items import Items
-from rmlab.report.study import Run, Study, show
+from rmlab.report.runs import Run
+from rmlab.report.study import Study
 
 # ---- accuracy ----
 
@@ -42,7 +45,7 @@ def accuracy(items: Items, rows: pd.DataFrame, look: Look, bayes: float | None) 
     if part.empty:
         return None
     paired = bool(part["difference"].notna().any())
-    names = [wrapped(str(arm), 32) for arm in part.index]
+    names = [wrapped(str(arm), letters(0.3 if paired else 0.25)) for arm in part.index]
     lines = max(name.count("\n") for name in names) + 1
     canvas = new_canvas(paired, 0.6 + (0.16 + 0.1 * lines) * len(part))
     axes = canvas.subplots(1, 1 + paired, sharey=True, squeeze=False)[0]
@@ -51,12 +54,16 @@ def accuracy(items: Items, rows: pd.DataFrame, look: Look, bayes: float | None) 
     draw_means(axes[0], part, items, look, bayes)
     if paired:
         draw_differences(axes[1], part, look)
+    for ax in axes:
+        ax.locator_params(axis="x", nbins=4)  # or labels of four digits touch
     caption = "Accuracy with its 95% interval over prompts"
     if several_seeds(items):
         caption = "Mean accuracy over seeds with its 95% interval over prompts and seeds; light dots: single seeds"
     caption += f"; dotted line: accuracy of the true rewards, {bayes:.3f}. " if bayes else ". "
     if paired:
-        caption += "Right: paired difference to the baseline, filled where p < 0.05 after Holm's correction. "
+        caption += "Right: paired difference to the baseline, filled where p < 0.05 after Holm's correction"
+        loose = part["verdict"].eq("") & (part["diff_low"] * part["diff_high"] > 0)
+        caption += " (an open dot whose bar excludes 0: not after it). " if loose.any() else ". "
     return Drawing(canvas, "Accuracy", caption + counted(items, decided=True))
 
 
@@ -85,7 +92,7 @@ def draw_differences(ax: Axes, part: pd.DataFrame, look: Look) -> None:
     ax.axvline(0, color=BASELINE, lw=0.8, zorder=1)
     ax.grid(visible=False, axis="y")
     ax.tick_params(axis="y", length=0)
-    ax.set_xlabel(wrapped(f"difference to {look.baseline}", 50))
+    ax.set_xlabel(wrapped(f"difference to {look.baseline}", letters(0.32)))
 
 
 def interval(ax: Axes, numbers: "pd.Series[float]", place: float, colour: str, filled: bool = True) -> None:

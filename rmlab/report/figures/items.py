@@ -1,6 +1,5 @@
 """Figures of the items: by strength, calibration, rewards, length."""
 
-import itertools
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -57,13 +56,17 @@ def strength(items: Items, look: Look) -> Drawing | None:
 
 
 def strength_bins(values: np.ndarray) -> tuple[np.ndarray, list[str]]:
-    """(bin of each value, names of the bins): the values themselves, or quartiles where there are more than six."""
+    """(bin of each value, names of the bins): the values themselves, or quartiles where there are more than six.
+
+    A quartile is called by the lowest and the highest value in it, so that no value is in two.
+    """
     unique = np.unique(values)
     if len(unique) <= 6:
         return np.searchsorted(unique, values), [f"{value:.3g}" for value in unique]
-    edges = np.unique(np.quantile(values, [0, 0.25, 0.5, 0.75, 1]))
-    bins = np.searchsorted(edges[1:-1], values, side="right")
-    return bins, [f"{low:.3g}\u2013{high:.3g}" for low, high in itertools.pairwise(edges)]
+    edges = np.unique(np.quantile(values, [0.25, 0.5, 0.75]))
+    bins = np.unique(np.searchsorted(edges, values, side="left"), return_inverse=True)[1]
+    ends = [(values[bins == b].min(), values[bins == b].max()) for b in range(bins.max() + 1)]
+    return bins, [f"{low:.3g}" if low == high else f"{low:.3g}\u2013{high:.3g}" for low, high in ends]
 
 
 def tick_labels(names: Sequence[str], sizes: np.ndarray, narrow: bool) -> list[str]:
@@ -98,25 +101,27 @@ def reliability(items: Items, look: Look) -> Drawing | None:
     """What the model claims of the side it prefers, against how often that side was preferred."""
     arms = [arm for arm in look.arms if arm in items.arm]
     claims = {arm: claims_of(items, arm) for arm in arms}
-    binned = {arm: reliability_bins(*claims[arm]) for arm in arms}
-    if not any(len(points) for points, _ in binned.values()):
+    binned = {arm: reliability_bins(*claims[arm], items.prompt) for arm in arms}
+    arms = [arm for arm in arms if len(binned[arm][0]) > 1]  # one point is no curve
+    if not arms:
         return None
     errors = {arm: f"ECE\u00a0{np.mean([*map(calibration_error, *claims[arm])]):.3f}" for arm in arms}
     canvas, shown = panels(look, arms, 2.8, (1, 0.35), errors)
     for (ax, below), those in shown:
         for arm in those:
             points, shares = binned[arm]
-            ax.plot(*points.T, **line(look, arm))
+            ax.errorbar(points[:, 0], points[:, 1], points[:, 2], elinewidth=0.8, **line(look, arm))
             below.stairs(shares, np.linspace(0.5, 1, 11), color=look.colours[arm], lw=1)
         ax.plot([0.5, 1], [0.5, 1], color=FAINT, lw=0.8, ls="--", zorder=1)
         if is_leftmost(ax):
             ax.set_ylabel("share preferred")
             below.set_ylabel("share")
-    shown[0][0][1].set_ylim(0, 1.08 * max(shares.max() for _, shares in binned.values()))
+    shown[0][0][1].set_ylim(0, 1.08 * max(binned[arm][1].max() for arm in arms))
     label_axes(canvas, [axes[1] for axes, _ in shown], "confidence")
     caption = (
         "How often the side that a model prefers was preferred, against the probability that it claims; ten bins, "
-        f"seeds pooled, bins of fewer than {LEAST} left out; dashed: perfect calibration. Below: share of preferences "
+        f"seeds pooled, bins of fewer than {LEAST} left out; bars: \u00b11 standard error over prompts; dashed: "
+        "perfect calibration. Below: share of preferences "
         f"in each bin. ECE: expected calibration error, mean over seeds.{told_apart(look)} "
     )
     return Drawing(canvas, "Calibration", caption + counted(items))
@@ -128,13 +133,21 @@ def claims_of(items: Items, arm: str) -> tuple[np.ndarray, np.ndarray]:
     return confidence_and_outcome(gap, np.broadcast_to(items.probability, gap.shape))
 
 
-def reliability_bins(confidence: np.ndarray, outcome: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """((N, 2) mean confidence and outcome of the bins that hold enough, share of preferences in each of ten bins)."""
+def reliability_bins(confidence: np.ndarray, outcome: np.ndarray, prompt: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """((N, 3) mean confidence, mean outcome and its standard error of bins that hold enough, share in each of ten).
+
+    confidence, outcome (S, I), prompt (I,). The error is that of prompts, which are drawn with all their preferences.
+    """
     bins = np.minimum(((confidence.ravel() - 0.5) * 20).astype(int), 9)
     number = np.bincount(bins, minlength=10)
-    sums = [np.bincount(bins, weights=values.ravel(), minlength=10) for values in (confidence, outcome)]
-    enough = number >= LEAST
-    return np.stack(sums, axis=1)[enough] / number[enough, None], number / number.sum()
+    prompts = np.tile(prompt, len(confidence))
+    points = []
+    for b in np.flatnonzero(number >= LEAST):
+        mine = bins == b
+        right = outcome.ravel()[mine]
+        sums = np.bincount(prompts[mine], weights=right - right.mean())
+        points.append((confidence.ravel()[mine].mean(), right.mean(), np.sqrt((sums**2).sum()) / len(right)))
+    return np.reshape(points, (-1, 3)), number / number.sum()
 
 
 # ---- rewards ----
@@ -148,9 +161,12 @@ def rewards(items: Items, look: Look) -> Drawing | None:
     arms = [arm for arm in look.arms if arm in items.arm]
     chosen = np.where(turned, items.worse, items.better)[:, decided]
     rejected = np.where(turned, items.better, items.worse)[:, decided]
-    bins = np.linspace(*most_of(np.concatenate([chosen, rejected])), 41).tolist()
-    canvas, axes = small_multiples(arms, 4 if look.apart else 3, 1.45)
+    ranges = {arm: most_of(np.stack([chosen, rejected])[:, items.arm == arm]) for arm in arms}
+    together = most_of(np.concatenate([chosen, rejected]))
+    shared = len(arms) > 1 and min(high - low for low, high in ranges.values()) > (together[1] - together[0]) / 4
+    canvas, axes = small_multiples(arms, 3, 1.45, shared=shared)
     for (ax,), arm in zip(axes, arms, strict=True):
+        bins = np.linspace(*(together if shared else ranges[arm]), 41).tolist()
         for values, colour in ((chosen, PALETTE[0]), (rejected, PALETTE[1])):
             inside = np.clip(values[items.arm == arm], bins[0], bins[-1]).ravel()
             ax.hist(inside, bins, density=True, histtype="stepfilled", color=colour, alpha=0.25)
@@ -158,7 +174,8 @@ def rewards(items: Items, look: Look) -> Drawing | None:
     label_axes(canvas, [ax for (ax,) in axes], "reward", "density")
     handles = [Rectangle((0, 0), 1, 1, facecolor=to_hex(c) + "40", edgecolor=c) for c in PALETTE[:2]]
     legend(canvas, handles, ["chosen", "rejected"], above=True)
-    caption = "Rewards of chosen and rejected responses, seeds pooled; the outermost bins hold what lies beyond them. "
+    caption = "Rewards of chosen and rejected responses, seeds pooled; the outermost bins hold what lies beyond them"
+    caption += ". " if shared or len(arms) == 1 else "; every arm has a scale of its own. "
     return Drawing(canvas, "Rewards", caption + counted(items, decided=True))
 
 

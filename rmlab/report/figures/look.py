@@ -1,5 +1,6 @@
 """How figures look: sizes, colours, panels, legends, and the words of captions."""
 
+import re
 import textwrap
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,10 +16,12 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure as Canvas
 from matplotlib.lines import Line2D
 
+from rmlab.report.arms import show
 from rmlab.report.items import Items
-from rmlab.report.study import Run, Study, show
+from rmlab.report.runs import Run
+from rmlab.report.study import Study
 
-COLUMN, PAGE = 3.4, 7.0  # inches: a column, and the width of two
+COLUMN = 0.62  # of the width of a page's text: what a figure of one panel takes
 TOGETHER = 6  # arms that can be told apart in one panel
 BASELINE, FAINT = "#404040", "#909090"
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe & Ito, for the colour-blind
@@ -48,6 +51,7 @@ STYLE: dict[Any, Any] = {
     "hatch.linewidth": 0.5,
     "text.parse_math": False,  # an arm may have a $ in its name
     "pdf.fonttype": 42,  # text stays text, and journals take it
+    "svg.fonttype": "none",
     "svg.hashsalt": "rmlab",  # the same bytes for the same data
     "savefig.dpi": 200,
     "figure.constrained_layout.use": True,
@@ -129,7 +133,7 @@ def panels(
     """
     names = [f"{look.names[arm]} ({notes[arm]})" if notes else look.names[arm] for arm in arms]
     if look.apart:
-        canvas, axes = small_multiples(names, 4, 1.45 * sum(parts), parts)
+        canvas, axes = small_multiples(names, 3, 1.45 * sum(parts), parts)
         shown = [list(dict.fromkeys([*{look.baseline} & {*arms}, arm])) for arm in arms]
         return canvas, list(zip(axes, shown, strict=True))
     canvas, axes = small_multiples([""], 1, height, parts)
@@ -138,31 +142,32 @@ def panels(
 
 
 def small_multiples(
-    titles: Sequence[str], columns: int, height: float, parts: Sequence[float] = (1,)
+    titles: Sequence[str], columns: int, height: float, parts: Sequence[float] = (1,), shared: bool = True
 ) -> tuple[Canvas, list[list[Axes]]]:
-    """Panels that share their axes, at most `columns` in a row, each of parts one below the other, heights as given."""
+    """Panels, at most `columns` in a row, each of parts one below the other, heights as given; shared: their axes."""
     columns = -(-len(titles) // -(-len(titles) // columns))  # rows of equal length where that is possible
-    titles = [wrapped(title, 28 if columns > 3 else 36) for title in titles]
+    titles = [wrapped(title, letters(0.92 / columns)) for title in titles]
     height += 0.11 * max(title.count("\n") for title in titles)
     ratios = list(parts) * -(-len(titles) // columns)
     canvas = new_canvas(columns > 1, height * len(ratios) / len(parts) + 0.4)
-    grid = canvas.subplots(len(ratios), columns, sharex=True, squeeze=False, height_ratios=ratios)
+    grid = canvas.subplots(len(ratios), columns, sharex=shared, squeeze=False, height_ratios=ratios)
     axes = [list(row) for rows in np.split(grid, len(ratios) // len(parts)) for row in rows.T]
     for place, panel in enumerate(axes):
         for ax, first in zip(panel, axes[0], strict=True):
             ax.set_visible(place < len(titles))
-            if place:
+            if place and shared:
                 ax.sharey(first)
-            ax.tick_params(labelleft=place % columns == 0, labelbottom=False)
-        panel[-1].tick_params(labelbottom=place + columns >= len(titles))  # also where no panel is below
+            ax.tick_params(labelleft=place % columns == 0 or not shared, labelbottom=not shared)
+        panel[-1].tick_params(labelbottom=place + columns >= len(titles) or not shared)  # also with no panel below
     for title, panel in zip(titles, axes, strict=False):
         panel[0].set_title(title, fontsize=7)
     return canvas, axes[: len(titles)]
 
 
 def new_canvas(wide: bool, height: float) -> Canvas:
-    """An empty figure of the width of a page, or of a column; height in inches."""
-    return Canvas(figsize=(PAGE if wide else COLUMN, height))
+    """An empty figure of the width of a page's text (rc figure.figsize), or of a part of it; height in inches."""
+    width = mpl.rcParams["figure.figsize"][0]
+    return Canvas(figsize=(width if wide else COLUMN * width, height))
 
 
 def is_leftmost(ax: Axes) -> bool:
@@ -181,10 +186,15 @@ def label_axes(canvas: Canvas, axes: Sequence[Axes], x: str, y: str = "") -> Non
         canvas.supylabel(y, fontsize=7.5)
 
 
+def letters(share: float) -> int:
+    """How many letters of the size of titles fit in a share of a page's width."""
+    return max(8, int(mpl.rcParams["figure.figsize"][0] * 72 * share / 4.1))
+
+
 def wrapped(text: str, width: int) -> str:
-    """Lines of at most this width, broken at spaces, and in a long word after its `=` if there is one."""
-    words = [word if len(word) <= width else word.replace("=", "= ") for word in text.split(" ")]
-    return textwrap.fill(" ".join(words), width)
+    """Lines of at most this width, broken at spaces, and in a long word after a sign such as = or _ if there is one."""
+    words = [word if len(word) <= width else re.sub(r"([=_/.-])(?=\w)", "\\1\0 ", word) for word in text.split(" ")]
+    return textwrap.fill(" ".join(words), width).replace("\0 ", "").replace("\0", "")
 
 
 def line(look: Look, arm: str) -> dict[str, Any]:
@@ -196,7 +206,7 @@ def legend(
     canvas: Canvas, handles: Sequence[Artist], names: Sequence[str], title: str = "", above: bool = False
 ) -> None:
     """Above or below all panels, in as many columns as the longest name leaves room for. The figure grows by it."""
-    fitting = max(1, int(canvas.get_figwidth() * 16 / (max(map(len, names)) + 9)))
+    fitting = max(1, int(canvas.get_figwidth() * 17 / (max(map(len, names)) + 8)))
     rows = -(-len(names) // fitting)
     canvas.set_figheight(canvas.get_figheight() + 0.16 * (rows + bool(title)))
     place: Place = "outside upper center" if above else "outside lower center"
