@@ -1,6 +1,7 @@
 """Comparison -> texts -> token tree: a batch of rows is one call of the tokenizer."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -15,6 +16,8 @@ from rmlab.messages import UserError, first_line
 
 # What a chat template raises for messages that it does not take.
 TEMPLATE_ERRORS = (TemplateError, TypeError, ValueError, KeyError, AttributeError, RecursionError)
+
+TOGETHER = 64  # rows whose texts are with the tokenizer at once, while Python is at others
 
 Numbered: TypeAlias = tuple[Comparison, int, str]  # with its place in its set, and how errors name its row
 
@@ -46,15 +49,23 @@ def to_trees(comparisons: Iterable[Numbered], tokenizer: Tokenizer, options: Opt
 
     UserError for the first row that is bad, whether `comparisons` raises it, a template, or what is made of tokens.
     """
-    drafts, wrong = [], None
-    special = Special.of(tokenizer)
-    try:
-        for comparison, index, where in comparisons:
-            drafts.append(drafted(comparison, index, where, tokenizer, options, special))
-    except UserError as error:  # what is wrong with the tokens of the rows before comes first
-        wrong = error
-    ids = tokens_of_drafts(drafts, tokenizer)
-    trees = [finished(draft, ids, special, tokenizer, options) for draft in drafts]
+    parts: list[tuple[list[Draft], Future[dict[str, list[int]]]]] = []
+    drafts: list[Draft] = []
+    wrong, special = None, Special.of(tokenizer)
+    with ThreadPoolExecutor(1) as ahead:  # the tokenizer, which is not Python, works beside what is
+        try:
+            for comparison, index, where in comparisons:
+                drafts.append(drafted(comparison, index, where, tokenizer, options, special))
+                if len(drafts) == TOGETHER:
+                    parts.append((drafts, ahead.submit(tokens_of_drafts, drafts, tokenizer)))
+                    drafts = []
+        except UserError as error:  # what is wrong with the tokens of the rows before comes first
+            wrong = error
+        trees = []
+        for some, ids in parts:
+            trees += [finished(draft, ids.result(), special, tokenizer, options) for draft in some]
+    rest = tokens_of_drafts(drafts, tokenizer)
+    trees += [finished(draft, rest, special, tokenizer, options) for draft in drafts]
     if wrong is not None:
         raise wrong
     return trees

@@ -9,7 +9,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from rmlab import UserError
 from rmlab.data.config import Options
-from rmlab.data.drafts import to_tree, to_trees
+from rmlab.data.drafts import TOGETHER, to_tree, to_trees
 from rmlab.data.prepare import comparisons, tokenize
 from rmlab.data.render import PART, encode, parts, tokens_of
 from rmlab.data.rows import to_comparison
@@ -120,6 +120,21 @@ def test_the_first_bad_row_of_a_batch_is_named_whatever_is_wrong_with_the_next(f
     options = Options(**{**BAD[first][1], **BAD[second][1]})
     with pytest.raises(UserError, match=rf"^t row 1 \(counting from 0\): .*{BAD[first][2]}"):
         to_trees(numbered(rows), tokenizer, options)
+
+
+def test_many_rows_are_what_each_is_alone(built_tokenizer):
+    """The tokenizer has some of them while others are drafted and finished; the first bad row is named all the same."""
+    rows = [
+        {"prompt": "p" * (n % 7), "chosen": f"a{n} " * (n % 40 + 1), "rejected": f"b{n}"}
+        for n in range(3 * TOGETHER + 5)
+    ]
+    together = to_trees(numbered(rows), built_tokenizer, Options())
+    assert together == [to_tree(*one, built_tokenizer, Options()) for one in numbered(rows)]
+    longest = max(range(TOGETHER), key=lambda n: together[n].length)
+    rows[2 * TOGETHER] = {"chosen": "same", "rejected": "same"}
+    strict = Options(max_length=together[longest].length - 1, overlong="error", identical="error")
+    with pytest.raises(UserError, match=f"t row {longest} .*tokens"):
+        to_trees(numbered(rows), built_tokenizer, strict)
 
 
 def test_a_text_that_the_tokenizer_does_not_take_is_named_by_its_row(built_tokenizer, monkeypatch):
