@@ -30,7 +30,7 @@ def console(tmp_path, monkeypatch):
         ("lone_module", ["lone_module.py"], "lone_module.py"),
         ("whole_package", ["whole_package/__init__.py", "whole_package/losses.py"], "whole_package/losses.py"),
         ("a_package.losses", ["a_package/__init__.py", "a_package/losses.py"], "a_package/losses.py"),
-        ("by_a_helper.losses", ["by_a_helper/__init__.py", "by_a_helper/losses.py"], "by_a_helper/__init__.py"),
+        ("by_a_module.losses", ["by_a_module/__init__.py", "by_a_module/losses.py"], "by_a_module/__init__.py"),
         ("no_init.losses", ["no_init/losses.py"], "no_init/losses.py"),
         ("no_init_at_all.inner.losses", ["no_init_at_all/inner/losses.py"], "no_init_at_all/inner/losses.py"),
     ],
