@@ -101,7 +101,8 @@ def keys_that_tell(arms: Sequence[Values], keep: Sequence[str]) -> list[str]:
     levels = {key: [repr(one.get(key, Values)) for one in arms] for key in keys}
     kept: list[str] = []
     for key in sorted(keys, key=lambda k: (not is_one_of(k, keep), k not in GROUPS, -len(set(levels[k])))):
-        if is_one_of(key, keep) or not any(implies(levels[other], levels[key]) for other in kept):
+        others = [other for other in kept if not is_one_of(other, keep)]  # what is chosen from says nothing of an arm
+        if is_one_of(key, keep) or not any(implies(levels[other], levels[key]) for other in others):
             kept.append(key)
     return [key for key in keys if key in kept]
 

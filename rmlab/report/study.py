@@ -60,7 +60,8 @@ def load_study(
     read = [load_run(out) for folder in folders for out in run_directories(folder)]
     runs, lost = [run for run in read if run.config], [run for run in read if not run.config]
     refuse_nothing_finished(folders, read)
-    asked = list(tune or [])
+    told_all = [key for run in runs for key in (run.config.get("report") or {}).get("tune") or []]
+    asked = list(tune if tune is not None else dict.fromkeys(told_all))  # a key to tune by is never left out of arms
     name_arms(runs, asked)
     runs, left_out = without_excluded(runs, exclude)
     refuse_nothing_finished(folders, runs)

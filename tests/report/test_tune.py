@@ -84,3 +84,16 @@ def test_a_value_that_diverged_takes_no_seeds_from_the_others(tmp_path):
     assert sorted(items["eval"].seed[items["eval"].arm == "plain"]) == [0, 1, 2]
     assert "plain learning_rate=1 finished 1 of 3 seeds, and is left out of the choice" in notes
     assert any(note.startswith("plain is compared at") and "3 were tried" in note for note in notes)
+
+
+def test_a_key_that_the_sweep_tunes_by_is_kept_though_another_implies_it(tmp_path):
+    """Each loss was tried at rates of its own, so that the rate tells the loss."""
+    for seed in range(2):
+        for loss, rates in (("plain", (0.1, 0.2)), ("margin", (0.3, 0.4))):
+            for rate in rates:
+                told = {"trainer__learning_rate": rate, "report__tune": ["trainer.learning_rate"]}
+                write_run(tmp_path, seed, [1.0, -1.0, 2.0], loss=loss, **told)
+    loaded = load_study(tmp_path)
+    assert loaded.tune == ["trainer.learning_rate"]
+    fitted, _, _ = tuned(loaded, {"eval": load_items(loaded, "eval")})
+    assert list(fitted.arms) == ["plain", "margin"]
