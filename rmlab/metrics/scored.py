@@ -1,6 +1,6 @@
 """A comparison with the rewards of its responses: what metrics, scores files and the report share."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -18,3 +18,6 @@ class ScoredComparison:
     worse: list[int]  # (P,)
     strength: list[float]  # (P,)
     probability: list[float]  # (P,)
+    # What is known of the texts: of evaluation sets and suites, where the rows are not token ids.
+    style: list[list[int]] = field(default_factory=list)  # (K, S) counts of each response, see data/style.py
+    excerpts: list[str] = field(default_factory=list)  # (1 + K) the end of the prompt, the beginning of each response
