@@ -2,6 +2,7 @@
 
 import sys
 
+import pytest
 from sweeping import TINY, here, metrics
 
 LOSS = """
