@@ -194,8 +194,8 @@ class RewardModel:
                 raise UserError(f"{where_of(name, tree.index)}: a response has no token at all, and so no reward")
             if self.overlong == "error" and self.max_length is not None and tree.longest > self.max_length:
                 raise UserError(
-                    f"{where_of(name, tree.index)}: {tree.longest} tokens, {self.max_length} are read; overlong=truncate "
-                    "cuts the prompt"
+                    f"{where_of(name, tree.index)}: {tree.longest} tokens, {self.max_length} are read; "
+                    "overlong=truncate cuts the prompt"
                 )
         return trees
 

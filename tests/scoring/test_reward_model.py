@@ -1,4 +1,4 @@
-"""A reward model scores rows of any format: the same rewards as training and plain transformers, whatever the batches."""
+"""Rows of any format, scored: the same rewards as in training and plain transformers, whatever the batches."""
 
 import itertools
 
@@ -77,9 +77,7 @@ def test_rewards_do_not_depend_on_batches_or_windows(kind, tokens, window, token
     assert np.allclose(found, expected, atol=1e-5, rtol=0, equal_nan=True)
 
 
-def test_answers_to_one_prompt_cost_the_prompt_once_and_too_many_are_cut_into_forwards(
-    tokenizer, tmp_path, monkeypatch
-):
+def test_answers_cost_their_prompt_once_and_too_many_are_cut_into_forwards(tokenizer, tmp_path, monkeypatch):
     """No forward computes more than it was told to, however many answers a prompt has."""
     model = RewardModel(saved("qwen3", tokenizer, tmp_path), tokens_per_batch=200)
     row = {"prompt": "a long question " * 10, "responses": [f"answer {n}" for n in range(60)]}
