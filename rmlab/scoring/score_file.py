@@ -69,7 +69,7 @@ class ScoreFile:
     def locked(self) -> Iterator[None]:
         """One process writes it; where that comes to its end, the parts are gone. UserError for the second."""
         self.parts.mkdir(exist_ok=True)
-        lock = FileLock(self.parts / ".lock", timeout=0)
+        lock = FileLock(self.parts / "lock", timeout=0)
         try:
             lock.acquire()
         except Timeout:

@@ -326,7 +326,7 @@ def test_the_objective_is_the_accuracy_of_the_first_set():
 def test_nobody_else_spells_the_names_of_its_files():
     """A literal that is such a name, or a path that ends in one. Docstrings, help texts and messages say more.
 
-    What `say` prints is a message also where it joins a path for a reader.
+    But for what finds the model of a run directory, which lies below. What `say` prints is a message also where it joins a path for a reader.
     """
     names = {v for k, v in vars(module).items() if k.isupper() and isinstance(v, str)}
     assert names >= {"metrics.json", "config.yaml", "environment.json", "history.json", "error.txt"}
