@@ -10,6 +10,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 
 from rmlab.data import Tokenizer
 from rmlab.data.candidates import to_candidates, unread
@@ -20,6 +21,7 @@ from rmlab.data.render import refuse_dated_template
 from rmlab.data.trees import TokenTree
 from rmlab.messages import UserError, check_at_least, check_one_of, say
 from rmlab.metrics.scored import ScoredComparison
+from rmlab.model import faults
 from rmlab.model.config import ModelConfig
 from rmlab.model.head import base_of, is_decoder
 from rmlab.model.identity import model_folder, template_of_run
@@ -83,9 +85,12 @@ class RewardModel:
         reference = read_reference(folder) if normalise else None
         template = template_of_run(path) if chat_template_kwargs is None else chat_template_kwargs
         config = ModelConfig(folder, dtype=dtype, attn_implementation=None, trust_remote_code=trust_remote_code)
+        faults.refuse_files(config)
         model = load_model(config, seed=0)
         place = str(getattr(model, "rmlab_tokenizer", folder))
         tokenizer = tokenizer_of(place, trust_remote_code=trust_remote_code)
+        faults.refuse_loaded(model, tokenizer, config)
+        faults.tell_servers(model, tokenizer, config)
         found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
         if not getattr(base_of(model), "is_quantized", False):  # which is where it was loaded
             cast(nn.Module, model).to(torch.device(device) if device else found or torch.device("cpu"))
@@ -135,7 +140,7 @@ class RewardModel:
         refuse_dated_template(tokenizer, {**self.options.template, "tools": None})
         choice, device = choose(model, "auto", trains=False), self.device
         self.collator = PreferenceCollator(
-            pad_token_id=next(n for n in (tokenizer.pad_token_id, tokenizer.eos_token_id, 0) if n is not None),
+            pad_token_id=padding(tokenizer, base),
             layout=choice.layout,
             causal=is_decoder(base),
             tokens_per_batch=tokens_per_batch or TOKENS.get(device.type, TOKENS_ELSEWHERE),
@@ -258,6 +263,12 @@ def usable_length(max_length: int | str | None, config: Mapping[str, Any], name:
     if taken is not None and max_length is not None and max_length > taken:
         raise UserError(f"max_length={max_length} is beyond the {taken} positions of {name}; lower it")
     return max_length if max_length is not None else taken
+
+
+def padding(tokenizer: Tokenizer, model: PreTrainedModel) -> int:
+    """A token to pad rows with, which is not read: the tokenizer's, where the model has an embedding for it."""
+    rows = cast(nn.Embedding, model.get_input_embeddings()).weight.shape[0]
+    return next(n for n in (tokenizer.pad_token_id, tokenizer.eos_token_id, 0) if n is not None and n < rows)
 
 
 def tell_unread(row: Mapping[str, Any], where: str, name: str) -> None:
