@@ -19,7 +19,7 @@ from datasets import Dataset
 from rmlab import Ensemble, RewardModel
 from rmlab.commands import score
 from rmlab.data.tokenizer import build_tokenizer
-from rmlab.scoring import reward_model, score_file
+from rmlab.scoring import score_file, windows
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def here(tmp_path, monkeypatch):
     """A folder to be in; parts and windows of four rows."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(score_file, "PART", 4)
-    monkeypatch.setattr(reward_model, "WINDOW", 2)
+    monkeypatch.setattr(windows, "WINDOW", 2)
     return tmp_path
 
 
