@@ -72,9 +72,9 @@ def kappa(one: np.ndarray, two: np.ndarray) -> float | None:
 def flips(comparisons: Sequence[ScoredComparison], a: np.ndarray, b: np.ndarray, those: np.ndarray) -> list[Flip]:
     """Those (F,) of the preferences with gaps a and b (P,), the largest product of gaps first: it has no unit."""
     places = [
-        (c.index, *(pair if p >= 0.5 else pair[::-1]))
+        (c.index, better, worse) if p >= 0.5 else (c.index, worse, better)
         for c in comparisons
-        for pair, p in zip(zip(c.better, c.worse, strict=True), c.probability, strict=True)
+        for better, worse, p in zip(c.better, c.worse, c.probability, strict=True)
     ]
     surest = those[np.argsort(-np.abs(a * b)[those], kind="stable")]
     return [Flip(*places[p], float(a[p]), float(b[p])) for p in surest]

@@ -27,7 +27,7 @@ def diagnose(
         reference: (mean, sd) of the rewards on another set, to tell how far they have moved.
     """
     pairs, responses = Pairs.of(comparisons), Responses.of(comparisons)
-    parts = {
+    parts: dict[str, dict[str, Any] | list[Any]] = {
         "calibration": calibration(pairs),
         "strength": by_strength(pairs),
         "length": length(pairs, responses),

@@ -21,8 +21,7 @@ from rmlab.metrics.scored import ScoredComparison
 
 PREFERENCE = ("better", "worse", "strength", "probability")
 TEXTS = ("comparison", "prompt", "responses")
-IDENTITY = {"id": "id", "prompt_id": "prompt", "subset": "subset"}  # of a comparison: what its rows share
-EACH = {"rewards": "reward", "lengths": "length"}  # of each response
+RESPONSE = ("id", "prompt", "subset", "reward", "length", "gold", "style")
 
 
 @dataclass(frozen=True)
@@ -41,20 +40,26 @@ class Scores:
     def comparisons(self) -> list[ScoredComparison]:
         """In the order of the set; `gold`, `style` and `excerpts` are empty where they are not known."""
         styles = [column for column in STYLE if column in self.responses]
-        table = self.responses.assign(style=rows_of(self.responses[styles]))
-        told = lists_by_comparison(table, [*IDENTITY.values(), *EACH.values(), "gold", "style"])
+        table = self.responses.assign(style=pd.Series(rows_of(self.responses[styles]), self.responses.index))
+        told = lists_by_comparison(table, RESPONSE)
         pairs = lists_by_comparison(self.preferences, PREFERENCE)
         said = zip(*(self.texts[column] for column in TEXTS), strict=True)
         excerpts = {index: [prompt, *responses] for index, prompt, responses in said}
         return [
             ScoredComparison(
                 index=index,
-                **{name: of[column][0] for name, column in IDENTITY.items()},
-                **{name: of[column] for name, column in EACH.items()},
+                id=of["id"][0],
+                prompt_id=of["prompt"][0],
+                subset=of["subset"][0],
+                rewards=of["reward"],
+                lengths=of["length"],
                 gold=[] if any(map(math.isnan, of["gold"])) else of["gold"],
                 style=[] if None in of["style"] else of["style"],
                 excerpts=excerpts.get(index, []),
-                **pairs[index],
+                better=pairs[index]["better"],
+                worse=pairs[index]["worse"],
+                strength=pairs[index]["strength"],
+                probability=pairs[index]["probability"],
             )
             for index, of in told.items()
         ]

@@ -51,7 +51,7 @@ def bins_of(longer: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
     Differences of 0, and those of bins that hold fewer than LEAST, are in none: -1.
     """
-    bins, means = np.full(len(longer), -1), []
+    bins, means = np.full(len(longer), -1), list[float]()
     for side in (longer < 0, longer > 0):
         if side.sum() < LEAST:
             continue
