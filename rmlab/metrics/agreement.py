@@ -77,4 +77,4 @@ def flips(comparisons: Sequence[ScoredComparison], a: np.ndarray, b: np.ndarray,
         for better, worse, p in zip(c.better, c.worse, c.probability, strict=True)
     ]
     surest = those[np.argsort(-np.abs(a * b)[those], kind="stable")]
-    return [Flip(*place, gap_a=float(a[p]), gap_b=float(b[p])) for p, place in ((p, places[p]) for p in surest)]
+    return [Flip(places[p][0], places[p][1], places[p][2], float(a[p]), float(b[p])) for p in surest]
