@@ -211,6 +211,7 @@ def train_and_evaluate(
 def keep_model(config: Config, out: RunDirectory, trainer: "RewardTrainer", tokenizer: Tokenizer) -> None:
     """model/, and adapter/ where there is one. Every rank must call it, as weights may be spread over them."""
     from rmlab.model.export import export, gathered
+    from rmlab.model.reference import keep_reference
 
     model = trainer.accelerator.unwrap_model(trainer.model)
     weights = gathered(model)
@@ -219,6 +220,8 @@ def keep_model(config: Config, out: RunDirectory, trainer: "RewardTrainer", toke
     if trainer.is_world_process_zero():
         shutil.rmtree(out.model, ignore_errors=True)  # of an earlier try, which may have kept other files
         export(model, tokenizer, out.model, weights, changes="changes" in config.run.keep)
+        for name, evaluation in list(trainer.evaluations.items())[:1]:
+            keep_reference(out.model, evaluation.comparisons, f"the evaluation set {name} of its run")
 
 
 # ---- before and after ----
