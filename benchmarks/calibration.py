@@ -1,6 +1,6 @@
 """What a margin and soft labels do to calibration: three ways to train on the same synthetic comparisons, known truth.
 
-    python benchmarks/calibration.py [-o OUT] [--prompts 1500] [--seeds 0 1]
+    python benchmarks/calibration.py -o OUT [--prompts 1500] [--seeds 0 1]
 
 Annotators prefer response i to j with probability sigma((gold_i - gold_j) / temperature). `plain` and `margin` see what
 one annotator said of each pair, `soft labels` (the plain loss too) how likely each answer was. All are measured on what
@@ -118,7 +118,7 @@ def draw(arms: Arms, file: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("-o", "--out", type=Path, default=Path(__file__).parent / "calibration")
+    parser.add_argument("-o", "--out", type=Path, required=True)
     parser.add_argument("--prompts", type=int, default=1500, help="to train on, with four responses each")
     parser.add_argument("--held-out", type=int, default=1200)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
