@@ -34,12 +34,11 @@ def correlation(a: np.ndarray, b: np.ndarray, prompt: np.ndarray) -> Number | No
         return None
     value = float(xy.sum() / np.sqrt(xx.sum() * yy.sum()))
     influence = xy / np.sqrt(xx.sum() * yy.sum()) - value / 2 * (xx / xx.sum() + yy / yy.sum())
-    told = np.count_nonzero(xx * yy)  # prompts in which both vary
-    found: Number = {"value": value, "n": int(told)}
+    found: Number = {"value": value}
     if len(xy) > 1:
-        half = student_quantile(len(xy) - 1) * np.sqrt(len(xy) / (len(xy) - 1) * (influence**2).sum())
-        found |= {"low": max(-1.0, value - float(half)), "high": min(1.0, value + float(half))}
-    return found
+        half = student_quantile(len(xy) - 1) * float(np.sqrt(len(xy) / (len(xy) - 1) * (influence**2).sum()))
+        found |= {"low": max(-1.0, value - half), "high": min(1.0, value + half)}
+    return {**found, "n": int(np.count_nonzero(xx * yy))}  # prompts in which both vary
 
 
 def centred_ranks(values: np.ndarray, group: np.ndarray) -> np.ndarray:
