@@ -16,7 +16,7 @@ LOGGED = {"loss": ".4f", "accuracy": ".3f"}  # of training
 LEAST = 80  # columns that the table may always have
 SHORTEST = 12  # what is left of a name
 CHANCE = math.log(2)  # the nll of rewards that are all equal
-STRETCHED, GAINED = 1.5, 0.01  # a temperature, and what it must take off the nll, to be worth a line
+STRETCHED, GAINED, ENOUGH = 1.5, 0.01, 100  # a temperature, what it takes off the nll of how many, to be worth a line
 FAR = 0.1  # of accuracy: more than a training log and an evaluation differ by for other reasons
 
 Metrics = Mapping[str, Any]
@@ -186,7 +186,9 @@ def goes_by_length(diagnostics: Metrics) -> str | None:
 def out_of_scale(diagnostics: Metrics) -> str | None:
     """Where one number that divides the rewards makes them better probabilities, on prompts it was not fitted on."""
     fitted = diagnostics.get("calibration", {}).get("temperature")
-    if not fitted or 1 / STRETCHED < fitted["value"] < STRETCHED or fitted["nll_before"] - fitted["nll_after"] < GAINED:
+    if not fitted or fitted["n"] < ENOUGH or 1 / STRETCHED < fitted["value"] < STRETCHED:
+        return None
+    if fitted["nll_before"] - fitted["nll_after"] < GAINED:
         return None
     return (
         f"rewards divided by {fitted['value']:.2f} take nll from {fitted['nll_before']:.3f} to "

@@ -106,6 +106,7 @@ def test_what_diagnostics_show_is_said_once_for_the_first_set_that_shows_it():
         {"length": {"shorter": {"value": 0.48, "low": 0.44, "high": 0.52, "n": 99}}},
         {"calibration": {"temperature": {**STRETCHED["calibration"]["temperature"], "value": 1.2}}},
         {"calibration": {"temperature": {**STRETCHED["calibration"]["temperature"], "nll_after": 0.619}}},
+        {"calibration": {"temperature": {**STRETCHED["calibration"]["temperature"], "n": 20}}},
     ],
 )
 def test_diagnostics_that_nobody_would_act_on_are_not_said(diagnostics):
