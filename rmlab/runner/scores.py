@@ -43,6 +43,7 @@ class Scores:
         table = self.responses.assign(style=pd.Series(rows_of(self.responses[styles]), self.responses.index))
         told = lists_by_comparison(table, RESPONSE)
         pairs = lists_by_comparison(self.preferences, PREFERENCE)
+        none: dict[str, list[Any]] = {column: [] for column in PREFERENCE}
         said = zip(*(self.texts[column] for column in TEXTS), strict=True)
         excerpts = {index: [prompt, *responses] for index, prompt, responses in said}
         return [
@@ -56,10 +57,10 @@ class Scores:
                 gold=[] if any(map(math.isnan, of["gold"])) else of["gold"],
                 style=[] if None in of["style"] else of["style"],
                 excerpts=excerpts.get(index, []),
-                better=pairs[index]["better"],
-                worse=pairs[index]["worse"],
-                strength=pairs[index]["strength"],
-                probability=pairs[index]["probability"],
+                better=pairs.get(index, none)["better"],
+                worse=pairs.get(index, none)["worse"],
+                strength=pairs.get(index, none)["strength"],
+                probability=pairs.get(index, none)["probability"],
             )
             for index, of in told.items()
         ]
@@ -87,7 +88,8 @@ def write_scores(comparisons: Sequence[ScoredComparison], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     types = {"reward": "float32", "gold": "float64", **dict.fromkeys(STYLE, "Int32")}
     write_table(pd.DataFrame([row for c in comparisons for row in response_rows(c)]).astype(types), path)
-    write_table(pd.DataFrame([row for c in comparisons for row in preference_rows(c)]), beside(path))
+    preferences = [row for c in comparisons for row in preference_rows(c)]
+    write_table(pd.DataFrame(preferences, columns=["comparison", *PREFERENCE]), beside(path))
     texts = [dict(zip(TEXTS, (c.index, c.excerpts[0], c.excerpts[1:]), strict=True)) for c in comparisons if c.excerpts]
     if texts:
         write_table(pd.DataFrame(texts), texts_beside(path), "zstd")
