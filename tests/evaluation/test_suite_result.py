@@ -1,4 +1,4 @@
-"""Intervals of totals: Wilson's where there is one subset, those of a bootstrap over prompts where there are several."""
+"""Intervals of totals: Wilson's where there is one subset, the bootstrap's over prompts where there are several."""
 
 import numpy as np
 import pytest
