@@ -47,7 +47,7 @@ DECIDED = "without ties"
 
 
 @SUITES.register
-def auto_j(*, path: str) -> Suite:
+def auto_j(*, path: str | None) -> Suite:
     """path: the file testdata_pairwise.jsonl of the authors' repository."""
     rows = []
     for table in read(path, Part("test")):

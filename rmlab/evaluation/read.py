@@ -1,6 +1,6 @@
 """Rows of a benchmark: of local files or folders as its authors give them away, or of data sets on the hub."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,30 +39,31 @@ class Table:
                     raise UserError(f"{self.where(index)}: no column {column!r}{did_you_mean(column, map(str, row))}")
 
 
-def read(path: str, *parts: Part) -> list[Table]:
+def read(path: str | None, *parts: Part) -> list[Table]:
     """A table for each file of a local path, or for each part of a hub data set (or of a `save_to_disk` folder).
 
     UserError, of data.path, for what is not there, cannot be read or holds no row.
     """
+    if path is None:
+        raise UserError("data.path is not set; give the files that conf/eval names: data.path=FOLDER")
     files = files_of(path)
     if files:
         root = Path(path).expanduser()
         labels = {file: file.name if file == root else file.relative_to(root).as_posix() for file in files}
-        return [table(str(file), label, path=str(file)) for file, label in labels.items()]
-    return [
-        table(
-            " ".join(filter(None, (path, p.config, p.split))), f"{p.config or ''}/{p.split}", path=path, **hub(p, path)
-        )
-        for p in parts
-    ]
+        return [table(str(file), label, {"path": str(file)}) for file, label in labels.items()]
+    return [part_of(path, part) for part in parts]
 
 
-def hub(part: Part, path: str) -> dict[str, Any]:
-    """Options of `sources.load` for a part; a saved folder has no configs."""
-    return {"split": part.split} if Path(path).expanduser().is_dir() else {"split": part.split, "name": part.config}
+def part_of(path: str, part: Part) -> Table:
+    """A part of a data set on the hub, or of a saved folder, which has no configs."""
+    source: dict[str, Any] = {"path": path, "split": part.split}
+    if part.config is not None and not Path(path).expanduser().is_dir():
+        source["name"] = part.config
+    label = "/".join(filter(None, (part.config, part.split)))
+    return table(f"{path} {label}", label, source)
 
 
-def table(name: str, label: str, **source: Any) -> Table:
+def table(name: str, label: str, source: Mapping[str, Any]) -> Table:
     """The rows that `sources.load` reads."""
     rows = list(read_rows(load_rows(**source)))
     if not rows:
@@ -73,8 +74,10 @@ def table(name: str, label: str, **source: Any) -> Table:
 def files_of(path: str) -> list[Path]:
     """The data files of a local path, however they are split; none for a `save_to_disk` folder or a hub name."""
     place = Path(path).expanduser()
-    if not place.is_dir() or (place / "dataset_info.json").exists() or (place / "dataset_dict.json").exists():
-        return local_files(path, "train") or [] if not place.is_dir() else []
+    if not place.is_dir():
+        return local_files(path, "train") or []
+    if (place / "dataset_info.json").exists() or (place / "dataset_dict.json").exists():
+        return []
     names = (".jsonl", ".json", ".parquet")
     files = sorted(f for f in place.rglob("*") if f.name.removesuffix(".gz").endswith(names))
     if not files:
@@ -91,10 +94,3 @@ def named(label: str, known: Mapping[str, str], where: str) -> str:
     if len(found) != 1:
         raise UserError(f"{where}: its name tells no subset; name it by one of {', '.join(known)}")
     return found.pop()
-
-
-def missing(tables: Sequence[Table], found: Mapping[str, str], known: Sequence[str], path: str) -> None:
-    """UserError for a suite of which some subsets are not there."""
-    lacking = [subset for subset in known if subset not in found.values()]
-    if lacking:
-        raise UserError(f"data.path: {path} lacks {', '.join(lacking)} of its subsets; {len(tables)} files were read")

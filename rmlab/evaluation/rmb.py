@@ -18,7 +18,7 @@ GOALS = ("Helpfulness", "Harmlessness")
 
 
 @SUITES.register
-def rmb(*, path: str) -> Suite:
+def rmb(*, path: str | None) -> Suite:
     """path: the folder RMB_dataset of the authors' repository."""
     tables = read(path, Part("train"))
     rows = [row_in(table, n) for table in tables for n in range(len(table.rows))]

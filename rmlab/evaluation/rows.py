@@ -21,7 +21,7 @@ from rmlab.metrics.scored import ScoredComparison
 @SUITES.register
 def rows(
     *,
-    path: str,
+    path: str | None,
     name: str | None = None,
     split: str = "train",
     revision: str | None = None,
@@ -32,7 +32,7 @@ def rows(
     dataset = load(
         path=path, name=name, split=split, revision=revision, columns=columns, prompt_separator=prompt_separator
     )
-    check_first_rows(dataset, path)
+    check_first_rows(dataset, str(path))
     return Suite(list(read_rows(dataset)), items, totals)
 
 

@@ -106,3 +106,40 @@ def test_prompts_become_messages_or_text_with_a_gap():
     assert as_text({**row, "prompt": dialogue})["prompt"] == "user: hi\n\nassistant: yes?\n\nuser: q\n\nassistant: "
     assert to_comparison(as_chat(row), "row").responses[0] == [{"role": "assistant", "content": "x"}]
     assert as_chat({"chosen": "x", "rejected": "y"}) == {"chosen": "x", "rejected": "y"}
+
+
+LLMBAR = ("Natural", *(f"Adversarial_{name}" for name in ("Neighbor", "GPTInst", "GPTOut", "Manual")))
+HUB = {
+    "llmbar": ("princeton-nlp/LLMBar", {("LLMBar", name) for name in LLMBAR}),
+    "hhh": ("HuggingFaceH4/hhh_alignment", {(name, "test") for name in ("helpful", "harmless", "honest", "other")}),
+    "reward_bench": ("allenai/reward-bench", {(None, "filtered")}),
+    "reward_bench_2": ("allenai/reward-bench-2", {(None, "test")}),
+    "rm_bench": ("THU-KEG/RM-Bench", {(None, "train")}),
+    "judge_bench": ("ScalerLab/JudgeBench", {(None, "gpt")}),
+    "ppe_preference": ("lmarena-ai/PPE-Human-Preference-V1", {(None, "test")}),
+}  # fmt: skip
+LABELLED = {
+    "input": "q",
+    "output_1": "x",
+    "output_2": "y",
+    "label": 1,
+    "targets": {"choices": ["x", "y"], "labels": [1, 0]},
+}
+
+
+@pytest.mark.parametrize("name", HUB)
+def test_of_a_hub_name_the_configs_and_splits_are_the_authors(name, monkeypatch):
+    """As the data sets' own pages name them; loading is replaced, for there is no hub in tests."""
+    row, options = RIGHT.get(name, (LABELLED, {}))
+    row = {**RB2, "subset": "Math"} if name == "reward_bench_2" else row
+    asked = set()
+
+    def load_dataset(path, config, split, **_):
+        assert path == HUB[name][0]
+        asked.add((config, split))
+        return Dataset.from_list([row])
+
+    monkeypatch.setattr("datasets.load_dataset", load_dataset)
+    suite = suite_of(name, path=HUB[name][0], **options)
+    assert asked == HUB[name][1]
+    assert len(suite.rows) == len(asked)
