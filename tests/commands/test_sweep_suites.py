@@ -16,8 +16,8 @@ def test_a_sweep_scores_its_suites_and_later_those_that_are_new(tmp_path):
     rows = [{"prompt": f"q {n}", "chosen": f"yes {n}", "rejected": "no"} for n in range(3)]
     file = tmp_path / "mine.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    here(tmp_path, *TINY, "logger=none", "seed=0,1", "eval=[rows]", f"eval.rows.path={file}")
-    assert [*suites_of(tmp_path).values()] == [{"rows"}] * 2
+    here(tmp_path, *TINY, "logger=none", "seed=0", "eval=[rows]", f"eval.rows.path={file}")
+    assert [*suites_of(tmp_path).values()] == [{"rows"}]
     before = metrics(tmp_path)
 
     (tmp_path / "sweeps").mkdir()
@@ -28,10 +28,8 @@ def test_a_sweep_scores_its_suites_and_later_those_that_are_new(tmp_path):
         "hydra": {"mode": "MULTIRUN", "sweeper": {"params": {"seed": "0,1"}}},
     }))  # fmt: skip
     told = here(tmp_path, "-cd", "sweeps", "-cn", "more", "run.threads=1", "logger=none")
-    assert "2 finished (scored on more suites)" in told
+    assert "1 finished (scored on more suites), 1 new" in told
     assert [*suites_of(tmp_path).values()] == [{"rows", "more"}] * 2
-    assert metrics(tmp_path) == before
-    again = here(tmp_path, "-cd", "sweeps", "-cn", "more", "run.threads=1", "logger=none")
-    assert "2 finished (skipped)" in again
+    assert before.items() < metrics(tmp_path).items()
     whole = [read(f)["totals"] for f in tmp_path.glob("runs/s/*-s0-*/suites/*.json")]
     assert whole[0] == whole[1]
