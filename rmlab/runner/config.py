@@ -16,7 +16,6 @@ from rmlab.data.config import DataConfig
 from rmlab.messages import UserError, check_all, check_at_least, check_one_of, check_seed, did_you_mean, first_line
 from rmlab.model.config import ModelConfig
 from rmlab.runner.check import check_trainer
-from rmlab.runner.suites import entries
 from rmlab.scoring.config import ScoringConfig
 from rmlab.secrets import masked, secrets_of, without_masks
 from rmlab.upstream import share_config_store
@@ -162,7 +161,6 @@ class Config:
             self.run.check,
             self.check_data_and_trainer,
             lambda: LoggerConfig.of(self.logger),
-            lambda: entries(self.eval, self.data.eval),
         )
 
     def check_model(self) -> None:

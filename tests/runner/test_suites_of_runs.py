@@ -10,6 +10,7 @@ import pytest
 from rmlab import run
 from rmlab.files import read
 from rmlab.messages import UserError
+from rmlab.runner.check import check_run
 from rmlab.runner.config import Config, content_id
 from rmlab.runner.directory import RunDirectory
 from rmlab.runner.suites import outstanding
@@ -102,7 +103,7 @@ def test_suites_do_not_change_the_id_of_a_run(config):
 def test_a_wrong_entry_is_a_sentence_before_rows_are_read(evals, sentence, config):
     data = {**config["data"], "eval": {"held_out": {"source": "load", "path": "x.jsonl"}}}
     with pytest.raises(UserError, match=sentence):
-        Config.of({**config, "data": data, "eval": evals}).check()
+        check_run(Config.of({**config, "data": data, "eval": evals}))
 
 
 @pytest.mark.parametrize(
