@@ -9,7 +9,7 @@ from rmlab.messages import UserError
 from rmlab.model.config import ModelConfig, base_of_adapter, hub_file
 from rmlab.model.reference import REFERENCE
 
-RUN = "config.yaml"  # of a run directory, beside its model/ or adapter/
+RUN = "config.yaml"  # of a run directory, see runner/directory.py, which lies above
 UNREAD = (".md", ".png", REFERENCE)  # how names of files end that change no raw reward
 
 

@@ -1,6 +1,7 @@
 """What the rewards of a model are measured against: their mean and spread on known responses, beside its weights."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import numpy as np
 
 from rmlab.files import read, write_json
 from rmlab.messages import UserError
+from rmlab.metrics.scored import ScoredComparison
 
 REFERENCE = "rmlab_reward.json"
 
@@ -33,6 +35,15 @@ class Reference:
 def write_reference(place: Path, rewards: Sequence[float] | np.ndarray, on: str) -> None:
     """Write it beside the weights in `place`. UserError as `Reference.of`."""
     write_json(place / REFERENCE, asdict(Reference.of(rewards, on)))
+
+
+def keep_reference(place: Path, comparisons: Iterable[ScoredComparison], on: str) -> None:
+    """The same of a trained model that was saved in `place`, and of the adapter beside it; nothing without a spread."""
+    rewards = [reward for comparison in comparisons for reward in comparison.rewards]
+    with contextlib.suppress(UserError):
+        for folder in (place, place.with_name("adapter")):
+            if folder.is_dir():
+                write_reference(folder, rewards, on)
 
 
 def read_reference(place: str | Path) -> Reference:

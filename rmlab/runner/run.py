@@ -3,7 +3,6 @@
 import contextlib
 import gc
 import os
-import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -23,7 +22,7 @@ from rmlab.runner.config import Config, computed
 from rmlab.runner.curves import history, last_train_logs
 from rmlab.runner.directory import BusyError, RunDirectory, objective
 from rmlab.runner.environment import changed_since, describe_environment, fingerprints
-from rmlab.runner.keep import forget_checkpoints, tidy
+from rmlab.runner.keep import forget_checkpoints, keep_model, tidy
 from rmlab.runner.resume import full_disk, on_first_rank, refuse_other_run, start_afresh_if_needed
 from rmlab.runner.suites import Read, read_suites, score_suites
 from rmlab.runner.summary import print_table
@@ -219,19 +218,6 @@ def train_and_evaluate(
     if {"model", "changes"} & set(config.run.keep):
         keep_model(config, out, trainer, tokenizer)
     return metrics, partial(trained_model, config, out, trainer, tokenizer)
-
-
-def keep_model(config: Config, out: RunDirectory, trainer: "RewardTrainer", tokenizer: Tokenizer) -> None:
-    """model/, and adapter/ where there is one. Every rank must call it, as weights may be spread over them."""
-    from rmlab.model.export import export, gathered
-
-    model = trainer.accelerator.unwrap_model(trainer.model)
-    weights = gathered(model)
-    if weights is None and (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
-        weights = trainer.accelerator.get_state_dict(trainer.model_wrapped)
-    if trainer.is_world_process_zero():
-        shutil.rmtree(out.model, ignore_errors=True)  # of an earlier try, which may have kept other files
-        export(model, tokenizer, out.model, weights, changes="changes" in config.run.keep)
 
 
 # ---- before and after ----

@@ -1,25 +1,24 @@
 """A trained reward model: rows of any accepted format in, one fp32 reward per response out."""
 
-import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 
 from rmlab.data import Tokenizer
-from rmlab.data.candidates import to_candidates, unread
-from rmlab.data.columns import read_row, read_rows, where_of
+from rmlab.data.columns import where_of
 from rmlab.data.config import Options, check_length
-from rmlab.data.drafts import to_trees
+from rmlab.data.drafts import Numbered, to_trees
 from rmlab.data.render import refuse_dated_template
 from rmlab.data.trees import TokenTree
 from rmlab.messages import UserError, check_at_least, check_one_of, say
 from rmlab.metrics.scored import ScoredComparison
+from rmlab.model import faults
 from rmlab.model.config import ModelConfig
 from rmlab.model.head import base_of, is_decoder
 from rmlab.model.identity import model_folder, template_of_run
@@ -27,25 +26,16 @@ from rmlab.model.load import load_model
 from rmlab.model.positions import taken_by
 from rmlab.model.reference import read_reference
 from rmlab.model.tokenizer import tokenizer_of
-from rmlab.scoring.batch import Batch, unscored
+from rmlab.scoring.batch import unscored
 from rmlab.scoring.collator import PreferenceCollator
 from rmlab.scoring.heads import prepare_for_scoring
 from rmlab.scoring.layout import choose
 from rmlab.scoring.scorer import Scorer
+from rmlab.scoring.windows import Window, ahead, blocks
 
-WINDOW = 512  # rows that are tokenised together and sorted by length; the next ones while these are computed
 TOKENS = {"cpu": 4096}  # tokens of a forward by kind of device
 TOKENS_ELSEWHERE = 16384
 OVERLONG = ("truncate", "error")
-
-
-@dataclass(frozen=True)
-class Window:
-    """Some rows that follow each other, laid out for the model."""
-
-    trees: list[TokenTree]
-    pieces: list[tuple[int, TokenTree]]  # what is computed together, `index` is its place here; and which tree it is of
-    batches: list[Batch]  # of pieces
 
 
 class RewardModel:
@@ -83,9 +73,12 @@ class RewardModel:
         reference = read_reference(folder) if normalise else None
         template = template_of_run(path) if chat_template_kwargs is None else chat_template_kwargs
         config = ModelConfig(folder, dtype=dtype, attn_implementation=None, trust_remote_code=trust_remote_code)
+        faults.refuse_files(config)
         model = load_model(config, seed=0)
         place = str(getattr(model, "rmlab_tokenizer", folder))
         tokenizer = tokenizer_of(place, trust_remote_code=trust_remote_code)
+        faults.refuse_loaded(model, tokenizer, config)
+        faults.tell_servers(model, tokenizer, config)
         found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
         if not getattr(base_of(model), "is_quantized", False):  # which is where it was loaded
             cast(nn.Module, model).to(torch.device(device) if device else found or torch.device("cpu"))
@@ -135,7 +128,7 @@ class RewardModel:
         refuse_dated_template(tokenizer, {**self.options.template, "tools": None})
         choice, device = choose(model, "auto", trains=False), self.device
         self.collator = PreferenceCollator(
-            pad_token_id=next(n for n in (tokenizer.pad_token_id, tokenizer.eos_token_id, 0) if n is not None),
+            pad_token_id=padding(tokenizer, base),
             layout=choice.layout,
             causal=is_decoder(base),
             tokens_per_batch=tokens_per_batch or TOKENS.get(device.type, TOKENS_ELSEWHERE),
@@ -164,54 +157,24 @@ class RewardModel:
         numbers.
         """
         cut = count = 0
-        for window in ahead(self._windows(rows, name, start)):
+        for window in ahead(map(self._window, blocks(rows, name, start))):
             cut, count = cut + sum(tree.truncated for tree in window.trees), count + len(window.trees)
             yield from self._score(window, name)
         if cut:
             say(f"{name}: {cut:,} of {count:,} rows are longer than {self.max_length:,} tokens and were cut")
 
-    def _windows(self, rows: Iterable[Mapping[str, Any]], name: str, start: int) -> Iterator[Window]:
-        """The rows, laid out for the model."""
-        read = read_rows(rows) if hasattr(rows, "iter") else map(read_row, rows)
-        for place in itertools.count(start, WINDOW):
-            some = list(itertools.islice(read, WINDOW))
-            if not some:
-                return
-            if place == start:
-                tell_unread(some[0], where_of(name, place), name)
-            trees = self._trees(some, name, place)
-            parts = [(n, piece) for n, tree in enumerate(trees) for piece in self._pieces(tree)]
-            pieces = [(n, replace(piece, index=index)) for index, (n, piece) in enumerate(parts)]
-            yield Window(trees, pieces, self.collator.micro_batches([piece for _, piece in pieces]))
-
-    def _trees(self, rows: Sequence[Mapping[str, Any]], name: str, start: int) -> list[TokenTree]:
-        """Token trees of rows. UserError naming the first that is bad."""
-        numbered = ((row, n, where_of(name, n)) for n, row in enumerate(rows, start))
-        drafts = ((to_candidates(row, where), n, where) for row, n, where in numbered)
-        trees = [replace(tree, index=n) for n, tree in enumerate(to_trees(drafts, self.tokenizer, self.options), start)]
-        for tree in trees:
+    def _window(self, comparisons: Sequence[Numbered]) -> Window:
+        """Laid out for the model. UserError naming the first row that is bad."""
+        trees = to_trees(comparisons, self.tokenizer, self.options)
+        for (_, _, where), tree in zip(comparisons, trees, strict=True):
             if not all(tree.responses):
-                raise UserError(f"{where_of(name, tree.index)}: a response has no token at all, and so no reward")
+                raise UserError(f"{where}: a response has no token at all, and so no reward")
             if self.overlong == "error" and self.max_length is not None and tree.longest > self.max_length:
                 raise UserError(
-                    f"{where_of(name, tree.index)}: {tree.longest} tokens, {self.max_length} are read; "
-                    "overlong=truncate cuts the prompt"
+                    f"{where}: {tree.longest} tokens, {self.max_length} are read; overlong=truncate cuts the prompt"
                 )
-        return trees
-
-    def _pieces(self, tree: TokenTree) -> list[TokenTree]:
-        """The responses of a tree, those that are too many for one forward in several trees."""
-        alone = replace(tree, better=[], worse=[], strength=[], probability=[])
-        if self.collator.computed([alone]) <= cast(int, self.collator.tokens_per_batch):
-            return [alone]
-        parts: list[TokenTree] = []
-        for suffix in tree.suffixes:
-            grown = replace(alone, suffixes=[*parts[-1].suffixes, suffix]) if parts else alone
-            if parts and self.collator.computed([grown]) <= cast(int, self.collator.tokens_per_batch):
-                parts[-1] = grown
-            else:
-                parts.append(replace(alone, suffixes=[suffix]))
-        return parts
+        numbered = [replace(tree, index=n) for (_, n, _), tree in zip(comparisons, trees, strict=True)]
+        return Window.of(numbered, self.collator)
 
     @torch.no_grad()
     def _score(self, window: Window, name: str) -> list[ScoredComparison]:
@@ -226,9 +189,8 @@ class RewardModel:
         rewards: list[list[float]] = [[] for _ in window.trees]
         for n, piece in window.pieces:
             rewards[n] += found[piece.index]
-        return [
-            self._finished(replace(unscored(t), rewards=r), name) for t, r in zip(window.trees, rewards, strict=True)
-        ]
+        whole = (replace(unscored(tree), rewards=own) for tree, own in zip(window.trees, rewards, strict=True))
+        return [self._finished(scored, name) for scored in whole]
 
     def _prove(self, trees: Sequence[TokenTree]) -> None:
         """Of a few trees and the longest, where a wrong place in a flat row would show: in one forward with it."""
@@ -260,10 +222,10 @@ def usable_length(max_length: int | str | None, config: Mapping[str, Any], name:
     return max_length if max_length is not None else taken
 
 
-def tell_unread(row: Mapping[str, Any], where: str, name: str) -> None:
-    """A line where no prompt is read and the first row has other texts, one of which may be it."""
-    if found := unread(row, to_candidates(row, where)):
-        say(f"warning: {name}: no prompt is read, nor what is in {', '.join(found)}; call the prompt's column prompt")
+def padding(tokenizer: Tokenizer, model: PreTrainedModel) -> int:
+    """A token to pad rows with, which is not read: the tokenizer's, where the model has an embedding for it."""
+    rows = cast(nn.Embedding, model.get_input_embeddings()).weight.shape[0]
+    return next(n for n in (tokenizer.pad_token_id, tokenizer.eos_token_id, 0) if n is not None and n < rows)
 
 
 def as_array(rewards: Sequence[Sequence[float]]) -> np.ndarray:
@@ -285,12 +247,3 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module, training in before:
             module.training = training
-
-
-def ahead(windows: Iterator[Window]) -> Iterator[Window]:
-    """The same, each made while the one before it is computed."""
-    with ThreadPoolExecutor(1) as other:
-        coming = other.submit(next, windows, None)
-        while (window := coming.result()) is not None:
-            coming = other.submit(next, windows, None)
-            yield window

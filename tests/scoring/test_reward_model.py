@@ -10,7 +10,7 @@ from peft import LoraConfig
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from rmlab import RewardModel, UserError
-from rmlab.scoring import reward_model
+from rmlab.scoring import windows
 
 KINDS = ("llama", "qwen3", "gemma2", "bert", "modernbert", "gpt2")
 
@@ -63,12 +63,13 @@ ROWS = [*kwise_rows(9), *make_pairs(9), {"prompt": "alone ", "response": "once"}
 
 
 @pytest.mark.parametrize("kind", ["qwen3", "bert", "bloom"])
-@pytest.mark.parametrize(("tokens", "window"), [(1, 512), (150, 3), (10**6, 1)])
-def test_rewards_do_not_depend_on_batches_or_windows(kind, tokens, window, tokenizer, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("tokens", "rows", "characters"), [(1, 512, 10**6), (150, 3, 100), (10**6, 1, 10**6)])
+def test_rewards_do_not_depend_on_batches_or_windows(kind, tokens, rows, characters, tokenizer, tmp_path, monkeypatch):
     """bloom is scored in padded rows, bert packed; with one token per forward every response has its own."""
     folder = saved(kind, tokenizer, tmp_path)
     expected = RewardModel(folder).score(ROWS)
-    monkeypatch.setattr(reward_model, "WINDOW", window)
+    monkeypatch.setattr(windows, "WINDOW", rows)
+    monkeypatch.setattr(windows, "CHARACTERS", characters)
     found = RewardModel(folder, tokens_per_batch=tokens).score(ROWS)
     assert found.shape == (len(ROWS), 5)
     assert (
@@ -81,7 +82,7 @@ def test_answers_cost_their_prompt_once_and_too_many_are_cut_into_forwards(token
     """No forward computes more than it was told to, however many answers a prompt has."""
     model = RewardModel(saved("qwen3", tokenizer, tmp_path), tokens_per_batch=200)
     row = {"prompt": "a long question " * 10, "responses": [f"answer {n}" for n in range(60)]}
-    (tree,) = model._trees([row], "x", 0)
+    (tree,) = trees_of(model, row)
     sizes = []
     monkeypatch.setattr(model.collator, "batch", lambda trees, batch=model.collator.batch: seen(batch(trees), sizes))
     rewards = model.score([row])[0]
@@ -90,6 +91,11 @@ def test_answers_cost_their_prompt_once_and_too_many_are_cut_into_forwards(token
     assert sum(sizes) < 4 * tree.tokens < len(tree.prefix) * 60  # with the proof
     alone = [model.score([{**row, "responses": [r]}])[0] for r in row["responses"][:3]]
     assert rewards[:3] == pytest.approx(alone, abs=1e-5)
+
+
+def trees_of(model, row):
+    (comparisons,) = windows.blocks([row], "data", 0)
+    return model._window(comparisons).trees
 
 
 def seen(batch, sizes):
@@ -111,7 +117,7 @@ def test_dropout_of_a_model_in_memory_is_off_and_the_model_is_left_as_it_was(tok
 
 
 def test_a_stream_is_read_a_window_ahead_and_no_further(tokenizer, monkeypatch):
-    monkeypatch.setattr(reward_model, "WINDOW", 4)
+    monkeypatch.setattr(windows, "WINDOW", 4)
     read = itertools.count()
     rows = ({"prompt": "q ", "response": f"a {next(read)}"} for _ in range(10**9))
     first = next(RewardModel.of(make_model(), tokenizer).scored(rows, "a stream"))
@@ -131,7 +137,7 @@ def test_long_rows_lose_the_beginning_of_their_prompt_and_are_counted(kind, toke
     assert limit == (513 if kind == "roberta" else 512)
     short = {"prompt": "w " * 20, "response": "yes"}
     long = {"prompt": "x y z " * 400, "response": "yes"}
-    (tree,) = model._trees([long], "data", 0)
+    (tree,) = trees_of(model, long)
     (ids,) = tree.responses
     assert len(ids) == limit
     end = tokenizer(long["prompt"] + "yes", add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id]
@@ -173,3 +179,14 @@ def test_options_that_do_not_fit_are_named(options, message, tokenizer, tmp_path
     folder = saved("gpt2", tokenizer, tmp_path)
     with pytest.raises(UserError, match=message):
         RewardModel(folder, **options)
+
+
+def test_long_rows_make_small_windows(monkeypatch):
+    """So that memory holds few of them, whatever they are; and the same ones when they are begun in between."""
+    monkeypatch.setattr(windows, "CHARACTERS", 100)
+    monkeypatch.setattr(windows, "WINDOW", 4)
+    rows = [{"prompt": "p" * 10, "responses": ["r" * 5] * n} for n in (1, 2, 3, 9, 1, 1, 1, 1, 2)]
+    found = [[n for _, n, _ in block] for block in windows.blocks(rows, "data", 0)]
+    assert found == [[0, 1, 2], [3], [4, 5, 6, 7], [8]]
+    again = [[n for _, n, _ in block] for block in windows.blocks(rows[4:], "data", 4)]
+    assert again == found[2:]
