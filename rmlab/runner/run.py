@@ -38,7 +38,6 @@ if TYPE_CHECKING:  # which take seconds to import; a run says its name before
     from rmlab.losses import Term
     from rmlab.scoring.reward_model import RewardModel
     from rmlab.training.config import RewardConfig
-    from rmlab.training.trainer import RewardTrainer
 
 
 @dataclass(frozen=True)
