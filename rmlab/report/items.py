@@ -1,7 +1,7 @@
 """The items of an evaluation set, the same for all runs of a study: one per preference."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
@@ -15,19 +15,24 @@ from rmlab.report.study import Study
 IDENTITY = ["prompt", "id", "better", "worse", "copy"]
 LABELS = ["strength", "probability"]
 METRICS = ("accuracy", "nll", "brier")  # common to all arms, whatever they were trained on
+KEY = ["comparison", "id", "better", "worse", "responses"]
+OUTSIDE = -1  # the seed of scores that no run of the study made: they belong to none
 
 
 @dataclass
 class Items:
     """R runs, I preferences. gap, better, worse (R, I): rewards; the others (I,).
 
+    runs: those of the study, the first of the R; scores from outside come after them, and may lack items (NaN).
     length (2, I): of better and worse, in tokens of the first run.
     left_out: preferences that some run did not have, because other rows were too long for its tokenizer, say.
+    key: which preference each item is: comparison, id, better, worse (places of responses), and how many responses.
+    verdicts: arms that say who is preferred and not by how much, so that their gap is 1, -1 or 0.
     """
 
     runs: list[Run]
     arm: np.ndarray  # (R,) str
-    seed: np.ndarray  # (R,) int
+    seed: np.ndarray  # (R,) int; OUTSIDE of scores from outside
     better: np.ndarray
     worse: np.ndarray
     length: np.ndarray
@@ -36,6 +41,8 @@ class Items:
     probability: np.ndarray
     subset: np.ndarray
     left_out: int = 0
+    key: pd.DataFrame = field(default_factory=pd.DataFrame)
+    verdicts: frozenset[str] = frozenset()
 
     @property
     def gap(self) -> np.ndarray:
@@ -43,9 +50,11 @@ class Items:
         return self.better - self.worse
 
     def values(self) -> np.ndarray:
-        """(R, M, I) of METRICS; NaN where a preference does not count."""
+        """(R, M, I) of METRICS; NaN where a preference does not count, or has no score; of verdicts all but accuracy."""
         each = per_preference(self.gap, np.broadcast_to(self.probability, self.gap.shape))
-        return np.stack([each[metric] for metric in METRICS], axis=1)
+        values = np.stack([np.where(np.isnan(self.gap), np.nan, each[metric]) for metric in METRICS], axis=1)
+        values[np.isin(self.arm, sorted(self.verdicts)), 1:] = np.nan
+        return values
 
     @property
     def largest(self) -> tuple[float, float]:
@@ -60,7 +69,26 @@ class Items:
 
     def runs_by_seed(self, arm: str) -> dict[int, int]:
         """seed -> place of the arm's run."""
-        return {int(self.seed[r]): r for r in range(len(self.runs)) if self.arm[r] == arm}
+        return {int(self.seed[r]): r for r in range(len(self.arm)) if self.arm[r] == arm}
+
+    def paired(self, arm: str, other: str) -> tuple[list[int], list[int]]:
+        """Places of the runs of both arms that have the same seed, in its order.
+
+        Scores from outside are the same whatever the seed: they are paired with each run of the other arm.
+        """
+        mine, theirs = self.runs_by_seed(arm), self.runs_by_seed(other)
+        if OUTSIDE in mine and theirs:
+            mine = dict.fromkeys(theirs, mine[OUTSIDE])
+        elif OUTSIDE in theirs:
+            theirs = dict.fromkeys(mine, theirs[OUTSIDE])
+        common = sorted(mine.keys() & theirs.keys())
+        return [mine[seed] for seed in common], [theirs[seed] for seed in common]
+
+    def of_arms(self, keep: np.ndarray) -> "Items":
+        """Those of the R whose place is True in keep (R,)."""
+        runs = [run for run, stays in zip(self.runs, keep, strict=False) if stays]
+        rows = {name: getattr(self, name)[keep] for name in ("arm", "seed", "better", "worse")}
+        return replace(self, runs=runs, **rows)
 
     def subsets(self) -> list[str]:
         """Those of the set, by name; none where there is only one."""
@@ -79,6 +107,7 @@ class Items:
             strength=self.strength[mine],
             probability=self.probability[mine],
             subset=self.subset[mine],
+            key=self.key[mine] if len(self.key) else self.key,
         )
 
 
@@ -126,6 +155,7 @@ def load_items(study: Study, name: str) -> Items:
         if first["subset"].nunique() > 1
         else first["subset"].to_numpy(),
         left_out=max(run_items(run, name) for run in runs) - len(first),
+        key=first[KEY].reset_index(drop=True),
     )
 
 
@@ -175,6 +205,7 @@ def read_preferences(run: Run, name: str) -> pd.DataFrame:
             pairs[f"{column}_{side}"] = scores[column].to_numpy()[rows]
     for column in ("prompt", "id", "subset"):  # rows: of the worse response, which is of the same comparison
         pairs[column] = scores[column].to_numpy()[rows]
+    pairs["responses"] = pairs["comparison"].map(scores.groupby("comparison").size())
     pairs["copy"] = pairs.groupby(IDENTITY[:-1], sort=False).cumcount()  # of a row that is there twice
     return pairs
 

@@ -15,7 +15,8 @@ class Study:
     """Runs by arm, the baseline first. values[arm]: what makes the arm; notes: what a reader must know of the runs.
 
     usual: what most arms have in common, and names do not say. differing[arm]: every key that differs between arms,
-    with those that `values` leaves out because another one says as much.
+    with those that `values` leaves out because another one says as much. outside: arm -> its file, of scores that no
+    run of the study made; such an arm has no runs.
     """
 
     folders: list[Path]
@@ -28,11 +29,13 @@ class Study:
     notes: list[str]
     usual: Values = field(default_factory=dict)
     differing: dict[str, Values] = field(default_factory=dict)
+    outside: dict[str, str] = field(default_factory=dict)
+    called: str = ""
 
     @property
     def name(self) -> str:
-        """Of its folder, or of all of them."""
-        return " + ".join(folder.name for folder in self.folders)
+        """Of its folder, or of all of them; of a study without runs what it is called."""
+        return " + ".join(folder.name for folder in self.folders) or self.called
 
     @property
     def title(self) -> str:
