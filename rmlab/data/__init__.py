@@ -17,6 +17,8 @@ counts.py     ... with a line of counts, and which rows stay
 workers.py    ... by several processes
 cache.py      ... kept on disk
 merge.py      comparisons on one prompt -> one comparison
+style.py      how a response is written, counted
+excerpts.py   ... of evaluation sets, with the beginnings of their texts
 sets.py       the sets of a run: mixtures, evaluation sets, splits by prompt
 tokenizer.py  the embedded tokenizer
 

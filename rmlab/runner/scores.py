@@ -1,4 +1,9 @@
-"""scores/SET.parquet, one row per response, and SET.preferences.parquet, one row per preference."""
+"""The scores of an evaluation set as files.
+
+SET.parquet              one row per response
+SET.preferences.parquet  one row per preference
+SET.texts.parquet        one row per comparison: excerpts, where its texts are known
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,27 +11,34 @@ from pathlib import Path
 
 import pandas as pd
 
+from rmlab.data.style import STYLE
 from rmlab.files import replacing
 from rmlab.messages import UserError, first_line
 from rmlab.metrics.scored import ScoredComparison
 
 PREFERENCE = ("better", "worse", "strength", "probability")
+TEXTS = ("comparison", "prompt", "responses")
 
 
 @dataclass(frozen=True)
 class Scores:
     """The scores of an evaluation set as tables; `comparisons` reads them back as they were written.
 
-    responses: comparison, id, prompt, subset, response, reward, length, gold. preferences: comparison, better, worse,
-    strength, probability. `comparison` is the place in the set, better, worse and response count within it.
+    responses: comparison, id, prompt, subset, response, reward, length, gold, and the counts of STYLE. preferences:
+    comparison, better, worse, strength, probability. texts: comparison, prompt, responses (K). `comparison` is the
+    place in the set, better, worse and response count within it.
     """
 
     responses: pd.DataFrame
     preferences: pd.DataFrame
+    texts: pd.DataFrame
 
     def comparisons(self) -> list[ScoredComparison]:
-        """In the order of the set; `gold` is empty where the true rewards are not known."""
+        """In the order of the set; `gold`, `style` and `excerpts` are empty where they are not known."""
         pairs = dict(list(self.preferences.groupby("comparison", sort=False)))
+        styles = [column for column in STYLE if column in self.responses]
+        said = zip(*(self.texts[column] for column in TEXTS), strict=True)
+        excerpts = {index: [prompt, *responses] for index, prompt, responses in said}
         return [
             ScoredComparison(
                 index=int(rows["comparison"].iloc[0]),
@@ -37,13 +49,15 @@ class Scores:
                 lengths=rows["length"].tolist(),
                 gold=[] if rows["gold"].isna().all() else rows["gold"].tolist(),
                 **{column: pairs[index][column].tolist() for column in PREFERENCE},
+                style=rows[styles].to_numpy(int).tolist() if styles and rows[styles[0]].notna().all() else [],
+                excerpts=excerpts.get(index, []),
             )
             for index, rows in self.responses.groupby("comparison", sort=False)
         ]
 
 
 def write_scores(comparisons: Sequence[ScoredComparison], path: Path) -> None:
-    """The responses to `path`, the preferences beside it; makes the folder if it is not there."""
+    """The responses to `path`, the preferences and texts beside it; makes the folder if it is not there."""
     path.parent.mkdir(parents=True, exist_ok=True)
     responses = [
         {
@@ -55,6 +69,7 @@ def write_scores(comparisons: Sequence[ScoredComparison], path: Path) -> None:
             "reward": reward,
             "length": c.lengths[k],
             "gold": c.gold[k] if len(c.gold) else None,
+            **dict(zip(STYLE, c.style[k] if c.style else [None] * len(STYLE), strict=True)),
         }
         for c in comparisons
         for k, reward in enumerate(c.rewards)
@@ -64,16 +79,23 @@ def write_scores(comparisons: Sequence[ScoredComparison], path: Path) -> None:
         for c in comparisons
         for values in zip(*(getattr(c, column) for column in PREFERENCE), strict=True)
     ]
-    tables = {path: pd.DataFrame(responses).astype({"reward": "float32", "gold": "float64"})}
-    tables[beside(path)] = pd.DataFrame(preferences)
+    texts = [dict(zip(TEXTS, (c.index, c.excerpts[0], c.excerpts[1:]), strict=True)) for c in comparisons if c.excerpts]
+    types = {"reward": "float32", "gold": "float64", **dict.fromkeys(STYLE, "Int32")}
+    tables = {path: pd.DataFrame(responses).astype(types), beside(path): pd.DataFrame(preferences)}
+    if texts:
+        tables[texts_beside(path)] = pd.DataFrame(texts)
+    else:
+        texts_beside(path).unlink(missing_ok=True)  # of what was written there before
     for file, table in tables.items():
         with replacing(file) as scratch:
-            table.to_parquet(scratch, index=False)
+            table.to_parquet(scratch, index=False, compression="snappy" if file != texts_beside(path) else "zstd")
 
 
 def read_scores(path: Path) -> Scores:
     """The scores that `write_scores` wrote to `path` and beside it."""
-    return Scores(read_table(path), read_table(beside(path)))
+    texts = texts_beside(path)
+    known = read_table(texts) if texts.exists() else pd.DataFrame(columns=TEXTS)
+    return Scores(read_table(path), read_table(beside(path)), known)
 
 
 def read_table(file: Path) -> pd.DataFrame:
@@ -87,3 +109,8 @@ def read_table(file: Path) -> pd.DataFrame:
 def beside(path: Path) -> Path:
     """The file of preferences that belongs to a file of responses."""
     return path.with_suffix(".preferences.parquet")
+
+
+def texts_beside(path: Path) -> Path:
+    """The file of excerpts that belongs to a file of responses; not there where no text is known."""
+    return path.with_suffix(".texts.parquet")
