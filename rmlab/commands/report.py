@@ -5,11 +5,11 @@ import os
 import shutil
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rmlab.messages import UserError
+from rmlab.messages import UserError, did_you_mean
 from rmlab.report.study import Study, load_study
 
 if TYPE_CHECKING:  # imported by the task itself: --help must not wait for them
@@ -18,8 +18,6 @@ if TYPE_CHECKING:  # imported by the task itself: --help must not wait for them
     from rmlab.report.figures import Figure
     from rmlab.report.items import Items
     from rmlab.report.tables import Tables, Words
-
-MUCH = 0.1  # of all preferences, on one prompt
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -39,7 +37,15 @@ def parser() -> argparse.ArgumentParser:
     told = argparse.ArgumentParser(
         "rmlab-report", description="Tables and figures of a study, or of several as one, from their run directories."
     )
-    told.add_argument("study", type=Path, nargs="+", help="a folder of runs, runs/STUDY, or a folder of studies")
+    told.add_argument("study", type=Path, nargs="*", help="a folder of runs, runs/STUDY, or a folder of studies")
+    told.add_argument(
+        "--scores",
+        metavar="[SET:]NAME=FILE",
+        action="append",
+        default=[],
+        help="scores of others as an arm NAME: rewards or verdicts, as rmlab-score, a judge or a publication has them",
+    )
+    told.add_argument("--gold", metavar="DATA", help="without a study: preferences that --scores are compared on")
     told.add_argument(
         "--baseline", metavar="ARM", help="the arm that the others are compared with; default: the first made"
     )
@@ -80,13 +86,15 @@ class Compared:
 
 def report(options: argparse.Namespace) -> None:
     """Write tables, figures and page to --out, then print. UserError for a study with nothing to compare."""
+    from rmlab.report.facts import facts_of
     from rmlab.report.page import write_page
     from rmlab.report.tables import Words, print_tables
 
+    refuse_contradictions(options)
     compared = compare_arms(options)
     study = compared.study
     folder = options.out or where(study)
-    words = Words(study.title, facts_of(compared), study.notes)
+    words = Words(study.title, facts_of(study, compared.items, compared.rows), study.notes)
     shutil.rmtree(folder / "figures", ignore_errors=True)  # of an earlier report, perhaps with another baseline
     folder.mkdir(parents=True, exist_ok=True)
     write_tables(compared, words, folder)
@@ -106,8 +114,22 @@ def report(options: argparse.Namespace) -> None:
     sys.stdout.flush()
 
 
+def refuse_contradictions(options: argparse.Namespace) -> None:
+    """UserError unless there is a study, or data with scores of it."""
+    if options.study and options.gold:
+        raise UserError("--gold is for scores without a study; leave out one of both")
+    if not options.study and not (options.gold and options.scores):
+        raise UserError(
+            "give a study, for example runs/losses, or scores and what they are of: --scores NAME=FILE --gold DATA"
+        )
+    if not options.study and options.wandb:
+        raise UserError("--wandb logs to a study's group, and there is no study; leave it out")
+
+
 def where(study: Study) -> Path:
-    """The folder of the report: in the study's own, or for several in one beside them."""
+    """The folder of the report: in the study's own, beside several; NAME-report here where there is none."""
+    if not study.folders:
+        return Path(f"{study.name}-report")
     first = study.folders[0]
     if len(study.folders) == 1:
         return first / "report"
@@ -118,22 +140,14 @@ def compare_arms(options: argparse.Namespace) -> Compared:
     """Every arm against the baseline, on every evaluation set; what a reader must know goes to the study's notes."""
     from rmlab.report.compare import compare, references_of
     from rmlab.report.factorial import effects
-    from rmlab.report.items import load_items, presented, set_names
+    from rmlab.report.facts import notes_of
+    from rmlab.report.items import presented
     from rmlab.report.tables import arms_table, effects_tables, readable
-    from rmlab.report.tune import tuned
 
-    tune = [] if options.tune == ["none"] else options.tune
-    study = load_study(options.study, options.baseline, tune, options.exclude)
-    if not set_names(study):
-        raise UserError(f"{study.name}: no run was evaluated; set data.eval or data.eval_fraction")
-    items = {name: load_items(study, name) for name in set_names(study)}
-    renamed = pairs_of(options.rename)
-    grid = study
-    if study.tune:
-        study, items, chosen = tuned(study, items)
-        study.notes.extend(chosen)
-    study, items = presented(study, items, renamed, [arm for arm in options.order.split(",") if arm])
+    study, grid, items = gathered(options)
+    study, items = presented(study, items, pairs_of(options.rename), [arm for arm in options.order.split(",") if arm])
     rows = compare(items, list(study.arms), study.baseline)
+    rows = rows[rows["mean"].notna() | ~rows["arm"].isin(study.outside)]  # of a judge, an accuracy alone
     study.notes.extend(notes_of(items))
     if (rows["pairs"] == 1).any():
         study.notes.append("a difference from one pair of seeds does not know what other seeds would give: no verdict")
@@ -142,30 +156,48 @@ def compare_arms(options: argparse.Namespace) -> Compared:
     return Compared(study, items, rows, found, tables, grid if study.tune else study)
 
 
+def gathered(options: argparse.Namespace) -> tuple[Study, Study, dict[str, "Items"]]:
+    """(the study with the arms to compare, the same before nuisance values were chosen, its items by set)."""
+    from rmlab.report.gold import gold_items, gold_study
+    from rmlab.report.items import load_items, set_names, texts_of_set
+    from rmlab.report.outside import asked_of, with_outside
+    from rmlab.report.tune import tuned
+
+    outside = {one.name for one in asked_of(options.scores)}
+    if options.gold:
+        study = gold_study(options.gold)
+        items, texts = gold_items(options.gold, study.name)
+        study, sets = with_outside(study, {study.name: items}, asked_of(options.scores), lambda _: texts)
+        return with_baseline(study, options.baseline), study, sets
+    tune = [] if options.tune == ["none"] else options.tune
+    baseline = None if options.baseline in outside else options.baseline
+    study = load_study(options.study, baseline, tune, options.exclude)
+    if not set_names(study):
+        raise UserError(f"{study.name}: no run was evaluated; set data.eval or data.eval_fraction")
+    sets, grid = {name: load_items(study, name) for name in set_names(study)}, study
+    if study.tune:
+        study, sets, chosen = tuned(study, sets)
+        study.notes.extend(chosen)
+    first = dict(sets)
+    study, sets = with_outside(
+        study, sets, asked_of(options.scores, list(sets)), lambda name: texts_of_set(first[name], name)
+    )
+    return with_baseline(study, options.baseline) if options.baseline in study.outside else study, grid, sets
+
+
+def with_baseline(study: Study, asked: str | None) -> Study:
+    """The study compared with those scores from outside; None: the first. UserError for a name that is none."""
+    if asked is not None and asked not in study.outside:
+        raise UserError(f"--baseline: no arm {asked!r}{did_you_mean(asked, study.outside)}")
+    return replace(study, baseline=asked or next(iter(study.outside)))
+
+
 def pairs_of(rename: Sequence[str]) -> dict[str, str]:
     """OLD=NEW as old -> new, at the last `=`, for names of arms have some. UserError for one without."""
     for text in rename:
         if not all(text.rpartition("=")[::2]):
             raise UserError(f"--rename {text!r}: say OLD=NEW")
     return {old: new for old, _, new in (text.rpartition("=") for text in rename)}
-
-
-def notes_of(items: dict[str, "Items"]) -> list[str]:
-    """What is peculiar about the evaluation sets."""
-    notes = [
-        f"{i.left_out:,} preferences of {name} were not scored by all runs and are left out: is there a run that does "
-        "not belong here?"
-        for name, i in items.items()
-        if i.left_out
-    ]
-    for name, of_set in items.items():
-        share, prompts = of_set.largest
-        if share > MUCH:
-            notes.append(
-                f"one prompt holds {share:.0%} of the preferences of {name}: they tell as much as {prompts:.0f} "
-                "prompts of equal size would, and the intervals say so"
-            )
-    return notes
 
 
 def write_tables(compared: Compared, words: "Words", folder: Path) -> None:
@@ -181,38 +213,6 @@ def write_tables(compared: Compared, words: "Words", folder: Path) -> None:
     (folder / "table.tex").write_text(long_tables(compared.tables, words, study.name), encoding="utf-8")
     short = short_tables(compared.rows, study.baseline, study.name)
     (folder / "table_short.tex").write_text(short, encoding="utf-8")
-
-
-def facts_of(compared: Compared) -> list[str]:
-    """What a reader of the tables must know of how they were made."""
-    study, items = compared.study, compared.items
-    tested = int((compared.rows["p_holm"].notna() & (compared.rows["metric"] == "accuracy")).sum())
-    over = f"the {tested} comparisons of a metric, all arms and sets together" if tested > 1 else "nothing, being one"
-    return [
-        f"Baseline: {study.baseline}. Evaluated on {'; '.join(size_of(name, i) for name, i in items.items())}.",
-        "mean ± sd: over seeds. Every interval holds what other prompts and what other seeds would have given: prompts "
-        "vary whole, with all their preferences, seeds by Student's t. difference: to the baseline, on the same "
-        "prompts and seeds.",
-        f"p: two-sided, from the same distribution, corrected (Holm) over {over}; "
-        "not over the three metrics, nor over subsets, which get no verdict. none after Holm: "
-        "the interval excludes zero, the corrected p does not call it.",
-        "detectable: the smallest true difference that a study like this finds four times in five, at the level that "
-        "the first of these comparisons must reach.",
-        "McNemar p: exact, per seed, then twice their mean, corrected (Holm); with the number of prompts on which the "
-        "arm was right more often, and of those for the baseline, summed over seeds. It asks whether trained models "
-        "differ, not whether other seeds would.",
-        "chance: equal rewards for all. longer wins: always the longer response.",
-    ]
-
-
-def size_of(name: str, items: "Items") -> str:
-    """`eval: 1,031 preferences on 1,000 prompts`, then how many do not count for accuracy or were left out, if any."""
-    undecided = int((items.probability == 0.5).sum())
-    return (
-        f"{name}: {len(items.prompt):,} preferences on {items.prompt.max() + 1:,} prompts"
-        + f", {undecided:,} undecided ones do not count for accuracy" * bool(undecided)
-        + f", {items.left_out:,} left out that not all runs scored" * bool(items.left_out)
-    )
 
 
 def log_report(study: Study, tables: "Tables", figures: Sequence["Figure"], folder: Path) -> None:

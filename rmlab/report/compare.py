@@ -16,7 +16,7 @@ SCALES = {"accuracy": "share", "nll": "positive", "brier": "share"}
 COLUMNS = [
     *("set", "subset", "metric", "arm", "seeds", "n", "mean", "sd", "low", "high"),
     *("pairs", "difference", "diff_low", "diff_high", "p", "p_holm", "detectable"),
-    *("mcnemar", "mcnemar_holm", "only_arm", "only_baseline", "verdict"),
+    *("mcnemar", "mcnemar_holm", "only_arm", "only_baseline", "verdict", "outside"),
 ]
 
 
@@ -29,7 +29,7 @@ def compare(items: Mapping[str, Items], arms: Sequence[str], baseline: str) -> p
     Holm's correction over all differences of a metric that may get a verdict, those of every arm on every whole set
     with two pairs of seeds at least, or with none. verdict: better or worse, where p_holm < 0.05; empty otherwise.
     detectable: see there. mcnemar, only_arm, only_baseline: of accuracy, see `sign_tests`; mcnemar_holm is corrected
-    over the arms of a set.
+    over the arms of a set. outside: whether the arm is scores that no run of the study made.
     """
     rows: list[dict[str, Any]] = []
     for name, of_set in items.items():
@@ -99,7 +99,7 @@ def row_of(arm: str, metric: str, items: Items, values: np.ndarray, baseline: st
     """Numbers of one arm on one metric, values (R, I)."""
     mine = items.runs_by_seed(arm)
     places = list(mine.values())
-    row: dict[str, Any] = {"arm": arm, "seeds": len(mine.keys() - {OUTSIDE}), "n": 0}
+    row: dict[str, Any] = {"arm": arm, "seeds": len(mine.keys() - {OUTSIDE}), "n": 0, "outside": OUTSIDE in mine}
     if not mine:
         return row
     row["n"] = int((~np.isnan(values[places[0]])).sum())

@@ -1,50 +1,59 @@
-"""Preference data as a study without runs: what scores from outside are measured by where nothing was trained."""
+"""Preference data as a study without runs: what scores from outside are compared on where nothing was trained."""
 
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from rmlab.data import Comparison
 from rmlab.data.columns import read_rows, where_of
-from rmlab.data.rows import to_comparison
+from rmlab.data.excerpts import said, texts_of
+from rmlab.data.rows import check_columns, to_comparison
 from rmlab.data.sources import load
 from rmlab.data.trees import prompt_id
 from rmlab.messages import UserError
-from rmlab.report.items import KEY, Items
+from rmlab.report.items import KEY, Items, subsets_of
 from rmlab.report.study import Study
+from rmlab.runner.scores import TEXTS
 
 
-def gold_study(data: str) -> tuple[Study, str]:
-    """A study without arms, called after its data, and the name of its one set."""
-    name = Path(data).name.partition(".")[0] or data
-    return Study([], None, [], {}, {}, "", [], [], called=name), name
+def gold_study(data: str) -> Study:
+    """A study without arms, called after its data."""
+    return Study([], None, [], {}, {}, "", [], [], called=Path(data).name.partition(".")[0] or data)
 
 
 def gold_items(data: str, name: str) -> tuple[Items, pd.DataFrame]:
-    """The preferences of a file, folder or hub name in any accepted format, without rewards, and the texts of its rows.
+    """The preferences of a file, folder or hub name in any accepted format, not scored yet, and the texts of its rows.
 
-    A comparison is called by its `id`, else by the number of its row, as `rmlab-score` calls them. UserError for a bad
-    row, naming it.
+    A comparison is called by its `id`, else by the number of its row, as `rmlab-score` calls them. Lengths are in
+    characters. UserError for a bad row, naming it.
     """
-    comparisons = list(read(data))
-    rows = [
-        (c, n, preference) for n, c in enumerate(comparisons) for preference in c.preferences
-    ]
-    key = [(n, c.id or str(n), p.better, p.worse, len(c.responses)) for c, n, p in rows]
-    subset = np.array([c.subset or "" for c, _, _ in rows], dtype=object)
-    nothing = np.empty((0, len(rows)))
+    rows = list(read_rows(load(path=data)))
+    check_columns(rows[0], data)
+    comparisons = [to_comparison(row, where_of(data, n)) for n, row in enumerate(rows)]
+    if any(c.tokenised for c in comparisons):
+        raise UserError(f"--gold: {data} holds token ids; give the rows as text")
+    each = [(n, c, p) for n, c in enumerate(comparisons) for p in c.preferences]
+    key = [(n, str(n) if c.id is None else c.id, p.better, p.worse, len(c.responses)) for n, c, p in each]
+    prompts = [prompt_id(c) for c in comparisons]
+    lengths = [[len(said(response)) for response in c.responses] for c in comparisons]
     items = Items(
         runs=[],
         arm=np.array([], dtype=object),
         seed=np.array([], dtype=int),
-        better=nothing,
-        worse=nothing,
-        length=np.array([[len(said(c.responses[side])) for side in (p.better, p.worse)] for c, _, p in rows]).T,
-        prompt=pd.factorize(np.array([prompt_id(c) for c, _, _ in rows]))[0],
-        strength=np.array([p.strength for _, _, p in rows]),
-        probability=np.array([p.probability for _, _, p in rows]),
-        subset=subset,
+        better=np.empty((0, len(each))),
+        worse=np.empty((0, len(each))),
+        length=np.array([[lengths[n][p.better], lengths[n][p.worse]] for n, _, p in each]).T,
+        prompt=pd.factorize(np.array([prompts[n] for n, _, _ in each]))[0],
+        strength=np.array([p.strength for _, _, p in each]),
+        probability=np.array([p.probability for _, _, p in each]),
+        subset=subsets_of(pd.Series([c.subset or "" for _, c, _ in each])),
         key=pd.DataFrame(key, columns=KEY),
+        unit="characters",
     )
+    texts = [(n, *excerpts_of(texts_of(c)[1])) for n, c in enumerate(comparisons)]
+    return items, pd.DataFrame(texts, columns=list(TEXTS))
+
+
+def excerpts_of(excerpts: list[str]) -> tuple[str, list[str]]:
+    """(prompt, responses)."""
+    return excerpts[0], excerpts[1:]

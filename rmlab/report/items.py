@@ -11,6 +11,7 @@ from rmlab.metrics.evaluate import per_preference
 from rmlab.report.arms import find_arm
 from rmlab.report.runs import Run
 from rmlab.report.study import Study
+from rmlab.runner.scores import TEXTS, read_table, texts_beside
 
 IDENTITY = ["prompt", "id", "better", "worse", "copy"]
 LABELS = ["strength", "probability"]
@@ -24,7 +25,7 @@ class Items:
     """R runs, I preferences. gap, better, worse (R, I): rewards; the others (I,).
 
     runs: those of the study, the first of the R; scores from outside come after them, and may lack items (NaN).
-    length (2, I): of better and worse, in tokens of the first run.
+    length (2, I): of better and worse, in tokens of the first run, or in characters, as `unit` says.
     left_out: preferences that some run did not have, because other rows were too long for its tokenizer, say.
     key: which preference each item is: comparison, id, better, worse (places of responses), and how many responses.
     verdicts: arms that say who is preferred and not by how much, so that their gap is 1, -1 or 0.
@@ -43,6 +44,7 @@ class Items:
     left_out: int = 0
     key: pd.DataFrame = field(default_factory=pd.DataFrame)
     verdicts: frozenset[str] = frozenset()
+    unit: str = "tokens"
 
     @property
     def gap(self) -> np.ndarray:
@@ -50,7 +52,7 @@ class Items:
         return self.better - self.worse
 
     def values(self) -> np.ndarray:
-        """(R, M, I) of METRICS; NaN where a preference does not count, or has no score; of verdicts all but accuracy."""
+        """(R, M, I) of METRICS; NaN where a preference does not count or has no score; of verdicts all but accuracy."""
         each = per_preference(self.gap, np.broadcast_to(self.probability, self.gap.shape))
         values = np.stack([np.where(np.isnan(self.gap), np.nan, each[metric]) for metric in METRICS], axis=1)
         values[np.isin(self.arm, sorted(self.verdicts)), 1:] = np.nan
@@ -151,12 +153,15 @@ def load_items(study: Study, name: str) -> Items:
         prompt=pd.factorize(first["prompt"])[0],
         strength=first["strength"].to_numpy(float),
         probability=first["probability"].to_numpy(float),
-        subset=first["subset"].replace("", "none").to_numpy()
-        if first["subset"].nunique() > 1
-        else first["subset"].to_numpy(),
+        subset=subsets_of(first["subset"]),
         left_out=max(run_items(run, name) for run in runs) - len(first),
         key=first[KEY].reset_index(drop=True),
     )
+
+
+def subsets_of(names: pd.Series) -> np.ndarray:
+    """(I,) the subset of each item; `none` for one of no subset, where others have one."""
+    return (names.replace("", "none") if names.nunique() > 1 else names).to_numpy()
 
 
 def in_common(tables: list[pd.DataFrame], runs: list[Run], name: str) -> list[pd.DataFrame]:
@@ -196,8 +201,7 @@ def readable_preferences(run: Run, name: str) -> pd.DataFrame:
 
 def read_preferences(run: Run, name: str) -> pd.DataFrame:
     """The preferences of a run with what identifies them and the rewards and lengths of their two responses."""
-    kept = run.out.scores(name)
-    scores, pairs = kept.responses, kept.preferences
+    scores, pairs = (read_table(file) for file in run.out.score_files(name))
     place = pd.MultiIndex.from_frame(scores[["comparison", "response"]])
     for side in ("better", "worse"):
         rows = place.get_indexer(pd.MultiIndex.from_arrays([pairs["comparison"], pairs[side]]))
@@ -208,6 +212,12 @@ def read_preferences(run: Run, name: str) -> pd.DataFrame:
     pairs["responses"] = pairs["comparison"].map(scores.groupby("comparison").size())
     pairs["copy"] = pairs.groupby(IDENTITY[:-1], sort=False).cumcount()  # of a row that is there twice
     return pairs
+
+
+def texts_of_set(items: Items, name: str) -> pd.DataFrame | None:
+    """comparison, prompt, responses: excerpts, as the first run kept them; None where it kept none."""
+    file = texts_beside(items.runs[0].out.scores_file(name))
+    return read_table(file)[list(TEXTS)] if file.exists() else None
 
 
 def presented(

@@ -29,14 +29,13 @@ def short_tables(rows: pd.DataFrame, baseline: str, name: str) -> str:
         lines = [
             short_line(row, row["mean"] == part["mean"].max(), row["arm"] == baseline) for _, row in part.iterrows()
         ]
-        seeds = (
-            f"{part['seeds'].min()} to {part['seeds'].max()}"
-            if part["seeds"].nunique() > 1
-            else f"{part['seeds'].max()}"
+        seeds = part[~part["outside"].astype(bool)]["seeds"]
+        number = (
+            f"{seeds.min()} to {seeds.max()}" if seeds.nunique() > 1 else f"{seeds.max()}" if len(seeds) else "none"
         )
         caption = (
             f"Accuracy (\\%) on {tex(str(of_set))}, {part['n'].max():,} preferences; chance is 50. Mean $\\pm$ "
-            f"standard deviation over seeds ({seeds}); difference to {tex(baseline)} with its 95\\% interval over "
+            f"standard deviation over seeds ({number}); difference to {tex(baseline)} with its 95\\% interval over "
             "prompts and seeds. Bold: highest mean. *: $p < 0.05$ after Holm's correction."
         )
         widest = max(len(str(arm)) for arm in part["arm"])

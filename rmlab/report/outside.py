@@ -13,13 +13,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from rmlab.data.trees import prompt_id
+from rmlab.data.excerpts import texts_of
 from rmlab.messages import UserError
 from rmlab.report.items import OUTSIDE, Items
 from rmlab.report.outside_files import Entry, Key, ScoresFile, described, read_scores_file
 from rmlab.report.study import Study
-
-Texts = Callable[[str], pd.DataFrame | None]  # of an evaluation set: see `matched_by_text`
 
 
 @dataclass(frozen=True)
@@ -54,10 +52,11 @@ def asked_of(texts: Sequence[str], sets: Sequence[str] = ()) -> list[Asked]:
 
 
 def with_outside(
-    study: Study, items: Mapping[str, Items], asked: Sequence[Asked], texts: Texts
+    study: Study, items: Mapping[str, Items], asked: Sequence[Asked], texts: Callable[[str], pd.DataFrame | None]
 ) -> tuple[Study, dict[str, Items]]:
     """The study with an arm more per name, and its items with their scores; notes say what does not match.
 
+    texts: excerpts of an evaluation set (comparison, prompt, responses), read where ids are not given; None: none kept.
     UserError for a name that is an arm already, for a file that matches nothing, and where ids do not tell the set.
     """
     arms, values, differing = dict(study.arms), dict(study.values), dict(study.differing)
@@ -67,7 +66,7 @@ def with_outside(
         if one.name in study.arms:
             raise UserError(f"--scores: the study has an arm {one.name!r} already; give the file another name")
         read = read_scores_file(one.file)
-        matched = {name: match(read, items[name], texts(name), name) for name in ([one.set] if one.set else items)}
+        matched = {name: match(read, items[name], name, texts) for name in ([one.set] if one.set else items)}
         found = chosen_sets(one, read, items, matched)
         for name in found:
             if one.name in sets[name].arm:
@@ -81,15 +80,17 @@ def with_outside(
     return study, sets
 
 
-def chosen_sets(asked: Asked, read: ScoresFile, items: Mapping[str, Items], matched: Mapping[str, Matched]) -> list[str]:
+def chosen_sets(
+    asked: Asked, read: ScoresFile, items: Mapping[str, Items], matched: Mapping[str, Matched]
+) -> list[str]:
     """The sets of which the file has scores; several only if no line of it could be of two."""
     found = [name for name, of in matched.items() if of.used]
     if not found:
-        name = next(iter(matched))
+        name, by = next(iter(matched)), "comparison" if read.by == "comparison" else "id"
+        theirs, ours = next(iter(read.entries)), (by, str(items[name].key[by].iloc[0]))
         raise UserError(
-            f"{read.file} matches nothing in {' or '.join(matched)}: it begins with {described(next(iter(read.entries)))}, "
-            f"and the first comparison of {name} has {'the comparison' if read.by == 'comparison' else 'the id'} "
-            f"{str(items[name].key['comparison' if read.by == 'comparison' else 'id'].iloc[0])!r}"
+            f"{read.file} matches nothing in {' or '.join(matched)}: its first row is of {described(theirs)}, and the "
+            f"first comparison of {name} has {described(ours)}"
         )
     used = Counter(key for of in matched.values() for key in of.used)
     twice = next((key for key, times in used.items() if times > 1), None)
@@ -119,32 +120,27 @@ def told(asked: Asked, read: ScoresFile, items: Mapping[str, Items], matched: Ma
     lost = [key for key in read.entries if key not in used]
     notes = []
     if lost:
-        number = f"{len(lost):,} of {len(read.entries):,}"
-        notes.append(
-            f"{asked.name}: {number} comparisons of {read.file.name} match nothing in {' or '.join(matched)}, the first "
-            f"is {described(lost[0])}"
-        )
+        number = f"{len(lost):,} of {len(read.entries):,} comparisons of {read.file.name}"
+        notes.append(f"{asked.name}: {number} are not in {' or '.join(matched)}, the first is {described(lost[0])}")
     for name, of in matched.items():
         missing = int(np.isnan(of.better - of.worse).sum())
         if missing:
             whole = len(of.better)
             notes.append(
-                f"{asked.name} has no score of {missing:,} of {whole:,} preferences of {name}: its mean is of the other "
-                f"{whole - missing:,}, and so are its differences, on the same ones for the other arm"
+                f"{asked.name} has no score of {missing:,} of {whole:,} preferences of {name}: its mean is of the "
+                f"other {whole - missing:,}, and a difference is of what both arms have scores of"
             )
     if read.verdicts:
-        notes.append(f"{asked.name} says who is preferred and not by how much: it has an accuracy, no NLL and no Brier score")
+        notes.append(f"{asked.name} says who is preferred, not by how much: it has no NLL and no Brier score")
     return notes
 
 
 # ---- which comparison an entry is of ----
 
 
-def match(read: ScoresFile, items: Items, texts: pd.DataFrame | None, name: str) -> Matched:
+def match(read: ScoresFile, items: Items, name: str, texts: Callable[[str], pd.DataFrame | None]) -> Matched:
     """What the file says of the items. UserError for an id that two comparisons of the set have."""
-    keys, orders = (
-        matched_by_text(read, items, texts, name) if read.by == "text" else (keys_of(items, read.by), None)
-    )
+    keys, orders = found_by_text(read, items, texts(name), name) if read.by == "text" else (keys_of(items, read.by), [])
     if read.by == "id":
         refuse_shared_ids(read, items, keys, name)
     found = Matched(np.full(len(keys), math.nan), np.full(len(keys), math.nan))
@@ -185,7 +181,9 @@ def rewards(entry: Entry, better: int, worse: int, count: int) -> tuple[float, f
     said, verdict = entry.rewards, entry.verdict
     if verdict is None:
         if said and len(said) != count:
-            raise UserError(f"{entry.where}: {len(said)} rewards, but the comparison has {count} responses; give one of each")
+            raise UserError(
+                f"{entry.where}: {len(said)} rewards, but the comparison has {count} responses; give one of each"
+            )
         return said.get(better, math.nan), said.get(worse, math.nan)
     if isinstance(verdict, str):
         return float(verdict == "chosen"), float(verdict == "rejected")
@@ -197,11 +195,27 @@ def rewards(entry: Entry, better: int, worse: int, count: int) -> tuple[float, f
     return 1.0 if verdict == better else neither, 1.0 if verdict == worse else neither
 
 
-def matched_by_text(
+def found_by_text(
     read: ScoresFile, items: Items, texts: pd.DataFrame | None, name: str
 ) -> tuple[list[Key | None], list[list[int] | None]]:
-    """(key, place of each response in the entry) per item, by what is kept of the texts of the set; None: not found.
+    """(key, place of each response in the entry) of each item, by excerpts of its texts; None where it is not there.
 
-    texts: comparison, prompt, responses: excerpts, as runs keep them in scores/SET.texts.parquet.
+    What two entries have in common is found for neither. UserError where the set keeps no texts.
     """
-    raise NotImplementedError
+    if texts is None:
+        raise UserError(f"{read.file} names no ids, and the runs keep no texts of {name} to find its rows by; give ids")
+    told = [(key, texts_of(entry.texts)[1]) for key, entry in read.entries.items() if entry.texts]
+    times = Counter(content(excerpts) for _, excerpts in told)
+    entries = {content(e): (key, e[1:]) for key, e in told if times[content(e)] == 1 and len(set(e[1:])) == len(e) - 1}
+    found: dict[int, tuple[Key, list[int]]] = {}
+    for comparison, prompt, responses in texts.itertuples(index=False):
+        key, theirs = entries.get(content([prompt, *responses]), (None, []))
+        if key:
+            found[int(comparison)] = key, [theirs.index(response) for response in responses]
+    each = [found.get(int(comparison), (None, None)) for comparison in items.key["comparison"]]
+    return [key for key, _ in each], [order for _, order in each]
+
+
+def content(excerpts: Sequence[str]) -> tuple[str, ...]:
+    """What a comparison says, whatever the order of its responses. excerpts: of the prompt, then of each response."""
+    return (excerpts[0], *sorted(excerpts[1:]))

@@ -53,14 +53,18 @@ def write_page(
 def summary(study: Study) -> dict[str, str]:
     """What was done, in short."""
     done, seeds = study.finished, sorted({run.seed for run in study.finished})
-    minutes = sum(run.environment.get("seconds", 0) for run in done) / 60
-    return {
+    minutes = f"{sum(run.environment.get('seconds', 0) for run in done) / 60:,.0f}"
+    told = {
         "Study": study.name,
         "Baseline": study.baseline,
         "Arms": f"{len(study.arms)}: {', '.join(study.arms)}" if len(study.arms) <= 6 else str(len(study.arms)),
-        "Seeds": f"{len(seeds)}: {', '.join(map(str, seeds))}" if len(seeds) <= 10 else str(len(seeds)),
-        "Runs": f"{len(done)} finished of {len(study.runs)}, {minutes:,.0f} minutes of training and evaluation in all",
     }
+    if study.runs:
+        told |= {
+            "Seeds": f"{len(seeds)}: {', '.join(map(str, seeds))}" if len(seeds) <= 10 else str(len(seeds)),
+            "Runs": f"{len(done)} finished of {len(study.runs)}, {minutes} minutes of training and evaluation in all",
+        }
+    return told | {f"Outside: {arm}": file for arm, file in study.outside.items()}
 
 
 def table_rows(table: pd.DataFrame, baseline: str) -> list[dict[str, Any]]:

@@ -40,7 +40,7 @@ class Study:
     @property
     def title(self) -> str:
         """The question that it answers, or its name."""
-        return self.question or f"Study {self.name}"
+        return self.question or f"{'Study' if self.folders else 'Scores on'} {self.name}"
 
     @property
     def finished(self) -> list[Run]:

@@ -87,8 +87,7 @@ def cells(row: "pd.Series[Any]", baseline: str) -> dict[str, str]:
     is_baseline = row["arm"] == baseline
     shown = {
         "arm": row["arm"] + " (baseline)" * is_baseline,
-        "seeds": str(row["seeds"])
-        + f", {row['pairs']:.0f} paired" * (known(row["pairs"]) and row["pairs"] < row["seeds"]),
+        "seeds": "outside" if row["outside"] else seeds_of(row),
         "mean ± sd": mean_and_sd(row),
         "95% CI": interval(row["low"], row["high"], "{:.4f}"),
         "difference [95% CI]": difference(row),
@@ -100,6 +99,12 @@ def cells(row: "pd.Series[Any]", baseline: str) -> dict[str, str]:
         counts = f" ({row['only_arm']:.0f}:{row['only_baseline']:.0f})" if known(row["mcnemar"]) else ""
         shown["McNemar p (Holm)"] = p_value(row["mcnemar_holm"]) + counts
     return shown
+
+
+def seeds_of(row: "pd.Series[Any]") -> str:
+    """`5`, or `5, 3 paired` where the baseline has fewer."""
+    paired = known(row["pairs"]) and row["pairs"] < row["seeds"]
+    return str(row["seeds"]) + f", {row['pairs']:.0f} paired" * paired
 
 
 def reference(row: "pd.Series[Any]") -> dict[str, str]:

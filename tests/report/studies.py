@@ -28,11 +28,21 @@ ENVIRONMENT = {
 
 
 def write_run(
-    folder, seed, gaps=None, loss="plain", environment=None, name="eval", prompts=None, subsets=None, **changes
+    folder,
+    seed,
+    gaps=None,
+    loss="plain",
+    environment=None,
+    name="eval",
+    prompts=None,
+    subsets=None,
+    texts=None,
+    ids=None,
+    **changes,
 ):
     """A run directory as rmlab leaves it. gaps (I,): rewards of better minus worse; None: not finished.
 
-    The longer response is the worse one, of every preference.
+    The longer response is the worse one, of every preference. texts: (prompt, better, worse) of each; ids: of each.
 
     changes: `node__key=value` of the config.
     """
@@ -56,17 +66,25 @@ def write_run(
     count = len(gaps)
     prompts = [f"p{i}" for i in range(count)] if prompts is None else prompts
     subsets = [""] * count if subsets is None else subsets
-    rows = enumerate(zip(prompts, gaps, subsets, strict=True))
-    out.write_scores(name, [pair(i, prompt, gap, subset) for i, (prompt, gap, subset) in rows])
+    texts = [[]] * count if texts is None else texts
+    ids = [str(i) for i in range(count)] if ids is None else ids
+    rows = zip(range(count), prompts, gaps, subsets, texts, ids, strict=True)
+    out.write_scores(name, [pair(*row) for row in rows])
     metrics = {**preference_metrics(gaps, np.ones(count)), "comparisons": count, "preferences": count}
     out.write_environment({**ENVIRONMENT, **(environment or {})})
     out.write_metrics({"eval": {name: metrics}, "train": {"loss": 0.5}})
     return out
 
 
-def pair(index, prompt, gap, subset=""):
+def pair(index, prompt, gap, subset="", excerpts=(), name=None):
     """The first of two responses is better, by that much reward."""
-    names = {"index": index, "id": str(index), "prompt_id": prompt, "subset": subset}
+    names = {
+        "index": index,
+        "id": name or str(index),
+        "prompt_id": prompt,
+        "subset": subset,
+        "excerpts": list(excerpts),
+    }
     preference = {"better": [0], "worse": [1], "strength": [1.0], "probability": [1.0]}
     return ScoredComparison(**names, **preference, rewards=[gap, 0.0], lengths=[10, 12], gold=[])
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib as mpl
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure as Canvas
 
@@ -58,16 +59,18 @@ def of_one_set(
 ) -> dict[str, Drawing | None]:
     """The figures of an evaluation set by name, None where its data is not there. only: the study has no other set."""
     look = look_of(study)
+    scored = items.of_arms(~np.isnan(items.gap).any(axis=1))  # scores from outside may lack items
+    rewarded = scored.of_arms(~np.isin(scored.arm, sorted(items.verdicts)))
     return {
         "accuracy": accuracy(
             items, rows[(rows["set"] == name) & (rows["subset"] == "")], look, bayes_accuracy(items.runs, name)
         ),
         "heatmap": heatmap(grid, name, items),
         "learning_curves": learning_curves(study, name, items, look, only),
-        "strength": strength(items, look),
-        "reliability": reliability(items, look),
-        "length": length(items, look),
-        "rewards": rewards(items, look),
+        "strength": strength(scored, look) if len(scored.arm) else None,
+        "reliability": reliability(rewarded, look) if len(rewarded.arm) else None,
+        "length": length(rewarded, look) if len(rewarded.arm) else None,
+        "rewards": rewards(rewarded, look) if len(rewarded.arm) else None,
     }
 
 
