@@ -1,10 +1,11 @@
 """The `rmlab-report` command: from the run directories of a study to report/{table.md,.tex,.csv,index.html,figures}."""
 
 import argparse
+import functools
 import os
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -73,13 +74,15 @@ def parser() -> argparse.ArgumentParser:
 class Compared:
     """A study, the preferences that its runs scored by evaluation set, and the tables of their comparison.
 
-    rows: of `compare`; effects: of `effects`. grid: the study before nuisance values were chosen, for the heat map.
+    rows: of `compare`; effects, flips: of the functions of these names. grid: the study before nuisance values were
+    chosen, for the heat map.
     """
 
     study: Study
     items: dict[str, "Items"]
     rows: "pd.DataFrame"
     effects: "pd.DataFrame"
+    flips: "pd.DataFrame"
     tables: "Tables"
     grid: Study
 
@@ -107,7 +110,7 @@ def report(options: argparse.Namespace) -> None:
     if options.wandb:
         log_report(study, compared.tables, figures, folder)
     print_tables(compared.tables, words)
-    names = ("table.md", "table.tex", "table_short.tex", "table.csv", "effects.csv", "figures")
+    names = ("table.md", "table.tex", "table_short.tex", "table.csv", "effects.csv", "flips.csv", "figures")
     for file in (*(folder / name for name in names), page):
         if file.exists():
             print(file)
@@ -141,10 +144,11 @@ def compare_arms(options: argparse.Namespace) -> Compared:
     from rmlab.report.compare import compare, references_of
     from rmlab.report.factorial import effects
     from rmlab.report.facts import notes_of
+    from rmlab.report.flips import flips, flips_tables
     from rmlab.report.items import presented
     from rmlab.report.tables import arms_table, effects_tables, readable
 
-    study, grid, items = gathered(options)
+    study, grid, items, texts = gathered(options)
     study, items = presented(study, items, pairs_of(options.rename), [arm for arm in options.order.split(",") if arm])
     rows = compare(items, list(study.arms), study.baseline)
     rows = rows[rows["mean"].notna() | ~rows["arm"].isin(study.outside)]  # of a judge, an accuracy alone
@@ -152,12 +156,16 @@ def compare_arms(options: argparse.Namespace) -> Compared:
     if (rows["pairs"] == 1).any():
         study.notes.append("a difference from one pair of seeds does not know what other seeds would give: no verdict")
     found = effects(study, items)
-    tables = [*readable(rows, references_of(items), study.baseline), *effects_tables(found), *arms_table(study)]
-    return Compared(study, items, rows, found, tables, grid if study.tune else study)
+    flipped = flips(items, list(study.arms), study.baseline)
+    tables = [*readable(rows, references_of(items), study.baseline), *effects_tables(found)]
+    tables += [*flips_tables(flipped, texts, several=len(items) > 1), *arms_table(study)]
+    return Compared(study, items, rows, found, flipped, tables, grid if study.tune else study)
 
 
-def gathered(options: argparse.Namespace) -> tuple[Study, Study, dict[str, "Items"]]:
-    """(the study with the arms to compare, the same before nuisance values were chosen, its items by set)."""
+def gathered(
+    options: argparse.Namespace,
+) -> tuple[Study, Study, dict[str, "Items"], Callable[[str], "pd.DataFrame | None"]]:
+    """(the study with the arms to compare, the same before nuisance values were chosen, its items, texts of a set)."""
     from rmlab.report.gold import gold_items, gold_study
     from rmlab.report.items import load_items, set_names, texts_of_set
     from rmlab.report.outside import asked_of, with_outside
@@ -166,23 +174,21 @@ def gathered(options: argparse.Namespace) -> tuple[Study, Study, dict[str, "Item
     outside = {one.name for one in asked_of(options.scores)}
     if options.gold:
         study = gold_study(options.gold)
-        items, texts = gold_items(options.gold, study.name)
-        study, sets = with_outside(study, {study.name: items}, asked_of(options.scores), lambda _: texts)
-        return with_baseline(study, options.baseline), study, sets
+        items, known = gold_items(options.gold)
+        study, sets = with_outside(study, {study.name: items}, asked_of(options.scores), lambda _: known)
+        return with_baseline(study, options.baseline), study, sets, lambda _: known
     tune = [] if options.tune == ["none"] else options.tune
     baseline = None if options.baseline in outside else options.baseline
     study = load_study(options.study, baseline, tune, options.exclude)
     if not set_names(study):
         raise UserError(f"{study.name}: no run was evaluated; set data.eval or data.eval_fraction")
-    sets, grid = {name: load_items(study, name) for name in set_names(study)}, study
+    loaded, grid = {name: load_items(study, name) for name in set_names(study)}, study
+    texts, sets = functools.partial(texts_of_set, loaded), loaded
     if study.tune:
         study, sets, chosen = tuned(study, sets)
         study.notes.extend(chosen)
-    first = dict(sets)
-    study, sets = with_outside(
-        study, sets, asked_of(options.scores, list(sets)), lambda name: texts_of_set(first[name], name)
-    )
-    return with_baseline(study, options.baseline) if options.baseline in study.outside else study, grid, sets
+    study, sets = with_outside(study, sets, asked_of(options.scores, list(sets)), texts)
+    return with_baseline(study, options.baseline) if options.baseline in outside else study, grid, sets, texts
 
 
 def with_baseline(study: Study, asked: str | None) -> Study:
@@ -201,7 +207,7 @@ def pairs_of(rename: Sequence[str]) -> dict[str, str]:
 
 
 def write_tables(compared: Compared, words: "Words", folder: Path) -> None:
-    """table.csv (every number), effects.csv, table.md, table.tex and table_short.tex."""
+    """table.csv (every number), effects.csv, flips.csv, table.md, table.tex and table_short.tex."""
     from rmlab.report.latex import long_tables, short_tables
     from rmlab.report.tables import markdown, write_csv
 
@@ -209,6 +215,7 @@ def write_tables(compared: Compared, words: "Words", folder: Path) -> None:
     write_csv(compared.rows, folder / "table.csv")
     if len(compared.effects):
         compared.effects.to_csv(folder / "effects.csv", index=False)
+    compared.flips.to_csv(folder / "flips.csv", index=False)
     (folder / "table.md").write_text(markdown(compared.tables, words), encoding="utf-8")
     (folder / "table.tex").write_text(long_tables(compared.tables, words, study.name), encoding="utf-8")
     short = short_tables(compared.rows, study.baseline, study.name)

@@ -21,7 +21,7 @@ def gold_study(data: str) -> Study:
     return Study([], None, [], {}, {}, "", [], [], called=Path(data).name.partition(".")[0] or data)
 
 
-def gold_items(data: str, name: str) -> tuple[Items, pd.DataFrame]:
+def gold_items(data: str) -> tuple[Items, pd.DataFrame]:
     """The preferences of a file, folder or hub name in any accepted format, not scored yet, and the texts of its rows.
 
     A comparison is called by its `id`, else by the number of its row, as `rmlab-score` calls them. Lengths are in
@@ -50,10 +50,6 @@ def gold_items(data: str, name: str) -> tuple[Items, pd.DataFrame]:
         key=pd.DataFrame(key, columns=KEY),
         unit="characters",
     )
-    texts = [(n, *excerpts_of(texts_of(c)[1])) for n, c in enumerate(comparisons)]
+    excerpts = [texts_of(c)[1] for c in comparisons]
+    texts = [(n, prompt, responses) for n, (prompt, *responses) in enumerate(excerpts)]
     return items, pd.DataFrame(texts, columns=list(TEXTS))
-
-
-def excerpts_of(excerpts: list[str]) -> tuple[str, list[str]]:
-    """(prompt, responses)."""
-    return excerpts[0], excerpts[1:]

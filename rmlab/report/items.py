@@ -214,9 +214,12 @@ def read_preferences(run: Run, name: str) -> pd.DataFrame:
     return pairs
 
 
-def texts_of_set(items: Items, name: str) -> pd.DataFrame | None:
-    """comparison, prompt, responses: excerpts, as the first run kept them; None where it kept none."""
-    file = texts_beside(items.runs[0].out.scores_file(name))
+def texts_of_set(items: Mapping[str, Items], name: str) -> pd.DataFrame | None:
+    """comparison, prompt, responses: excerpts, as the first run of the set kept them; None where it kept none.
+
+    items: as they were loaded, for `comparison` is a place in the set of that run.
+    """
+    file = texts_beside(items[name].runs[0].out.scores_file(name))
     return read_table(file)[list(TEXTS)] if file.exists() else None
 
 

@@ -61,9 +61,9 @@ def short_line(row: "pd.Series[float]", best: bool, is_baseline: bool) -> list[s
 
 
 def long_tables(tables: Tables, words: Words, name: str) -> str:
-    """All tables across the page, with what a reader must know of them as comments."""
+    """All tables but those of texts across the page, with what a reader must know of them as comments."""
     parts = ["% \\usepackage{booktabs,graphicx}"]
-    for number, cut in enumerate(tables):
+    for number, cut in enumerate(table for table in tables if table.kind != "flips"):
         lines = [[tex(cell) for cell in line] for line in cut.cells.to_numpy().tolist()]
         titles = [tex(column) for column in cut.cells.columns]
         plain = sum(column in ("arm", "subset", "effect") for column in titles)

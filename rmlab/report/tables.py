@@ -1,6 +1,7 @@
 """The long table, cut for readers: terminal, Markdown, CSV. LaTeX is in latex.py."""
 
 import math
+import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,11 +18,12 @@ WISHES = {"accuracy": "higher is better", "nll": "lower is better", "brier": "lo
 # Columns left out of narrower terminals.
 NEEDS = {"McNemar p (Holm)": 160, "95% CI": 140, "detectable": 120, "seeds": 100, "p (Holm)": 92}
 LONGEST = 45  # rows of a table that a terminal shows
+WORDS = 200  # characters of a text that table.md shows
 
 
 @dataclass(frozen=True)
 class Table:
-    """cells: of strings, by column title. kind: `comparison` (an arm a line), `subsets`, `effects` or `arms`.
+    """cells: of strings, by column title. kind: `comparison` (an arm a line), `subsets`, `effects`, `flips` or `arms`.
 
     set, metric: what it is of, empty where it is of no one.
     """
@@ -211,10 +213,17 @@ def markdown(tables: Tables, words: Words) -> str:
     """Title, notes, each table below its heading, then the facts."""
     parts = [f"# {words.title}", *(f"**Note:** {note}" for note in words.notes)]
     for table in tables:
-        cells = table.cells.map(lambda text: text.replace("|", "\\|"))
+        cells = table.cells.map(in_markdown if table.kind == "flips" else lambda text: text.replace("|", "\\|"))
         lines = [list(cells.columns), ["---"] * len(cells.columns), *cells.to_numpy().tolist()]
         parts += [f"**{table.title}**", "\n".join(f"| {' | '.join(line)} |" for line in lines)]
     return "\n\n".join([*parts, *words.facts]) + "\n"
+
+
+def in_markdown(text: str) -> str:
+    """The beginning of a text of the data as plain words of one line, whatever it holds of HTML and Markdown."""
+    line = " ".join(text.split())
+    short = line if len(line) <= WORDS else f"{line[:WORDS]}\u2026"
+    return re.sub(r"([\\`*_\[\]<>|#!~$&])", r"\\\1", short)
 
 
 def write_csv(rows: pd.DataFrame, file: Path) -> None:
@@ -225,7 +234,7 @@ def write_csv(rows: pd.DataFrame, file: Path) -> None:
 def print_tables(tables: Tables, words: Words) -> None:
     """To the terminal, better arms in green and worse in red; a narrow one has fewer columns (NEEDS).
 
-    Of a table with too many lines only the heading.
+    Of texts, and of a table with too many lines, only the heading.
     """
     from rich import box
     from rich.console import Console
@@ -236,8 +245,9 @@ def print_tables(tables: Tables, words: Words) -> None:
     console.print(f"\n[bold]{escape(words.title)}[/bold]\n")
     colours = {"better": "green", "worse": "red"}
     for table in tables:
-        if len(table.cells) > LONGEST:
-            console.print(f"{escape(table.title)}: {len(table.cells)} lines, in table.md and index.html\n", style="dim")
+        if len(table.cells) > LONGEST or table.kind == "flips":
+            number = f"{len(table.cells)} lines, " if table.kind != "flips" else ""
+            console.print(f"{escape(table.title)}: {number}in table.md and index.html\n", style="dim")
             continue
         printed = Printed(title=escape(table.title), title_justify="left", box=box.SIMPLE_HEAD, title_style="bold")
         shown = table.cells.drop(

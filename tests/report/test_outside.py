@@ -1,5 +1,6 @@
 """Scores that no run of the study made, as arms beside its own: read, matched, paired with every seed."""
 
+import functools
 import gzip
 import json
 
@@ -30,7 +31,7 @@ def joined(study, *files, name="judge"):
     loaded = load_study(study)
     items = {"eval": load_items(loaded, "eval")}
     asked = [Asked(f"{name}{n or ''}", file) for n, file in enumerate(files)]
-    loaded, items = with_outside(loaded, items, asked, lambda of: texts_of_set(items[of], of))
+    loaded, items = with_outside(loaded, items, asked, functools.partial(texts_of_set, items))
     return loaded, items["eval"]
 
 
