@@ -142,11 +142,12 @@ def where(study: Study) -> Path:
 def compare_arms(options: argparse.Namespace) -> Compared:
     """Every arm against the baseline, on every evaluation set; what a reader must know goes to the study's notes."""
     from rmlab.report.compare import compare, references_of
+    from rmlab.report.configs import arms_table
     from rmlab.report.factorial import effects
     from rmlab.report.facts import notes_of
     from rmlab.report.flips import flips, flips_tables
     from rmlab.report.items import presented
-    from rmlab.report.tables import arms_table, effects_tables, readable
+    from rmlab.report.tables import effects_tables, readable
 
     study, grid, items, texts = gathered(options)
     study, items = presented(study, items, pairs_of(options.rename), [arm for arm in options.order.split(",") if arm])

@@ -246,7 +246,6 @@ def presented(
         study,
         arms={new[arm]: study.arms[arm] for arm in arms},
         values={new[arm]: study.values[arm] for arm in arms},
-        differing={new[arm]: study.differing[arm] for arm in arms},
         baseline=new[study.baseline],
     )
     return shown, {name: replace(i, arm=np.array([new[str(arm)] for arm in i.arm])) for name, i in items.items()}

@@ -6,6 +6,7 @@ import pandas as pd
 
 from rmlab.report.tables import Tables, Words, known
 
+WIDEST = 12  # columns that can be read across a page
 ESCAPED = {
     **{"\\": "\\textbackslash{}", "{": "\\{", "}": "\\}", "$": "\\$", "&": "\\&", "%": "\\%", "#": "\\#", "_": "\\_"},
     **{"~": "\\textasciitilde{}", "^": "\\textasciicircum{}", "±": "$\\pm$", "<": "$<$", ">": "$>$", "\u2212": "$-$"},
@@ -61,12 +62,14 @@ def short_line(row: "pd.Series[float]", best: bool, is_baseline: bool) -> list[s
 
 
 def long_tables(tables: Tables, words: Words, name: str) -> str:
-    """All tables but those of texts across the page, with what a reader must know of them as comments."""
+    """All tables across the page, but those of texts and what is too wide for one, with what a reader must know of them as comments."""
     parts = ["% \\usepackage{booktabs,graphicx}"]
-    for number, cut in enumerate(table for table in tables if table.kind != "flips"):
+    for number, cut in enumerate(
+        table for table in tables if table.kind != "flips" and len(table.cells.columns) <= WIDEST
+    ):
         lines = [[tex(cell) for cell in line] for line in cut.cells.to_numpy().tolist()]
         titles = [tex(column) for column in cut.cells.columns]
-        plain = sum(column in ("arm", "subset", "effect") for column in titles)
+        plain = sum(column in ("arm", "subset", "effect", "key") for column in titles)
         columns = "@{}" + "l" * plain + "r" * (len(titles) - plain) + "@{}"
         label = f"{name}-{cut.set}-{cut.metric}-{cut.kind}" if cut.metric else f"{name}-{cut.kind}-{number}"
         parts += table(lines, titles, columns, tex(cut.title), label, "table*")

@@ -59,7 +59,7 @@ def with_outside(
     texts: excerpts of an evaluation set (comparison, prompt, responses), read where ids are not given; None: none kept.
     UserError for a name that is an arm already, for a file that matches nothing, and where ids do not tell the set.
     """
-    arms, values, differing = dict(study.arms), dict(study.values), dict(study.differing)
+    arms, values = dict(study.arms), dict(study.values)
     files: dict[str, list[str]] = {}
     sets, notes = dict(items), list(study.notes)
     for one in asked:
@@ -73,10 +73,10 @@ def with_outside(
                 raise UserError(f"--scores: {one.name!r} is given twice for {name}; keep one file, or use other names")
             sets[name] = added(sets[name], one.name, matched[name], read.verdicts)
         notes += told(one, read, items, {name: matched[name] for name in found})
-        arms[one.name], values[one.name], differing[one.name] = [], {}, {}
+        arms[one.name], values[one.name] = [], {}
         files.setdefault(one.name, []).append(str(one.file))
     outside = {name: ", ".join(of) for name, of in files.items()}
-    study = replace(study, arms=arms, values=values, differing=differing, notes=notes, outside=outside)
+    study = replace(study, arms=arms, values=values, notes=notes, outside=outside)
     return study, sets
 
 

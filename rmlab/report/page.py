@@ -81,7 +81,7 @@ def class_of(column: str, cell: str) -> str:
     """CSS class of a cell."""
     if column == "verdict" and cell in ("better", "worse"):
         return cell
-    return "words" if column in ("arm", "effect") else ""
+    return "words" if column in ("arm", "effect", "key") else ""
 
 
 def embedded(figure: Figure, folder: Path) -> dict[str, Any]:

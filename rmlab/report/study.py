@@ -14,8 +14,7 @@ from rmlab.runner.directory import RunDirectory
 class Study:
     """Runs by arm, the baseline first. values[arm]: what makes the arm; notes: what a reader must know of the runs.
 
-    usual: what most arms have in common, and names do not say. differing[arm]: every key that differs between arms,
-    with those that `values` leaves out because another one says as much. outside: arm -> its file, of scores that no
+    usual: what most arms have in common, and names do not say. outside: arm -> its file, of scores that no
     run of the study made; such an arm has no runs.
     """
 
@@ -28,7 +27,6 @@ class Study:
     tune: list[str]
     notes: list[str]
     usual: Values = field(default_factory=dict)
-    differing: dict[str, Values] = field(default_factory=dict)
     outside: dict[str, str] = field(default_factory=dict)
     called: str = ""
 
@@ -92,7 +90,6 @@ def load_study(
         tune=kept,
         notes=[*left_out, *unfinished([*runs, *lost]), *uneven(ordered), *apart(ordered, first), *mixed(runs)],
         usual=named.usual,
-        differing={name: named.differing[name] for name in ordered},
     )
 
 

@@ -10,9 +10,6 @@ from typing import Any, TypeGuard
 
 import pandas as pd
 
-from rmlab.report.arms import without_usual
-from rmlab.report.study import Study
-
 TITLES = {"accuracy": "Accuracy", "nll": "Bradley-Terry NLL", "brier": "Brier score"}
 WISHES = {"accuracy": "higher is better", "nll": "lower is better", "brier": "lower is better"}
 # Columns left out of narrower terminals.
@@ -184,19 +181,6 @@ def effects_tables(effects: pd.DataFrame) -> Tables:
     return tables
 
 
-def arms_table(study: Study) -> Tables:
-    """What each arm is in full, where its name does not say all."""
-    keys = list(dict.fromkeys(key for values in study.differing.values() for key in values))
-    said = {arm: without_usual(values, study.usual) for arm, values in study.values.items()}
-    if all(len(study.differing[arm]) <= len(values) for arm, values in said.items()):
-        return []
-    lines = [
-        {"arm": arm, **{key: "" if key not in values else str(values[key]) for key in keys}}
-        for arm, values in study.differing.items()
-    ]
-    return [Table("What the arms differ in", pd.DataFrame(lines), "arms")]
-
-
 # ---- formats ----
 
 
@@ -245,7 +229,7 @@ def print_tables(tables: Tables, words: Words) -> None:
     console.print(f"\n[bold]{escape(words.title)}[/bold]\n")
     colours = {"better": "green", "worse": "red"}
     for table in tables:
-        if len(table.cells) > LONGEST or table.kind == "flips":
+        if max(len(table.cells), 4 * len(table.cells.columns)) > LONGEST or table.kind == "flips":
             number = f"{len(table.cells)} lines, " if table.kind != "flips" else ""
             console.print(f"{escape(table.title)}: {number}in table.md and index.html\n", style="dim")
             continue
@@ -254,7 +238,7 @@ def print_tables(tables: Tables, words: Words) -> None:
             columns=[c for c, width in NEEDS.items() if c in table.cells and console.width < width]
         )
         for place, column in enumerate(shown.columns):
-            words_here = not place or column in ("arm", "effect") or table.kind == "arms"
+            words_here = not place or column in ("arm", "effect", "key") or table.kind == "arms"
             printed.add_column(
                 escape(column), justify="left" if words_here else "right", no_wrap=not words_here, overflow="fold"
             )
