@@ -62,7 +62,7 @@ def short_line(row: "pd.Series[float]", best: bool, is_baseline: bool) -> list[s
 
 
 def long_tables(tables: Tables, words: Words, name: str) -> str:
-    """All tables across the page, but those of texts and what is too wide for one, with what a reader must know of them as comments."""
+    """All tables across the page but those of texts and what is too wide for it; what to know of them as comments."""
     parts = ["% \\usepackage{booktabs,graphicx}"]
     for number, cut in enumerate(
         table for table in tables if table.kind != "flips" and len(table.cells.columns) <= WIDEST
