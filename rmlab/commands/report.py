@@ -20,6 +20,8 @@ if TYPE_CHECKING:  # imported by the task itself: --help must not wait for them
     from rmlab.report.items import Items
     from rmlab.report.tables import Tables, Words
 
+FILES = ("table.md", "table.tex", "table_short.tex", "table.csv", "effects.csv", "suites.csv", "flips.csv", "figures")
+
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Write the report of a study; exit status 2 for a UserError. arguments: None for those of the process."""
@@ -74,8 +76,8 @@ def parser() -> argparse.ArgumentParser:
 class Compared:
     """A study, the preferences that its runs scored by evaluation set, and the tables of their comparison.
 
-    rows: of `compare`; effects, flips: of the functions of these names. grid: the study before nuisance values were
-    chosen, for the heat map.
+    rows: of `compare`; effects, flips: of the functions of these names; suites: of `compare_suites`. grid: the study
+    before nuisance values were chosen, for the heat map.
     """
 
     study: Study
@@ -83,6 +85,7 @@ class Compared:
     rows: "pd.DataFrame"
     effects: "pd.DataFrame"
     flips: "pd.DataFrame"
+    suites: "pd.DataFrame"
     tables: "Tables"
     grid: Study
 
@@ -97,7 +100,7 @@ def report(options: argparse.Namespace) -> None:
     compared = compare_arms(options)
     study = compared.study
     folder = options.out or where(study)
-    words = Words(study.title, facts_of(study, compared.items, compared.rows), study.notes)
+    words = Words(study.title, facts_of(study, compared.items, compared.rows, compared.suites), study.notes)
     shutil.rmtree(folder / "figures", ignore_errors=True)  # of an earlier report, perhaps with another baseline
     folder.mkdir(parents=True, exist_ok=True)
     write_tables(compared, words, folder)
@@ -105,13 +108,13 @@ def report(options: argparse.Namespace) -> None:
     if not options.no_figures:
         from rmlab.report.figures import draw
 
-        figures = draw(study, compared.items, compared.rows, folder / "figures", compared.grid, options.width)
+        of_items = (study, compared.items, compared.rows, folder / "figures", compared.grid, options.width)
+        figures = draw(*of_items, compared.suites)
     page = write_page(study, compared.tables, figures, folder, words)
     if options.wandb:
         log_report(study, compared.tables, figures, folder)
     print_tables(compared.tables, words)
-    names = ("table.md", "table.tex", "table_short.tex", "table.csv", "effects.csv", "flips.csv", "figures")
-    for file in (*(folder / name for name in names), page):
+    for file in (*(folder / name for name in FILES), page):
         if file.exists():
             print(file)
     sys.stdout.flush()
@@ -147,6 +150,8 @@ def compare_arms(options: argparse.Namespace) -> Compared:
     from rmlab.report.facts import notes_of
     from rmlab.report.flips import flips, flips_tables
     from rmlab.report.items import presented
+    from rmlab.report.suite_tables import suite_tables
+    from rmlab.report.suites import compare_suites, load_suites
     from rmlab.report.tables import effects_tables, readable
 
     study, grid, items, texts = gathered(options)
@@ -158,9 +163,10 @@ def compare_arms(options: argparse.Namespace) -> Compared:
         study.notes.append("a difference from one pair of seeds does not know what other seeds would give: no verdict")
     found = effects(study, items)
     flipped = flips(items, list(study.arms), study.baseline)
+    suites = compare_suites(load_suites(study), list(study.arms), study.baseline)
     tables = [*readable(rows, references_of(items), study.baseline), *effects_tables(found)]
-    tables += [*flips_tables(flipped, texts, several=len(items) > 1), *arms_table(study)]
-    return Compared(study, items, rows, found, flipped, tables, grid if study.tune else study)
+    tables += [*suite_tables(suites, study.baseline), *flips_tables(flipped, texts, len(items) > 1), *arms_table(study)]
+    return Compared(study, items, rows, found, flipped, suites, tables, grid if study.tune else study)
 
 
 def gathered(
@@ -208,15 +214,16 @@ def pairs_of(rename: Sequence[str]) -> dict[str, str]:
 
 
 def write_tables(compared: Compared, words: "Words", folder: Path) -> None:
-    """table.csv (every number), effects.csv, flips.csv, table.md, table.tex and table_short.tex."""
+    """table.csv (every number), effects.csv, suites.csv, flips.csv, table.md, table.tex and table_short.tex."""
     from rmlab.report.latex import long_tables, short_tables
     from rmlab.report.tables import markdown, write_csv
 
     study = compared.study
     write_csv(compared.rows, folder / "table.csv")
-    if len(compared.effects):
-        compared.effects.to_csv(folder / "effects.csv", index=False)
-    compared.flips.to_csv(folder / "flips.csv", index=False)
+    for name, table in (("effects", compared.effects), ("suites", compared.suites), ("flips", compared.flips)):
+        (folder / f"{name}.csv").unlink(missing_ok=True)  # of an earlier report
+        if len(table):
+            table.to_csv(folder / f"{name}.csv", index=False)
     (folder / "table.md").write_text(markdown(compared.tables, words), encoding="utf-8")
     (folder / "table.tex").write_text(long_tables(compared.tables, words, study.name), encoding="utf-8")
     short = short_tables(compared.rows, study.baseline, study.name)

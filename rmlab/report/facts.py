@@ -10,8 +10,8 @@ from rmlab.report.study import Study
 MUCH = 0.1  # of all preferences, on one prompt
 
 
-def facts_of(study: Study, items: Mapping[str, Items], rows: pd.DataFrame) -> list[str]:
-    """What a reader of the tables must know of how they were made."""
+def facts_of(study: Study, items: Mapping[str, Items], rows: pd.DataFrame, suites: pd.DataFrame) -> list[str]:
+    """What a reader of the tables must know of how they were made. rows, suites: of `compare`, of `compare_suites`."""
     tested = int((rows["p_holm"].notna() & (rows["metric"] == "accuracy")).sum())
     over = f"the {tested} comparisons of a metric, all arms and sets together" if tested > 1 else "nothing, being one"
     facts = [
@@ -29,6 +29,12 @@ def facts_of(study: Study, items: Mapping[str, Items], rows: pd.DataFrame) -> li
         "differ, not whether other seeds would.",
         "chance: equal rewards for all. longer wins: always the longer response.",
     ]
+    if len(suites):
+        facts.append(
+            "Suites: a total is the weighted mean of the means of its subsets, as the authors of the suite weigh them; its "
+            "interval varies prompts and seeds within subsets. p: of each suite's score, the first total, corrected (Holm) "
+            f"over the {int(suites['p_holm'].notna().sum())} comparisons of all arms and suites, a family of their own."
+        )
     if study.outside:
         files = "; ".join(f"{arm}: {file}" for arm, file in study.outside.items())
         facts.append(

@@ -70,9 +70,9 @@ def flips_tables(found: pd.DataFrame, texts: Callable[[str], pd.DataFrame | None
     for (name, arm), part in found.groupby(["set", "arm"], sort=False):
         shown = worst(part)
         gained, lost = (int((part["right"] == who).sum()) for who in ("arm", "baseline"))
-        against = f"{arm} against {part['baseline'].iloc[0]}{f' on {name}' * several}"
-        title = f"{against}: decided differently, {gained:,} gained, {lost:,} lost"
-        rest = f" (the {len(shown)} that both are surest of; all are in flips.csv)" if len(shown) < len(part) else ""
+        against = f"Flips, {arm} against {part['baseline'].iloc[0]}{f' on {name}' * several}"
+        title = f"{against}: {gained:,} gained, {lost:,} lost"
+        rest = f"; the {len(shown)} that both are surest of (all in flips.csv)" if len(shown) < len(part) else ""
         tables.append(Table(title + rest, with_texts(shown, texts(str(name))), "flips", str(name)))
     return tables
 

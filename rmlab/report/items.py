@@ -20,8 +20,32 @@ KEY = ["comparison", "id", "better", "worse", "responses"]
 OUTSIDE = -1  # the seed of scores that no run of the study made: they belong to none
 
 
+class OfRuns:
+    """What several runs were scored on: which arm and seed each is of."""
+
+    arm: np.ndarray  # (R,) str
+    seed: np.ndarray  # (R,) int; OUTSIDE of scores from outside
+
+    def runs_by_seed(self, arm: str) -> dict[int, int]:
+        """seed -> place of the arm's run."""
+        return {int(self.seed[r]): r for r in range(len(self.arm)) if self.arm[r] == arm}
+
+    def paired(self, arm: str, other: str) -> tuple[list[int], list[int]]:
+        """Places of the runs of both arms that have the same seed, in its order.
+
+        Scores from outside are the same whatever the seed: they are paired with each run of the other arm.
+        """
+        mine, theirs = self.runs_by_seed(arm), self.runs_by_seed(other)
+        if OUTSIDE in mine and theirs:
+            mine = dict.fromkeys(theirs, mine[OUTSIDE])
+        elif OUTSIDE in theirs:
+            theirs = dict.fromkeys(mine, theirs[OUTSIDE])
+        common = sorted(mine.keys() & theirs.keys())
+        return [mine[seed] for seed in common], [theirs[seed] for seed in common]
+
+
 @dataclass
-class Items:
+class Items(OfRuns):
     """R runs, I preferences. gap, better, worse (R, I): rewards; the others (I,).
 
     runs: those of the study, the first of the R; scores from outside come after them, and may lack items (NaN).
@@ -32,8 +56,8 @@ class Items:
     """
 
     runs: list[Run]
-    arm: np.ndarray  # (R,) str
-    seed: np.ndarray  # (R,) int; OUTSIDE of scores from outside
+    arm: np.ndarray
+    seed: np.ndarray
     better: np.ndarray
     worse: np.ndarray
     length: np.ndarray
@@ -53,8 +77,9 @@ class Items:
 
     def values(self) -> np.ndarray:
         """(R, M, I) of METRICS; NaN where a preference does not count or has no score; of verdicts all but accuracy."""
-        each = per_preference(self.gap, np.broadcast_to(self.probability, self.gap.shape))
-        values = np.stack([np.where(np.isnan(self.gap), np.nan, each[metric]) for metric in METRICS], axis=1)
+        gap, unknown = self.gap, np.isnan(self.gap)
+        each = per_preference(np.where(unknown, 0.0, gap), np.broadcast_to(self.probability, gap.shape))
+        values = np.stack([np.where(unknown, np.nan, each[metric]) for metric in METRICS], axis=1)
         values[np.isin(self.arm, sorted(self.verdicts)), 1:] = np.nan
         return values
 
@@ -68,23 +93,6 @@ class Items:
         """(I,) accuracy of always preferring the longer response; half where both are as long."""
         each = per_preference(self.length[0] - self.length[1], self.probability)
         return each["accuracy"]
-
-    def runs_by_seed(self, arm: str) -> dict[int, int]:
-        """seed -> place of the arm's run."""
-        return {int(self.seed[r]): r for r in range(len(self.arm)) if self.arm[r] == arm}
-
-    def paired(self, arm: str, other: str) -> tuple[list[int], list[int]]:
-        """Places of the runs of both arms that have the same seed, in its order.
-
-        Scores from outside are the same whatever the seed: they are paired with each run of the other arm.
-        """
-        mine, theirs = self.runs_by_seed(arm), self.runs_by_seed(other)
-        if OUTSIDE in mine and theirs:
-            mine = dict.fromkeys(theirs, mine[OUTSIDE])
-        elif OUTSIDE in theirs:
-            theirs = dict.fromkeys(mine, theirs[OUTSIDE])
-        common = sorted(mine.keys() & theirs.keys())
-        return [mine[seed] for seed in common], [theirs[seed] for seed in common]
 
     def of_arms(self, keep: np.ndarray) -> "Items":
         """Those of the R whose place is True in keep (R,)."""

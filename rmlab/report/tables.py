@@ -20,7 +20,8 @@ WORDS = 200  # characters of a text that table.md shows
 
 @dataclass(frozen=True)
 class Table:
-    """cells: of strings, by column title. kind: `comparison` (an arm a line), `subsets`, `effects`, `flips` or `arms`.
+    """cells: of strings, by column title. kind: `comparison` (an arm a line), `subsets`, `effects`, `suite` (its
+    score), `matrix` (its other numbers), `flips` or `arms`.
 
     set, metric: what it is of, empty where it is of no one.
     """

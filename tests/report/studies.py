@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pandas as pd
 
 from rmlab.metrics.evaluate import preference_metrics
 from rmlab.metrics.scored import ScoredComparison
@@ -74,6 +75,27 @@ def write_run(
     out.write_environment({**ENVIRONMENT, **(environment or {})})
     out.write_metrics({"eval": {name: metrics}, "train": {"loss": 0.5}})
     return out
+
+
+def write_suite(out, values, name="bench", weights=None, prompts=None, key="k"):
+    """A suite's files as a run keeps them. values: subset -> what each of its items counts for."""
+    rows = [
+        {"id": str(n), "prompt": f"{subset}{n}", "subset": subset, "value": float(value), "comparison": n}
+        for subset, those in values.items()
+        for n, value in enumerate(those)
+    ]
+    table = pd.DataFrame(rows).assign(**({"prompt": prompts} if prompts else {}))
+    table.to_parquet(out.path / "scores" / f"{name}.items.parquet", index=False)
+    weights = weights or {"overall": {subset: 1 / len(values) for subset in values}}
+    means = {subset: float(np.mean(those)) for subset, those in values.items()}
+    totals = {
+        total: {"value": sum(w * means[s] for s, w in of.items()), "weights": of, "chance": 0.25}
+        for total, of in weights.items()
+    }
+    subsets = {subset: {"value": value, "chance": 0.25} for subset, value in means.items()}
+    told = {"suite": name, "key": key, "totals": totals, "subsets": subsets}
+    (out.path / "suites").mkdir(exist_ok=True)
+    (out.path / "suites" / f"{name}.json").write_text(json.dumps(told))
 
 
 def pair(index, prompt, gap, subset="", excerpts=(), name=None):

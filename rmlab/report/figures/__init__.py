@@ -16,6 +16,7 @@ from matplotlib.figure import Figure as Canvas
 from rmlab.report.figures.arms import accuracy, bayes_accuracy, heatmap, learning_curves
 from rmlab.report.figures.items import length, reliability, rewards, strength
 from rmlab.report.figures.look import STYLE, UNDATED, Drawing, look_of
+from rmlab.report.figures.suites import suite_figures
 from rmlab.report.items import Items
 from rmlab.report.study import Study
 
@@ -36,11 +37,12 @@ def draw(
     folder: Path,
     grid: Study | None = None,
     width: float = 397,
+    suites: pd.DataFrame | None = None,
 ) -> list[Figure]:
     """Every figure that the study has data for, saved in folder; width: of a page's text, in points.
 
-    rows: of `compare`. grid: the study before `tuned` chose from it, for the heat map. Figures of one evaluation set
-    among several are called NAME_SET.
+    rows: of `compare`; suites: of `compare_suites`. grid: the study before `tuned` chose from it, for the heat map.
+    Figures of one evaluation set among several are called NAME_SET.
     """
     folder.mkdir(parents=True, exist_ok=True)
     figures, several = [], len(items) > 1
@@ -51,6 +53,9 @@ def draw(
                     title = f"{drawing.title} on {name}" if several else drawing.title
                     figures.append(Figure(f"{kind}_{name}" if several else kind, title, drawing.caption))
                     save(drawing.canvas, folder, figures[-1].name)
+        for name, drawing in (suite_figures(suites, look_of(study)) if suites is not None else {}).items():
+            figures.append(Figure(f"suite_{name}", drawing.title, drawing.caption))
+            save(drawing.canvas, folder, figures[-1].name)
     return figures
 
 
