@@ -30,10 +30,11 @@ def facts_of(study: Study, items: Mapping[str, Items], rows: pd.DataFrame, suite
         "chance: equal rewards for all. longer wins: always the longer response.",
     ]
     if len(suites):
+        tested = int(suites["p_holm"].notna().sum())
         facts.append(
-            "Suites: a total is the weighted mean of the means of its subsets, as the authors of the suite weigh them; its "
-            "interval varies prompts and seeds within subsets. p: of each suite's score, the first total, corrected (Holm) "
-            f"over the {int(suites['p_holm'].notna().sum())} comparisons of all arms and suites, a family of their own."
+            "Suites: a total is the weighted mean of the means of its subsets, as the authors of the suite weigh them; "
+            "its interval varies prompts and seeds within subsets. p: of the score of each suite, its first total, with "
+            f"Holm's correction over the {tested} comparisons of all arms and suites, a family of their own."
         )
     if study.outside:
         files = "; ".join(f"{arm}: {file}" for arm, file in study.outside.items())
