@@ -19,6 +19,7 @@ cache.py      ... kept on disk
 merge.py      comparisons on one prompt -> one comparison
 style.py      how a response is written, counted
 excerpts.py   ... of evaluation sets, with the beginnings of their texts
+contamination.py  evaluated prompts that are in the training data
 sets.py       the sets of a run: mixtures, evaluation sets, splits by prompt
 tokenizer.py  the embedded tokenizer
 

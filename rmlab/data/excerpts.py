@@ -6,7 +6,7 @@ Not of training rows, which are read as tokens alone.
 import itertools
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import datasets
@@ -38,10 +38,9 @@ def texts_of(comparison: Comparison) -> tuple[list[list[int]], list[str]]:
     if comparison.tokenised:
         return [], []
     prompt, responses = said(comparison.prompt), [said(response) for response in comparison.responses]
-    if not prompt and len(responses) > 1:
-        shared = common_prefix(responses)
-        start = words(shared)
-        prompt, responses = shared[:start], [response[start:] for response in responses]
+    if not prompt:
+        prompt = shared_prompt(responses)
+        responses = [response[len(prompt) :] for response in responses]
     return [counts(response) for response in responses], [ending(prompt), *map(beginning, responses)]
 
 
@@ -59,9 +58,10 @@ def message(said: Mapping[str, Any]) -> str:
     return "\n".join(filter(None, parts))
 
 
-def words(text: str) -> int:
-    """How much of a text is whole words: up to the last white space in it."""
-    return max((space.end() for space in re.finditer(r"\s", text)), default=0)
+def shared_prompt(responses: Sequence[str]) -> str:
+    """What all of several responses begin with, up to its last white space; empty for one alone."""
+    shared = common_prefix(responses) if len(responses) > 1 else ""
+    return shared[: max((space.end() for space in re.finditer(r"\s", shared)), default=0)]
 
 
 def beginning(text: str) -> str:

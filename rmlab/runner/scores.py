@@ -5,10 +5,13 @@ SET.preferences.parquet  one row per preference
 SET.texts.parquet        one row per comparison: excerpts, where its texts are known
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from rmlab.data.style import STYLE
@@ -18,6 +21,7 @@ from rmlab.metrics.scored import ScoredComparison
 
 PREFERENCE = ("better", "worse", "strength", "probability")
 TEXTS = ("comparison", "prompt", "responses")
+RESPONSE = ("id", "prompt", "subset", "reward", "length", "gold", "style")
 
 
 @dataclass(frozen=True)
@@ -35,25 +39,47 @@ class Scores:
 
     def comparisons(self) -> list[ScoredComparison]:
         """In the order of the set; `gold`, `style` and `excerpts` are empty where they are not known."""
-        pairs = dict(list(self.preferences.groupby("comparison", sort=False)))
         styles = [column for column in STYLE if column in self.responses]
+        table = self.responses.assign(style=pd.Series(rows_of(self.responses[styles]), self.responses.index))
+        told = lists_by_comparison(table, RESPONSE)
+        pairs = lists_by_comparison(self.preferences, PREFERENCE)
         said = zip(*(self.texts[column] for column in TEXTS), strict=True)
         excerpts = {index: [prompt, *responses] for index, prompt, responses in said}
         return [
             ScoredComparison(
-                index=int(rows["comparison"].iloc[0]),
-                id=rows["id"].iloc[0],
-                prompt_id=rows["prompt"].iloc[0],
-                subset=rows["subset"].iloc[0],
-                rewards=rows["reward"].tolist(),
-                lengths=rows["length"].tolist(),
-                gold=[] if rows["gold"].isna().all() else rows["gold"].tolist(),
-                **{column: pairs[index][column].tolist() for column in PREFERENCE},
-                style=rows[styles].to_numpy(int).tolist() if styles and rows[styles[0]].notna().all() else [],
+                index=index,
+                id=of["id"][0],
+                prompt_id=of["prompt"][0],
+                subset=of["subset"][0],
+                rewards=of["reward"],
+                lengths=of["length"],
+                gold=[] if any(map(math.isnan, of["gold"])) else of["gold"],
+                style=[] if None in of["style"] else of["style"],
                 excerpts=excerpts.get(index, []),
+                better=pairs[index]["better"],
+                worse=pairs[index]["worse"],
+                strength=pairs[index]["strength"],
+                probability=pairs[index]["probability"],
             )
-            for index, rows in self.responses.groupby("comparison", sort=False)
+            for index, of in told.items()
         ]
+
+
+def lists_by_comparison(table: pd.DataFrame, columns: Sequence[str]) -> dict[int, dict[str, list[Any]]]:
+    """Comparison -> column -> the values of its rows, in the order of the table; both as they first come."""
+    codes, names = pd.factorize(table["comparison"])
+    order = np.argsort(codes, kind="stable")
+    ends = np.cumsum(np.bincount(codes)).tolist()
+    values = {column: table[column].to_numpy()[order].tolist() for column in columns}
+    places = zip(names.tolist(), [0, *ends], ends, strict=False)
+    return {name: {column: of[start:end] for column, of in values.items()} for name, start, end in places}
+
+
+def rows_of(table: pd.DataFrame) -> list[list[int] | None]:
+    """Each row as a list of whole numbers; None where one is missing, or there are no columns."""
+    known = table.notna().all(axis=1).to_numpy() & bool(len(table.columns))
+    rows = table.fillna(0).to_numpy(int).tolist()
+    return [row if there else None for row, there in zip(rows, known, strict=True)]
 
 
 def write_scores(comparisons: Sequence[ScoredComparison], path: Path) -> None:
