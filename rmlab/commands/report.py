@@ -16,6 +16,7 @@ from rmlab.report.study import Study, load_study
 if TYPE_CHECKING:  # imported by the task itself: --help must not wait for them
     import pandas as pd
 
+    from rmlab.report.diagnostics import Scored
     from rmlab.report.figures import Figure
     from rmlab.report.items import Items
     from rmlab.report.tables import Tables, Words
@@ -76,8 +77,8 @@ def parser() -> argparse.ArgumentParser:
 class Compared:
     """A study, the preferences that its runs scored by evaluation set, and the tables of their comparison.
 
-    rows: of `compare`; effects, flips: of the functions of these names; suites: of `compare_suites`. grid: the study
-    before nuisance values were chosen, for the heat map.
+    rows: of `compare`; effects, flips: of the functions of these names; suites: of `compare_suites`. scored: by set, of
+    `scored_of`. grid: the study before nuisance values were chosen, for the heat map.
     """
 
     study: Study
@@ -86,6 +87,7 @@ class Compared:
     effects: "pd.DataFrame"
     flips: "pd.DataFrame"
     suites: "pd.DataFrame"
+    scored: dict[str, "Scored"]
     tables: "Tables"
     grid: Study
 
@@ -109,7 +111,7 @@ def report(options: argparse.Namespace) -> None:
         from rmlab.report.figures import draw
 
         of_items = (study, compared.items, compared.rows, folder / "figures", compared.grid, options.width)
-        figures = draw(*of_items, compared.suites)
+        figures = draw(*of_items, compared.suites, compared.scored)
     page = write_page(study, compared.tables, figures, folder, words)
     if options.wandb:
         log_report(study, compared.tables, figures, folder)
@@ -146,6 +148,7 @@ def compare_arms(options: argparse.Namespace) -> Compared:
     """Every arm against the baseline, on every evaluation set; what a reader must know goes to the study's notes."""
     from rmlab.report.compare import compare, references_of
     from rmlab.report.configs import arms_table
+    from rmlab.report.diagnostics import diagnostics_table, scored_of
     from rmlab.report.factorial import effects
     from rmlab.report.facts import notes_of
     from rmlab.report.flips import flips, flips_tables
@@ -164,9 +167,11 @@ def compare_arms(options: argparse.Namespace) -> Compared:
     found = effects(study, items)
     flipped = flips(items, list(study.arms), study.baseline)
     suites = compare_suites(load_suites(study), list(study.arms), study.baseline)
+    scored = {name: of for name in items if (of := scored_of(study, name))}
     tables = [*readable(rows, references_of(items), study.baseline), *effects_tables(found)]
+    tables += diagnostics_table(study, scored)
     tables += [*suite_tables(suites, study.baseline), *flips_tables(flipped, texts, len(items) > 1), *arms_table(study)]
-    return Compared(study, items, rows, found, flipped, suites, tables, grid if study.tune else study)
+    return Compared(study, items, rows, found, flipped, suites, scored, tables, grid if study.tune else study)
 
 
 def gathered(

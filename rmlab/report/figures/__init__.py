@@ -14,8 +14,11 @@ import pandas as pd
 from matplotlib.figure import Figure as Canvas
 
 from rmlab.report.figures.arms import accuracy, bayes_accuracy, heatmap, learning_curves
+from rmlab.report.figures.best_of_n import best_of_n
+from rmlab.report.figures.by_length import length_accuracy
+from rmlab.report.figures.calibration import Scored, calibration
 from rmlab.report.figures.items import length, reliability, rewards, strength
-from rmlab.report.figures.look import STYLE, UNDATED, Drawing, look_of
+from rmlab.report.figures.look import STYLE, UNDATED, Drawing, Look, look_of
 from rmlab.report.figures.suites import suite_figures
 from rmlab.report.items import Items
 from rmlab.report.study import Study
@@ -38,17 +41,19 @@ def draw(
     grid: Study | None = None,
     width: float = 397,
     suites: pd.DataFrame | None = None,
+    scored: Mapping[str, Scored] | None = None,
 ) -> list[Figure]:
     """Every figure that the study has data for, saved in folder; width: of a page's text, in points.
 
-    rows: of `compare`; suites: of `compare_suites`. grid: the study before `tuned` chose from it, for the heat map.
-    Figures of one evaluation set among several are called NAME_SET.
+    rows: of `compare`; suites: of `compare_suites`; scored: by set, the comparisons of each arm's runs. grid: the study
+    before `tuned` chose from it, for the heat map. Figures of one evaluation set among several are called NAME_SET.
     """
     folder.mkdir(parents=True, exist_ok=True)
     figures, several = [], len(items) > 1
     with mpl.rc_context({**STYLE, "figure.figsize": (width / 72, width / 144)}):
         for name, of_set in items.items():
-            for kind, drawing in of_one_set(study, name, of_set, rows, grid or study, only=not several).items():
+            drawn = of_one_set(study, name, of_set, rows, grid or study, only=not several)
+            for kind, drawing in {**drawn, **diagnostics((scored or {}).get(name, {}), look_of(study))}.items():
                 if drawing:
                     title = f"{drawing.title} on {name}" if several else drawing.title
                     figures.append(Figure(f"{kind}_{name}" if several else kind, title, drawing.caption))
@@ -76,6 +81,17 @@ def of_one_set(
         "reliability": reliability(rewarded, look) if len(rewarded.arm) else None,
         "length": length(rewarded, look) if len(rewarded.arm) else None,
         "rewards": rewards(rewarded, look) if len(rewarded.arm) else None,
+    }
+
+
+def diagnostics(scored: Scored, look: Look) -> dict[str, Drawing | None]:
+    """The figures of what each run has scored; none where that is not there."""
+    if not scored:
+        return {}
+    return {
+        "calibration": calibration(scored, look),
+        "length_accuracy": length_accuracy(scored, look),
+        "best_of_n": best_of_n(scored, look),
     }
 
 
