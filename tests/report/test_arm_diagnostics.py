@@ -9,6 +9,7 @@ import pytest
 from studies import write_run
 
 from rmlab.commands.report import main
+from rmlab.metrics.evaluate import evaluate
 from rmlab.metrics.scored import ScoredComparison
 from rmlab.report.diagnostics import diagnostics_table, scored_of
 from rmlab.report.study import load_study
@@ -18,7 +19,7 @@ PROMPTS, K = 60, 4
 
 def write(folder, loss, seed, noise):
     """Four responses to a prompt with known gold, rewards that are gold and noise, lengths at random."""
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(7 + seed)
     out = write_run(folder, seed, [1.0, -1.0], loss=loss)
     gold = np.random.default_rng(0).normal(0, 1, (PROMPTS, K))
     lengths = np.random.default_rng(1).integers(10, 90, (PROMPTS, K)).tolist()
@@ -31,6 +32,7 @@ def write(folder, loss, seed, noise):
         labels = {"better": better, "worse": worse, "strength": [1.0] * len(pairs), "probability": [1.0] * len(pairs)}
         comparisons.append(ScoredComparison(**names, **labels, rewards=rewards[n].tolist(), lengths=lengths[n]))
     out.write_scores("eval", comparisons)
+    out.write_metrics({"eval": {"eval": evaluate(comparisons)}, "train": {}})
     return out, gold, rewards
 
 
