@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rmlab.messages import UserError, did_you_mean
+from rmlab.messages import UserError, did_you_mean, first_line
 from rmlab.report.study import Study, load_study
 
 if TYPE_CHECKING:  # imported by the task itself: --help must not wait for them
@@ -50,6 +50,13 @@ def parser() -> argparse.ArgumentParser:
         help="scores of others as an arm NAME: rewards or verdicts, as rmlab-score, a judge or a publication has them",
     )
     told.add_argument("--gold", metavar="DATA", help="without a study: preferences that --scores are compared on")
+    told.add_argument(
+        "--columns",
+        metavar="NAME=THEIRS",
+        action="append",
+        default=[],
+        help="of --gold: how rmlab's NAME is called there",
+    )
     told.add_argument(
         "--baseline", metavar="ARM", help="the arm that the others are compared with; default: the first made"
     )
@@ -130,6 +137,8 @@ def refuse_contradictions(options: argparse.Namespace) -> None:
         raise UserError(
             "give a study, for example runs/losses, or scores and what they are of: --scores NAME=FILE --gold DATA"
         )
+    if options.columns and not options.gold:
+        raise UserError("--columns is of --gold; a study's rows are read already, leave it out")
     if not options.study and options.wandb:
         raise UserError("--wandb logs to a study's group, and there is no study; leave it out")
 
@@ -186,7 +195,7 @@ def gathered(
     outside = {one.name for one in asked_of(options.scores)}
     if options.gold:
         study = gold_study(options.gold)
-        items, known = gold_items(options.gold)
+        items, known = gold_items(options.gold, columns_of(options.columns))
         study, sets = with_outside(study, {study.name: items}, asked_of(options.scores), lambda _: known)
         return with_baseline(study, options.baseline), study, sets, lambda _: known
     tune = [] if options.tune == ["none"] else options.tune
@@ -208,6 +217,19 @@ def with_baseline(study: Study, asked: str | None) -> Study:
     if asked is not None and asked not in study.outside:
         raise UserError(f"--baseline: no arm {asked!r}{did_you_mean(asked, study.outside)}")
     return replace(study, baseline=asked or next(iter(study.outside)))
+
+
+def columns_of(texts: Sequence[str]) -> dict[str, Any]:
+    """NAME=VALUE as name and value of YAML, so that null and lists can be said. UserError for no pair."""
+    import yaml
+
+    try:
+        found = {name: yaml.safe_load(value) for name, _, value in (text.partition("=") for text in texts)}
+    except yaml.YAMLError as error:
+        raise UserError(f"--columns: a value is no YAML ({first_line(error)}); say NAME=THEIRS") from error
+    if not all(name and "=" in text for name, text in zip(found, texts, strict=False)):
+        raise UserError(f"--columns {' '.join(texts)!r}: say NAME=THEIRS")
+    return found
 
 
 def pairs_of(rename: Sequence[str]) -> dict[str, str]:

@@ -1,6 +1,8 @@
 """Preference data as a study without runs: what scores from outside are compared on where nothing was trained."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,14 +23,17 @@ def gold_study(data: str) -> Study:
     return Study([], None, [], {}, {}, "", [], [], called=Path(data).name.partition(".")[0] or data)
 
 
-def gold_items(data: str) -> tuple[Items, pd.DataFrame]:
+def gold_items(data: str, columns: Mapping[str, Any]) -> tuple[Items, pd.DataFrame]:
     """The preferences of a file, folder or hub name in any accepted format, not scored yet, and the texts of its rows.
 
-    A comparison is called by its `id`, else by the number of its row, as `rmlab-score` calls them. Lengths are in
-    characters. UserError for a bad row, naming it.
+    columns: rmlab's name -> theirs, as data.columns. A comparison is called by its `id`, else by the number of its row,
+    as `rmlab-score` calls them. Lengths are in characters. UserError for a bad row, naming it.
     """
-    rows = list(read_rows(load(path=data)))
-    check_columns(rows[0], data)
+    try:
+        rows = list(read_rows(load(path=data, columns=columns)))
+        check_columns(rows[0], data)
+    except UserError as error:
+        raise UserError(str(error).replace("data.path", "--gold").replace("data.columns.", "--columns ")) from error
     comparisons = [to_comparison(row, where_of(data, n)) for n, row in enumerate(rows)]
     if any(c.tokenised for c in comparisons):
         raise UserError(f"--gold: {data} holds token ids; give the rows as text")

@@ -221,6 +221,9 @@ def test_outside_scores_alone_are_compared_on_gold_data(tmp_path, capsys, monkey
         (["study", "--gold", "x.jsonl"], "--gold is for scores without a study"),
         (["--scores", "a=missing.jsonl", "--gold", "gold.jsonl"], "--scores: there is no file missing.jsonl"),
         (["--scores", "a=a.jsonl", "--gold", "gold.jsonl", "--baseline", "b"], "--baseline: no arm 'b'"),
+        (["--scores", "a=a.jsonl", "--gold", "nothing.jsonl"], "--gold: no file or folder 'nothing.jsonl'"),
+        (["--scores", "a=a.jsonl", "--gold", "gold.jsonl", "--columns", "prompt=x"], "--columns prompt: no column 'x'"),
+        (["study", "--columns", "prompt=x"], "--columns is of --gold"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(tmp_path, options, message, capsys, monkeypatch):
