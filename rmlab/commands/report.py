@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rmlab.messages import UserError, did_you_mean, first_line
+from rmlab.report.runs import apart
 from rmlab.report.study import Study, load_study
 
 if TYPE_CHECKING:  # imported by the task itself: --help must not wait for them
@@ -216,7 +217,9 @@ def with_baseline(study: Study, asked: str | None) -> Study:
     """The study compared with those scores from outside; None: the first. UserError for a name that is none."""
     if asked is not None and asked not in study.outside:
         raise UserError(f"--baseline: no arm {asked!r}{did_you_mean(asked, study.outside)}")
-    return replace(study, baseline=asked or next(iter(study.outside)))
+    wrong = apart(study.arms, study.baseline) if study.runs else []  # what is told of another baseline
+    notes = [note for note in study.notes if note not in wrong]
+    return replace(study, baseline=asked or next(iter(study.outside)), notes=notes)
 
 
 def columns_of(texts: Sequence[str]) -> dict[str, Any]:

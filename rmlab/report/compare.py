@@ -55,7 +55,8 @@ def call(rows: Sequence[dict[str, Any]]) -> None:
         better = (row["difference"] > 0) == HIGHER_IS_BETTER[row["metric"]]
         row["verdict"] = ("better" if better else "worse") if corrected < LEVEL else ""
         noise: Noise = row["noise"]
-        row["detectable"] = detectable(row["spread"], row["trained"] * noise.variance, noise.freedom, len(family))
+        variance = row["trained"] * noise.variance if row["trained"] else None
+        row["detectable"] = detectable(row["spread"], variance, noise.freedom, len(family))
 
 
 @dataclass(frozen=True)

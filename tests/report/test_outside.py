@@ -233,3 +233,34 @@ def test_what_cannot_be_meant_is_refused(tmp_path, options, message, capsys, mon
     with pytest.raises(SystemExit):
         main(options)
     assert message in capsys.readouterr().err
+
+
+def test_it_can_be_the_baseline(tmp_path, capsys):
+    """Every seed of an arm is then paired with it, and arms without a common seed are no trouble."""
+    for seed in range(2):
+        write_run(tmp_path / "study", seed, np.tile([1.0, -1.0], 40))
+        write_run(tmp_path / "study", seed + 2, np.ones(80), loss="margin")
+    rows = [{"id": n, "verdict": int(n >= 40)} for n in range(80)]
+    file = write_rows(tmp_path / "judge.jsonl", rows)
+    main([str(tmp_path / "study"), "--scores", f"judge={file}", "--baseline", "judge", "--no-figures"])
+    assert "no seed in common" not in capsys.readouterr().out
+    rows = pd.read_csv(tmp_path / "study" / "report" / "table.csv").query("metric == 'accuracy'").set_index("arm")
+    assert rows["difference"].dropna().to_dict() == {"plain": 0.0, "margin": 0.5}
+    assert rows["pairs"].dropna().to_dict() == {"plain": 2, "margin": 2}
+    assert rows.loc["margin", "verdict"] == "better"
+
+
+def test_what_two_fixed_arms_would_have_found(tmp_path):
+    """detectable of outside scores by hand: (t + z) standard errors, for prompts alone make them uncertain."""
+    write_run(tmp_path / "study", 0, np.ones(200))
+    generator = np.random.default_rng(0)
+    files = [
+        write_rows(tmp_path / f"{name}.jsonl", [{"id": n, "rewards": [gap, 0.0]} for n, gap in enumerate(gaps)])
+        for name, gaps in (("a", generator.normal(1, 1, 200)), ("b", generator.normal(1, 1, 200)))
+    ]
+    loaded, items = joined(tmp_path / "study", *files)
+    found = compare({"eval": items}, ["judge", "judge1"], "judge")
+    row = found[(found.arm == "judge1") & (found.metric == "brier")].iloc[0]
+    error = (row["diff_high"] - row["diff_low"]) / 2 / stats.t.isf(0.025, 198)
+    assert row["detectable"] == pytest.approx(error * (stats.t.isf(0.025, 198) + stats.norm.isf(0.2)), rel=0.01)
+    assert (row["pairs"], row["seeds"]) == (0, 0)
