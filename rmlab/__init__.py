@@ -14,6 +14,8 @@ _HOMES = {
     "DATASETS": "rmlab.data",
     "Comparison": "rmlab.data",
     "Preference": "rmlab.data",
+    "RewardModel": "rmlab.scoring.reward_model",
+    "Ensemble": "rmlab.scoring.ensemble",
     "reward_function": "rmlab.scoring.reward_function",
     "whole_model": "rmlab.model.export",
     "UserError": "rmlab.messages",

@@ -6,6 +6,8 @@ columns.py    ... under rmlab's names
 json_files.py rows of JSON files
 texts.py      ... kept as text, on disk where they are many
 rows.py       one row of any accepted format -> Comparison
+candidates.py ... of responses that nobody has compared
+streams.py    rows to be scored, one after the other
 prompts.py    ... where its prompt ends
 labels.py     who wins, in whatever code a data set writes it
 values.py     values of a row, read and checked

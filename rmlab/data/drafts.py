@@ -119,7 +119,8 @@ def finished(
     tokens = [closed(ids[text], special) for text in draft.texts] or known_ids(draft, tokenizer)
     shared = len(common_prefix(tokens))
     prompt = shared if draft.prompt is None else prompt_length(ids[draft.prompt], before)
-    tokens, dropped, cut = fitted(tokens, draft.where, len(before), options)
+    room = shared if shared < max(map(len, tokens)) else min(prompt, shared)  # what is all alike is not all prompt
+    tokens, dropped, cut = fitted(tokens, draft.where, len(before), options, room)
     if cut is not None:
         prompt, shared = max(prompt - cut, min(prompt, len(before))), len(common_prefix(tokens))
     same = [p for p in comparison.preferences if p.probability != 0.5 and tokens[p.better] == tokens[p.worse]]
@@ -187,11 +188,11 @@ def refuse_unread(comparison: Comparison, where: str, tokenizer: Tokenizer, temp
 
 
 def fitted(
-    tokens: list[list[int]], where: str, before: int, options: Options
+    tokens: list[list[int]], where: str, before: int, options: Options, shared: int
 ) -> tuple[list[list[int]], str, int | None]:
     """(tokens within max_length, why the row is dropped or empty, how many prompt tokens were cut; None: whole).
 
-    before: special tokens at their beginning, which stay.
+    before: special tokens at their beginning, which stay. shared: tokens of which the oldest may go.
     """
     limit, longest = options.max_length, max(map(len, tokens))
     if limit is None or longest <= limit:
@@ -201,7 +202,7 @@ def fitted(
             f"{where}: {longest} tokens, data.max_length is {limit}; raise it or set data.overlong=drop or truncate"
         )
     if options.overlong == "truncate":
-        tokens, cut = truncate(tokens, limit, before)
+        tokens, cut = truncate(tokens, limit, before, shared)
         return tokens, "", cut
     return tokens, "overlong", None
 
@@ -211,14 +212,15 @@ def prompt_length(ids: list[int], before: list[int]) -> int:
     return len(ids) + (len(before) if ids[: len(before)] != before else 0)
 
 
-def truncate(tokens: list[list[int]], limit: int, before: int) -> tuple[list[list[int]], int]:
-    """(the tokens, how many were cut of the prompt): the oldest shared ones after `before` special ones, of all alike.
+def truncate(tokens: list[list[int]], limit: int, before: int, shared: int) -> tuple[list[list[int]], int]:
+    """(the tokens, how many were cut of the prompt): of the `shared` first ones the oldest, of all alike.
 
+    The very first `before` are special and stay.
     Where the prompt is not enough, the longest responses lose their end, but never their last token (EOS): it is
     where the score is read.
     """
     before = min(before, limit - 1)
-    room = max(0, len(common_prefix(tokens)) - before)
+    room = max(0, shared - before)
     cut = min(room, max(map(len, tokens)) - limit)
     tokens = [t[:before] + t[before + cut :] for t in tokens]
     return [t if len(t) <= limit else [*t[: limit - 1], t[-1]] for t in tokens], cut

@@ -41,28 +41,35 @@ Row = Mapping[str, Any]
 
 def to_comparison(row: Row, where: str) -> Comparison:
     """The comparison that a row states. `where` names the row in errors ("train row 17")."""
+    refuse_other_media(row, where)
+    prompt, responses, preferences, tokenised = read_format(row, where)
+    about_it = about(row, responses, tokenised, where)
+    return Comparison(prompt, responses, preferences, tokenised=tokenised, **about_it)
+
+
+def refuse_other_media(row: Row, where: str) -> None:
+    """UserError for a row with images, videos or sounds."""
     for column in NOT_TEXT:
         if row.get(column):
             raise UserError(
                 f"{where}: {column} is not read, rmlab's models read text; data.columns.{column}=null hides it"
             )
-    prompt, responses, preferences, tokenised = read_format(row, where)
+
+
+def about(row: Row, responses: list[Any], tokenised: bool, where: str) -> dict[str, Any]:
+    """What rows of any format may carry, by the names of Comparison: id, subset, gold and template."""
     variables = template(row, where)
     if variables and not tokenised and isinstance(responses[0], str):
         raise UserError(
             f"{where}: {sorted(variables)} are for a chat template, which plain text has none of; write messages, or "
             "hide them with data.columns.tools=null or data.columns.chat_template_kwargs=null"
         )
-    return Comparison(
-        prompt,
-        responses,
-        preferences,
-        tokenised=tokenised,
-        id=named(row.get("id"), where, "id"),
-        subset=named(row.get("subset"), where, "subset"),
-        gold=gold_rewards(row, len(responses), where),
-        template=variables,
-    )
+    return {
+        "id": named(row.get("id"), where, "id"),
+        "subset": named(row.get("subset"), where, "subset"),
+        "gold": gold_rewards(row, len(responses), where),
+        "template": variables,
+    }
 
 
 def read_format(row: Row, where: str) -> tuple[Text, list[Any], list[Preference], bool]:

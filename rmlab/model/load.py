@@ -47,6 +47,7 @@ def load_model(config: ModelConfig, seed: int, quantization: Any = None) -> "Pre
         raise UserError(f"model: cannot load {what}: {first_line(cause or error)}") from error
     name_the_output(model)
     init_head(model, new, config.head_init)
+    vars(model)["rmlab_new_weights"] = new  # see faults.py
     vars(model)["rmlab_new_modules"] = new_modules(model, new)
     return model
 

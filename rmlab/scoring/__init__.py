@@ -10,6 +10,11 @@ heads.py          a model's forward for padded rows and for flat ones
 layout.py         which layout is exact for a model
 proof.py          ... proved on a batch
 scorer.py         the layout of a run and its rewards
+windows.py        rows in windows, each laid out while the one before is computed
+windows.py        rows in windows, each laid out while the one before is computed
+reward_model.py   a model that is ready to score rows of any format
+ensemble.py       several as one
+score_file.py     a file of rewards, made in parts that a kill leaves whole
 reward_function.py  a trained model as the reward function of an RL trainer
 features.py       what frozen layers made of a data set, on disk
 feature_cache.py  what frozen layers compute, computed once and kept on disk

@@ -31,9 +31,11 @@ class PreferenceCollator:
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> Batch | list[Batch]:
         """The batch of these rows; with `tokens_per_batch` its micro-batches, longest comparisons first."""
         trees = [TokenTree.of(row) for row in rows]
-        if self.tokens_per_batch is None:
-            return self.batch(trees)
-        return [self.batch(part) for part in self.parts(trees, self.tokens_per_batch)]
+        return self.batch(trees) if self.tokens_per_batch is None else self.micro_batches(trees)
+
+    def micro_batches(self, trees: Sequence[TokenTree]) -> list[Batch]:
+        """Batches of at most `tokens_per_batch` tokens each, or of one larger comparison; longest first."""
+        return [self.batch(part) for part in self.parts(trees, self.tokens_per_batch or 0)]
 
     def to_prove(self, rows: Sequence[Mapping[str, Any]]) -> Batch:
         """One batch of these rows in their order, or of the last of them where all are beyond `tokens_per_batch`."""

@@ -26,18 +26,21 @@ class Choice:
     why: str
 
 
-def choose(model: nn.Module, wanted: str) -> Choice:
-    """The layout of a model as it will be trained. Raises UserError if `wanted` cannot be exact for it."""
+def choose(model: nn.Module, wanted: str, trains: bool = True) -> Choice:
+    """The layout of a model as it will be trained. Raises UserError if `wanted` cannot be exact for it.
+
+    trains: False where it only scores, in eval mode, and no dropout acts.
+    """
     base = base_of(model)
     kind = base.config.model_type
     if wanted == "padded":
         return Choice("padded", "as configured")
-    obstacle = why_padded(model, base)
+    obstacle = why_padded(model, base, trains)
     if obstacle is not None:
         if wanted != "auto":
             raise UserError(f"scoring.layout={wanted} is not possible: {obstacle}; use auto or padded")
         return Choice("padded", obstacle)
-    obstacle = why_packed(model, base)
+    obstacle = why_packed(model, base, trains)
     if wanted == "shared_prefix" and obstacle is not None:
         raise UserError(f"scoring.layout=shared_prefix is not exact: {obstacle}; use auto or packed")
     if wanted == "packed" or obstacle is not None:
@@ -45,7 +48,7 @@ def choose(model: nn.Module, wanted: str) -> Choice:
     return Choice("shared_prefix", f"{kind} is causal and has no dropout")
 
 
-def why_padded(model: nn.Module, base: PreTrainedModel) -> str | None:
+def why_padded(model: nn.Module, base: PreTrainedModel, trains: bool) -> str | None:
     """What stands against any flat row, as far as it can be seen without running the model."""
     kind = base.config.model_type
     text = base.config.get_text_config()
@@ -59,7 +62,7 @@ def why_padded(model: nn.Module, base: PreTrainedModel) -> str | None:
         return "prompt tuning puts virtual tokens before every row"
     if not getattr(text, "is_causal", True) or getattr(text, "use_bidirectional_attention", False):
         return f"this {kind} is a decoder that looks both ways"
-    if any(p > 0 for name, p in dropouts(model) if "layerdrop" in name):
+    if trains and any(p > 0 for name, p in dropouts(model) if "layerdrop" in name):
         return "LayerDrop leaves layers out at random"
     try:
         layers_of(base)
@@ -68,9 +71,9 @@ def why_padded(model: nn.Module, base: PreTrainedModel) -> str | None:
     return None
 
 
-def why_packed(model: nn.Module, base: PreTrainedModel) -> str | None:
+def why_packed(model: nn.Module, base: PreTrainedModel, trains: bool) -> str | None:
     """What stands against sharing prefixes."""
     if not is_decoder(base):
         return f"{base.config.model_type} is an encoder: a prompt sees its response"
-    names = sorted({name.rsplit(".", 1)[-1] for name, p in dropouts(model) if p > 0})
+    names = sorted({name.rsplit(".", 1)[-1] for name, p in dropouts(model) if p > 0 and trains})
     return f"dropout is on ({', '.join(names[:3])}), and shared tokens would share it" if names else None

@@ -2,63 +2,42 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
-
-import torch
-from torch import nn
+from typing import Any
 
 from rmlab.data import Text
-from rmlab.data.render import encode
-from rmlab.model.config import ModelConfig
-from rmlab.model.head import base_of
-from rmlab.model.load import load_model
-from rmlab.model.tokenizer import load_tokenizer
-from rmlab.scoring.batch import Padded
-from rmlab.scoring.heads import prepare_for_scoring, score
+from rmlab.scoring.reward_model import RewardModel
 
 
 def reward_function(
     path: str,
     *,
-    batch_size: int = 16,
     dtype: str = "float32",
     device: str | None = None,
+    tokens_per_batch: int | None = None,
     chat_template_kwargs: Mapping[str, Any] | None = None,
     trust_remote_code: bool = False,
+    normalise: bool = False,
 ) -> Callable[..., list[float]]:
     """For `reward_funcs` of TRL's GRPOTrainer and RLOOTrainer: (prompts, completions, **columns) -> rewards.
 
     Given the path itself, TRL joins plain text without BOS and EOS, and rewards are up to 1.5 off; chats are the same.
 
-    Args:
-        path: a saved model, an adapter folder or a hub name.
-        batch_size: completions in one forward.
-        device: where to compute; None: the accelerator, if there is one.
-        chat_template_kwargs: variables of the chat template, as in training.
-
-    Raises UserError if the model cannot be loaded.
+    Args: as those of RewardModel. Raises UserError if the model cannot be loaded.
     """
-    config = ModelConfig(path=path, dtype=dtype, attn_implementation=None, trust_remote_code=trust_remote_code)
-    tokenizer, model = load_tokenizer(config), load_model(config, seed=0)
-    prepare_for_scoring(base_of(model))
-    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    place = torch.device(device) if device else found or torch.device("cpu")
-    cast(nn.Module, model).to(place).eval()
-    template = dict(chat_template_kwargs or {})
+    model = RewardModel(
+        path,
+        dtype=dtype,
+        device=device,
+        tokens_per_batch=tokens_per_batch,
+        chat_template_kwargs=chat_template_kwargs,
+        trust_remote_code=trust_remote_code,
+        normalise=normalise,
+    )
 
-    @torch.no_grad()
     def rewards(prompts: Sequence[Text], completions: Sequence[Text], **columns: Any) -> list[float]:
         """One reward per completion."""
-        texts = [encode(tokenizer, p, c, template) for p, c in zip(prompts, completions, strict=True)]
-        order = sorted(range(len(texts)), key=lambda n: len(texts[n]))  # little padding
-        found = [0.0] * len(texts)
-        for start in range(0, len(order), batch_size):
-            few = order[start : start + batch_size]
-            tokens = Padded.of([texts[n] for n in few], cast(int, tokenizer.pad_token_id))
-            batch = Padded(tokens.input_ids.to(place), tokens.attention_mask.to(place))
-            for n, reward in zip(few, score(model, batch).tolist(), strict=True):
-                found[n] = reward
-        return found
+        rows = ({"prompt": p, "response": c} for p, c in zip(prompts, completions, strict=True))
+        return [scored.rewards[0] for scored in model.scored(rows, "prompts and completions")]
 
     rewards.__name__ = Path(path).name  # TRL logs it
     return rewards

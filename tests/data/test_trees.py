@@ -108,7 +108,7 @@ def test_rule_7_pairs_made_identical_are_dropped_and_counted(tokenizer, capsys):
 @pytest.mark.parametrize("limit", [1, 2, 3, 5, 8])
 def test_truncation_never_says_a_token_twice_and_keeps_the_last(limit):
     tokens = [[1, 10, 11, 12, 13, 20, 21, 22, 2], [1, 10, 11, 12, 13, 30, 2]]
-    got, cut = truncate(tokens, limit, before=1)
+    got, cut = truncate(tokens, limit, before=1, shared=5)
     assert all(len(t) <= limit and len(set(t)) == len(t) and t[-1] == 2 for t in got)
     assert 0 <= cut <= 5
     for short, whole in zip(got, tokens, strict=True):

@@ -1,6 +1,7 @@
 """What a finished run leaves on the disk, and that a kill on the way there loses nothing."""
 
 import copy
+import json
 
 import pandas as pd
 import pytest
@@ -112,3 +113,9 @@ def test_a_frozen_run_keeps_its_changes_and_is_scored_alike(config, built_tokeni
         texts = [rows[int(n)] for n in kept["id"]]
         found = rewards([row["prompt"] for row in texts], [row[("chosen", "rejected")[side]] for row in texts])
         assert found == pytest.approx(kept["reward"].tolist(), abs=1e-5)
+    told = json.loads((out.model / "rmlab_reward.json").read_text())
+    expected = {"mean": scored["reward"].mean(), "std": scored["reward"].std(ddof=0), "responses": len(scored)}
+    assert told == {**{k: pytest.approx(v, abs=1e-6) for k, v in expected.items()}, "on": told["on"]}
+    assert "evaluation set eval" in told["on"]
+    (out.model / "rmlab_reward.json").write_text(json.dumps({**told, "mean": 0.0}))
+    assert out.is_finished, "its scale may be measured anew"

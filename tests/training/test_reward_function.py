@@ -29,7 +29,7 @@ def test_the_reward_function_gives_what_the_trainer_scored(chat, tokenizer, tmp_
     for folder in (model, adapter):
         trainer = RewardTrainer(str(folder), arguments(tmp_path), processing_class=copy.deepcopy(tokenizer))
         expected = rewards_of(trainer, rows)
-        rewards = rmlab.reward_function(str(folder), batch_size=2)
+        rewards = rmlab.reward_function(str(folder), tokens_per_batch=64)
         assert rewards.__name__ == folder.name  # what TRL logs
         for column, side in enumerate(("chosen", "rejected")):
             got = rewards(prompts=rows["prompt"], completions=rows[side], trainer_state=None)
