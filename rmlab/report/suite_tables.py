@@ -11,17 +11,24 @@ def suite_tables(rows: pd.DataFrame, baseline: str) -> Tables:
     """Two tables of each suite; rows: of `compare_suites`."""
     tables = Tables()
     for name, part in rows.groupby("suite", sort=False):
-        score = part[(part["kind"] == part["kind"].iloc[0]) & (part["number"] == part["number"].iloc[0])]
-        title = f"Suite {name}: {score['number'].iloc[0]} (higher is better; {score['items'].iloc[0]:,} items)"
-        lines = [score_cells(row, baseline) for _, row in score.iterrows()]
-        if known(score["chance"].iloc[0]):
-            lines.append({"arm": "chance", "mean ± sd": number(score["chance"].iloc[0])})
-        cells = pd.DataFrame(lines, columns=list(lines[0])).fillna("")
-        tables.append(Table(title, cells, "suite", str(name)))
-        if part.groupby(["kind", "number"]).ngroups > 1:
+        numbers = part.groupby(["kind", "number"], sort=False).ngroups
+        if part["kind"].iloc[0] == "total" or numbers == 1:
+            tables.append(score_table(str(name), part, baseline))
+        if numbers > 1:
             title = f"Suite {name}: totals and subsets (mean over seeds [95% CI], without correction)"
             tables.append(Table(title, matrix(part, baseline), "matrix", str(name)))
     return tables
+
+
+def score_table(name: str, part: pd.DataFrame, baseline: str) -> Table:
+    """The first number of a suite, a line per arm, and what random rewards reach."""
+    score = part[(part["kind"] == part["kind"].iloc[0]) & (part["number"] == part["number"].iloc[0])]
+    lines = [score_cells(row, baseline) for _, row in score.iterrows()]
+    if known(score["chance"].iloc[0]):
+        lines.append({"arm": "chance", "mean ± sd": number(score["chance"].iloc[0])})
+    cells = pd.DataFrame(lines, columns=list(lines[0])).fillna("")
+    title = f"Suite {name}: {score['number'].iloc[0]} (higher is better; {score['items'].iloc[0]:,} items)"
+    return Table(title, cells, "suite", name)
 
 
 def score_cells(row: "pd.Series[Any]", baseline: str) -> dict[str, str]:

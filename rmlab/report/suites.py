@@ -51,6 +51,11 @@ class SuiteItems(OfRuns):
         """Totals, the suite's score first, then subsets."""
         return [*(("total", name) for name in self.totals), *(("subset", name) for name in self.subsets)]
 
+    @property
+    def score(self) -> Number | None:
+        """The first total, or the one subset; None where there are several and no total is known."""
+        return self.numbers[0] if self.totals or len(self.subsets) == 1 else None
+
     def of(self, number: Number) -> tuple[np.ndarray, np.ndarray]:
         """(values (R, N) of a total or subset, whose mean over N items is the number; prompt (N,) of those items).
 
@@ -151,7 +156,7 @@ def compare_suites(suites: Mapping[str, SuiteItems], arms: Sequence[str], baseli
     """One row per suite, total or subset, and arm that was scored on it, the baseline first.
 
     mean, sd: over seeds; low, high: 95% interval; difference, diff_low, diff_high, p: to the baseline on `pairs` common
-    seeds. p_holm, verdict: of a suite's score, its first total (the only subset, where there is no
+    seeds. p_holm, verdict: of a suite's score, its first total (the one subset, where there is no
     total), corrected over all arms and suites as one family.
     """
     rows: list[dict[str, Any]] = []
@@ -160,7 +165,7 @@ def compare_suites(suites: Mapping[str, SuiteItems], arms: Sequence[str], baseli
         for number in suite.numbers:
             where = {"suite": name, "kind": number[0], "number": number[1], "chance": suite.chance.get(number)}
             rows += [{**where, **row} for row in rows_of(suite, number, mine, baseline)]
-    scores = {(name, *suite.numbers[0]) for name, suite in suites.items()}
+    scores = {(name, *suite.score) for name, suite in suites.items() if suite.score}
     family = [row for row in rows if (row["suite"], row["kind"], row["number"]) in scores]
     family = [row for row in family if row.get("pairs", 0) > 1 and not np.isnan(row["p"])]
     for row, corrected in zip(family, holm([row["p"] for row in family]), strict=True):

@@ -258,7 +258,7 @@ def test_what_two_fixed_arms_would_have_found(tmp_path):
         write_rows(tmp_path / f"{name}.jsonl", [{"id": n, "rewards": [gap, 0.0]} for n, gap in enumerate(gaps)])
         for name, gaps in (("a", generator.normal(1, 1, 200)), ("b", generator.normal(1, 1, 200)))
     ]
-    loaded, items = joined(tmp_path / "study", *files)
+    items = joined(tmp_path / "study", *files)[1]
     found = compare({"eval": items}, ["judge", "judge1"], "judge")
     row = found[(found.arm == "judge1") & (found.metric == "brier")].iloc[0]
     error = (row["diff_high"] - row["diff_low"]) / 2 / stats.t.isf(0.025, 198)

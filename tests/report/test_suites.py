@@ -8,6 +8,7 @@ from studies import write_run, write_suite
 from rmlab.commands.report import main
 from rmlab.report.items import set_names
 from rmlab.report.study import load_study
+from rmlab.report.suite_tables import suite_tables
 from rmlab.report.suites import compare_suites, load_suites
 
 EASY, HARD = [1] * 38 + [0] * 2, [1] * 3 + [0] * 17
@@ -109,3 +110,13 @@ def test_what_cannot_be_compared_is_said(tmp_path):
     assert "suite bench was not scored on the same rows by all runs" in notes
     assert "suite bench: totals are left out whose subsets are not in all runs" in notes
     assert "overall" not in rows.index.get_level_values(1)
+
+
+def test_without_a_total_no_subset_stands_for_the_suite(tmp_path):
+    for seed in range(2):
+        for loss in ("plain", "margin"):
+            out = write_run(tmp_path, seed, [1.0, -1.0], loss=loss)
+            write_suite(out, {"easy": EASY, "hard": HARD}, weights={"overall": {}})
+    _, rows = compared(tmp_path)
+    assert rows["p_holm"].isna().all()
+    assert [table.kind for table in suite_tables(rows.reset_index(), "plain")] == ["matrix"]
