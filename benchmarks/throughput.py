@@ -189,7 +189,14 @@ def hardware(device: str, threads: int) -> dict[str, Any]:
     cpu = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
     name = torch.cuda.get_device_name() if device == "cuda" else f"{cpu}, {threads} threads"
     versions = {package: version(package) for package in ("torch", "transformers", "trl", "peft")}
-    return {"device": name, "cpu": cpu, "cores": os.cpu_count(), "threads": threads, **versions, "rmlab": rmlab.__version__}
+    return {
+        "device": name,
+        "cpu": cpu,
+        "cores": os.cpu_count(),
+        "threads": threads,
+        **versions,
+        "rmlab": rmlab.__version__,
+    }
 
 
 def parse() -> argparse.Namespace:
