@@ -52,11 +52,12 @@ class Entry:
 
 @dataclass(frozen=True)
 class Read:
-    """A suite whose rows have been read. key: a hash of them and of how they are counted."""
+    """A suite whose rows have been read. key: a hash of them and of how they are counted; prompts: ids of theirs."""
 
     entry: Entry
     suite: "Suite"
     key: str
+    prompts: frozenset[str]
 
     @property
     def name(self) -> str:
@@ -110,20 +111,21 @@ def read_suite(entry: Entry, model: "ModelConfig", identity: str) -> Read:
     from rmlab.data.cache import code, digest
     from rmlab.data.columns import where_of
     from rmlab.data.rows import to_comparison
+    from rmlab.data.trees import prompt_id
     from rmlab.evaluation.chat import as_chat, as_text
     from rmlab.runner.check import check_row
 
     try:
         suite = evaluation.SUITES.build(entry.suite, entry.options)()
-        for index, row in enumerate(suite.rows):
-            to_comparison(row, where_of(entry.name, index))
+        read_rows = (to_comparison(row, where_of(entry.name, index)) for index, row in enumerate(suite.rows))
+        prompts = frozenset(prompt_id(comparison) for comparison in read_rows)
         first = suite.rows[0]
         check_row(model, as_chat(first) if model.has_chat_template() else as_text(first), entry.name)
     except UserError as error:
         said = str(error).replace("data.", f"eval.{entry.name}.")
         raise UserError(said if f"eval.{entry.name}" in said else f"eval.{entry.name}: {said}") from error
     counted = code(Path(evaluation.__file__).parent)
-    return Read(entry, suite, digest([entry.suite, counted, list(suite.rows), identity]))
+    return Read(entry, suite, digest([entry.suite, counted, list(suite.rows), identity]), prompts)
 
 
 def outstanding(evals: Mapping[str, Any], out: RunDirectory) -> list[str]:
@@ -162,6 +164,7 @@ def score_suite(read_one: Read, out: RunDirectory, model: "RewardModel") -> None
     """Score one suite and write its files, the one that says that it is finished last."""
     from rmlab.evaluation.chat import rows_for
     from rmlab.evaluation.result import Result
+    from rmlab.metrics.diagnostics import diagnose
 
     name, suite = read_one.name, read_one.suite
     say(f"suite {name}: {len(suite.rows):,} comparisons")
@@ -171,6 +174,7 @@ def score_suite(read_one: Read, out: RunDirectory, model: "RewardModel") -> None
     out.write_scores(name, scored)
     write_items(result, out.path / "scores" / f"{name}.items.parquet")
     told = {"suite": read_one.entry.suite, "key": read_one.key, "options": spec_of(read_one.entry), **result.as_dict()}
+    told["diagnostics"] = diagnose(scored) if any(comparison.better for comparison in scored) else {}
     read_one.file(out).parent.mkdir(parents=True, exist_ok=True)
     write_json(read_one.file(out), told)
 

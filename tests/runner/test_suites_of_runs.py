@@ -38,6 +38,14 @@ def without_training(monkeypatch):
     monkeypatch.setattr("rmlab.runner.run.train_here", refused)
 
 
+class Stopped(BaseException):
+    """Before the training itself."""
+
+
+def stop(*_):
+    raise Stopped
+
+
 def test_suites_are_scored_at_the_end_and_added_to_a_finished_run(config, tmp_path, monkeypatch, capsys):
     out = RunDirectory(tmp_path / "run")
     metrics = run(config, out.path)
@@ -45,6 +53,7 @@ def test_suites_are_scored_at_the_end_and_added_to_a_finished_run(config, tmp_pa
     said = read(out.path / "suites" / "mine.json")
     assert (said["suite"], said["overall"]) == ("rows", "accuracy")
     assert set(said["subsets"]) == {"a", "b"}
+    assert {"calibration", "length"} <= set(said["diagnostics"])
     items = pd.read_parquet(out.path / "scores" / "mine.items.parquet")
     assert list(items.columns) == ["id", "prompt", "subset", "value", "comparison"]
     assert items["value"].mean() == pytest.approx(said["totals"]["accuracy"]["value"])
@@ -75,6 +84,19 @@ def test_suites_are_scored_at_the_end_and_added_to_a_finished_run(config, tmp_pa
     assert read(out.path / "suites" / "mine.json")["totals"]["accuracy"]["items"] == 2
     out.forget_results()
     assert not (out.path / "suites").exists()
+
+
+def test_prompts_that_are_trained_on_are_counted(config, tmp_path, monkeypatch, capsys):
+    """White space and wrapping do not hide one."""
+    rows = [{**row, "prompt": f"{row['prompt']}\n"} for row in ROWS[:2]] + [
+        {"prompt": f"q {n}", "chosen": "x", "rejected": "y"} for n in range(20)
+    ]
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = {**config["data"], "train": {"mine": {"source": "load", "path": str(tmp_path / "train.jsonl")}}}
+    monkeypatch.setattr("rmlab.runner.run.train_and_evaluate", stop)
+    with pytest.raises(Stopped):
+        run({**config, "data": {**data, "eval_fraction": 0.0}}, tmp_path / "run")
+    assert "warning: suite mine: 2 of 3 prompts are trained on too" in capsys.readouterr().out
 
 
 def test_a_run_that_kept_no_model_says_so(config, tmp_path):
