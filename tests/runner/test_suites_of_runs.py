@@ -61,11 +61,7 @@ def test_suites_are_scored_at_the_end_and_added_to_a_finished_run(config, tmp_pa
     assert "mine" not in metrics["eval"]
 
     before = [comparison.rewards for comparison in out.scores("mine").comparisons()]
-    saved = RewardModel(str(out.path / "model")).score([
-        {**row, "prompt": [{"role": "user", "content": row["prompt"]}],
-         **{side: [{"role": "assistant", "content": row[side]}] for side in ("chosen", "rejected")}}
-        for row in ROWS
-    ])  # fmt: skip
+    saved = RewardModel(str(out.path / "model")).score(ROWS)
     assert saved == pytest.approx(np.array(before), abs=1e-5)
 
     without_training(monkeypatch)
@@ -84,6 +80,16 @@ def test_suites_are_scored_at_the_end_and_added_to_a_finished_run(config, tmp_pa
     assert read(out.path / "suites" / "mine.json")["totals"]["accuracy"]["items"] == 2
     out.forget_results()
     assert not (out.path / "suites").exists()
+
+
+def test_rows_have_the_rewards_that_they_have_as_an_evaluation_set(config, tmp_path):
+    mine = {"source": "load", "path": config["eval"]["mine"]["path"]}
+    out = RunDirectory(tmp_path / "run")
+    metrics = run({**config, "data": {**config["data"], "eval": {"held_out": mine}}}, out.path)
+    both = [[c.rewards for c in out.scores(name).comparisons()] for name in ("held_out", "mine")]
+    assert np.array(both[0]) == pytest.approx(np.array(both[1]), abs=1e-6)
+    said = read(out.path / "suites" / "mine.json")["totals"]["accuracy"]
+    assert said["value"] == pytest.approx(metrics["eval"]["held_out"]["accuracy"])
 
 
 def test_prompts_that_are_trained_on_are_counted(config, tmp_path, monkeypatch, capsys):
