@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rmlab.evaluation import SUITES, Item, Suite
+from rmlab.evaluation.chat import asked
 from rmlab.evaluation.items import complete, over_subsets
 from rmlab.evaluation.read import Part, Table, named, read
 from rmlab.evaluation.reward_bench_2 import best_of
@@ -53,7 +54,7 @@ def row_in(table: Table, index: int, task: str) -> dict[str, Any]:
     if not decided:
         raise UserError(f"{where}: {PAIR} holds no pair of a right and a wrong response")
     return {
-        "prompt": row["prompt"],
+        "prompt": asked(row["prompt"]),
         "responses": [row[column] for column in columns],
         "preferences": decided,
         "gold_rewards": scores,

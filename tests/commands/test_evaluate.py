@@ -55,6 +55,22 @@ def test_it_prints_a_table_keeps_the_numbers_and_is_done_once(model, monkeypatch
     assert read(out.path / "suites" / "rows.json")["key"] != said["key"]
 
 
+def test_a_run_measured_in_another_way_keeps_its_results(model, tokenizer, tmp_path, capsys):
+    out = RunDirectory(tmp_path / "run")
+    out.write_config({"model": {"dtype": "float32"}, "run": {"keep": ["model"]}})
+    (tmp_path / "tiny").rename(out.model)
+    words = ["run", "suite=rows", "eval.rows.path=mine.jsonl"]
+    assert main(words) == 0
+    assert (out.path / "suites" / "rows.json").exists()
+    before = (out.path / "scores" / "rows.parquet").read_bytes()
+    assert main([*words, "max_length=7"]) == 0
+    assert (out.path / "scores" / "rows.parquet").read_bytes() == before
+    assert read(tmp_path / "evals" / "run" / "suites" / "rows.json")["key"]
+    capsys.readouterr()
+    assert main([*words, "dtype=float32"]) == 0
+    assert "skipped suite rows: it is finished in run" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [

@@ -162,7 +162,7 @@ def test_rmb_asks_that_the_best_beats_every_loser(tmp_path):
     jsonl(tmp_path / "BoN_set/Harmlessness/S1.jsonl", [
         rmb_row("6", 2, [1, 1], "Harmlessness"), rmb_row("7", 2, [1, 2], "Harmlessness"),
     ])  # fmt: skip
-    result = result_of(suite_of("rmb", path=str(tmp_path)), lambda row, t: t[0]["content"].rpartition(" ")[2])
+    result = result_of(suite_of("rmb", path=str(tmp_path)))
     parts = {
         "pairwise Helpfulness": 1 / 3,
         "best-of-n Helpfulness": 0.0,
