@@ -76,3 +76,17 @@ def test_scoring_speed_scores_alike_and_measures_memory(tmp_path):
     assert done.returncode == 0, done.stderr[-3000:]
     (told,) = json.loads((tmp_path / "scoring_speed.json").read_text())["memory"]
     assert 50 < told["peak_mb"] < 5000
+
+
+@pytest.mark.slow
+def test_calibration_measures_each_loss_and_the_truth(tmp_path):
+    """Of three steps; the truth makes the best of any four picks, and its labels are what it says."""
+    options = ["--prompts", 40, "--held-out", 60, "--seeds", 0]
+    done = script("calibration.py", "trainer.max_steps=3", "-o", tmp_path, *options)
+    assert done.returncode == 0, done.stderr[-3000:]
+    runs = json.loads((tmp_path / "calibration.json").read_text())["runs"]
+    assert list(runs) == ["plain", "margin", "soft labels", "gold / temperature"]
+    (truth,) = runs["gold / temperature"]
+    assert truth["best-of-4 recovery"] == pytest.approx(1.0)
+    assert truth["nll"] < min(of["nll"] for arm in list(runs)[:3] for of in runs[arm])
+    assert (tmp_path / "calibration.png").stat().st_size > 10_000

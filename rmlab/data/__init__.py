@@ -19,6 +19,9 @@ counts.py     ... with a line of counts, and which rows stay
 workers.py    ... by several processes
 cache.py      ... kept on disk
 merge.py      comparisons on one prompt -> one comparison
+style.py      how a response is written, counted
+excerpts.py   ... of evaluation sets, with the beginnings of their texts
+contamination.py  evaluated prompts that are in the training data
 sets.py       the sets of a run: mixtures, evaluation sets, splits by prompt
 tokenizer.py  the embedded tokenizer
 
@@ -100,5 +103,5 @@ class Comparison:
     tokenised: bool = False
     id: str | None = None
     subset: str | None = None
-    gold: list[float] | None = None  # (K,) the true rewards, when the data knows them (synthetic)
+    gold: list[float] | None = None  # (K,) the true rewards, or ratings, where the data knows them
     template: dict[str, Any] = field(default_factory=dict)  # tools and chat template variables of this row

@@ -151,6 +151,7 @@ def finished(
         truncated=cut is not None,
         empty=empty,
         content=content_hash(comparison),
+        place=draft.index,
     )
 
 

@@ -10,7 +10,7 @@ from datasets.table import InMemoryTable
 from rmlab.data.cache import code, digest
 from rmlab.data.columns import BATCH
 from rmlab.data.counts import values
-from rmlab.data.trees import FEATURES, TokenTree, common_prefix
+from rmlab.data.trees import TokenTree, common_prefix
 from rmlab.upstream import fingerprint
 
 
@@ -24,10 +24,11 @@ def merged_by_prompt(trees: Dataset) -> Dataset:
         places.setdefault(key, []).append(place)
     if len(places) == len(trees):
         return trees
-    merged = (merge([TokenTree.of(trees[place]) for place in rows]).row() for rows in places.values())
+    features = trees.features
+    merged = (merge([TokenTree.of(trees[place]) for place in rows]).row(features) for rows in places.values())
     parts = []  # of Arrow: as Python values all tokens take ten times the memory
     while some := list(itertools.islice(merged, BATCH)):
-        parts.append(pa.Table.from_pylist(some, schema=FEATURES.arrow_schema))
+        parts.append(pa.Table.from_pylist(some, schema=features.arrow_schema))
     done = digest(["merged by prompt", code(), fingerprint(trees)])
     return Dataset(InMemoryTable(pa.concat_tables(parts)), fingerprint=done)
 
@@ -37,9 +38,11 @@ def merge(trees: list[TokenTree]) -> TokenTree:
     slot: dict[tuple[int, ...], int] = {}  # token ids of a response -> its place among all of them
     lengths: list[int] = []
     gold: list[float] = []
+    style: list[list[int]] = []
+    excerpts = trees[0].excerpts[:1]
     better: list[int] = []
     worse: list[int] = []
-    all_gold = all(tree.gold for tree in trees)
+    all_gold, all_style = all(tree.gold for tree in trees), all(tree.style for tree in trees)
     for tree in trees:
         tokens = [tuple(response) for response in tree.responses]
         for k, response in enumerate(tokens):
@@ -48,6 +51,9 @@ def merge(trees: list[TokenTree]) -> TokenTree:
                 lengths.append(tree.lengths[k])
                 if all_gold:  # of some responses alone it could not be told whose it is
                     gold.append(tree.gold[k])
+                if all_style:
+                    style.append(tree.style[k])
+                    excerpts.append(tree.excerpts[1 + k])
         better += [slot[tokens[k]] for k in tree.better]
         worse += [slot[tokens[k]] for k in tree.worse]
     shared = len(common_prefix(list(slot)))
@@ -61,5 +67,7 @@ def merge(trees: list[TokenTree]) -> TokenTree:
         probability=[p for tree in trees for p in tree.probability],
         lengths=lengths,
         gold=gold,
+        style=style,
+        excerpts=excerpts if all_style else [],
         length=max(map(len, slot)),
     )

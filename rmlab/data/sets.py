@@ -15,6 +15,7 @@ from rmlab.data import DATASETS, Tokenizer
 from rmlab.data.cache import digest
 from rmlab.data.config import DataConfig, SourceConfig
 from rmlab.data.counts import repeats, tables, values
+from rmlab.data.excerpts import with_texts
 from rmlab.data.prepare import check_rows, tokenize
 from rmlab.data.trees import Trees
 from rmlab.messages import UserError, say
@@ -95,7 +96,7 @@ def build_sets(
             continue
         if not rows.eval and config.eval_fraction:
             trees, test = split_by_prompt(trees, config.eval_fraction, config.split_seed)
-            held_out.append(test)
+            held_out.append(with_texts(test, source.rows, source.name))
         copies = weighted(trees, source.weight, config.split_seed)
         if not len(copies):
             raise UserError(f"data.train.{source.name}.weight={source.weight} leaves none of {len(trees)} comparisons")
@@ -106,7 +107,10 @@ def build_sets(
     if held_out:
         sets = {"eval": datasets.concatenate_datasets(held_out)}
     else:
-        sets = {s.name: tokenize(s.rows, tokenizer, config.options, s.name, cache, num_proc) for s in rows.eval}
+        sets = {
+            s.name: with_texts(tokenize(s.rows, tokenizer, config.options, s.name, cache, num_proc), s.rows, s.name)
+            for s in rows.eval
+        }
     for name, trees in sets.items():
         tell_duplicates(trees, name)
     return Sets(mixed, sets)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -45,7 +45,10 @@ class TokenTree:
     truncated: bool = False
     empty: bool = False  # a response is nothing but white space
     content: int = 0  # a hash of prompt, responses and preferences: what says the same has the same
+    place: int = -1  # of its row in its source
     index: int = -1
+    style: list[list[int]] = field(default_factory=list)  # (K, S) of evaluation sets, see excerpts.py
+    excerpts: list[str] = field(default_factory=list)  # (1 + K) of evaluation sets
     token_vectors: "Tensor | None" = None  # (T, d) what frozen layers made of its tokens, see scoring/feature_cache.py
     response_vectors: "Tensor | None" = None  # (K, d) the same of its responses
 
@@ -54,9 +57,9 @@ class TokenTree:
         """From a row of a data set of trees."""
         return cls(**{name: row[name] for name in NAMES if name in row})
 
-    def row(self) -> dict[str, Any]:
-        """The columns that a data set keeps."""
-        return {name: getattr(self, name) for name in FEATURES}
+    def row(self, columns: Iterable[str] | None = None) -> dict[str, Any]:
+        """The columns that a data set keeps: FEATURES, if no others are asked for."""
+        return {name: getattr(self, name) for name in columns or FEATURES}
 
     @property
     def responses(self) -> list[list[int]]:
@@ -98,6 +101,7 @@ FEATURES = Features(
         "truncated": Value("bool"),
         "empty": Value("bool"),
         "content": Value("int64"),
+        "place": Value("int64"),
     }
 )
 

@@ -13,7 +13,10 @@ BINS = 15  # of the expected calibration error
 
 
 def evaluate(comparisons: Sequence[ScoredComparison], subsets: bool = True) -> dict[str, Any]:
-    """All metrics of a set: the whole, `bayes_accuracy` where gold rewards are known, and each subset if several."""
+    """All metrics of a set: the whole, and each subset if several.
+
+    `bayes_accuracy` where gold rewards are known and say something else than the labels.
+    """
     better, worse = sides(comparisons, [c.rewards for c in comparisons])
     probability = np.array([p for c in comparisons for p in c.probability])
     rewards = np.concatenate([c.rewards for c in comparisons])
@@ -30,16 +33,30 @@ def evaluate(comparisons: Sequence[ScoredComparison], subsets: bool = True) -> d
         "preferences": len(probability),
         "label_ties": int((probability == 0.5).sum()),
     }
-    if all(len(c.gold) for c in comparisons):
-        gold = np.subtract(*sides(comparisons, [c.gold for c in comparisons]))
-        best = {**preference_metrics(gold, probability), **uncertainty(gold, probability, prompts)}
-        metrics.update({f"bayes_{key}": value for key, value in best.items() if key.startswith("accuracy")})
+    metrics.update(bayes_metrics(comparisons, probability, prompts))
     names = sorted({c.subset for c in comparisons})
     if subsets and len(names) > 1:
         for name in names:
             part = evaluate([c for c in comparisons if c.subset == name], subsets=False)
             metrics.setdefault("subsets", {})[name or "none"] = part
     return metrics
+
+
+def bayes_metrics(
+    comparisons: Sequence[ScoredComparison], probability: np.ndarray, prompts: np.ndarray
+) -> dict[str, float]:
+    """`bayes_accuracy` and its interval: that of the gold rewards on the labels (P,) of prompts (P,).
+
+    Nothing where gold is not known, or is what the labels were read off (ratings): it would be 1.
+    """
+    if not all(len(c.gold) for c in comparisons):
+        return {}
+    gap = np.subtract(*sides(comparisons, [c.gold for c in comparisons]))
+    strength = np.array([s for c in comparisons for s in c.strength])
+    if np.allclose(gap, np.where(probability == 0.5, 0.0, strength)):
+        return {}
+    best = {**preference_metrics(gap, probability), **uncertainty(gap, probability, prompts)}
+    return {f"bayes_{key}": value for key, value in best.items() if key.startswith("accuracy")}
 
 
 def sides(comparisons: Sequence[ScoredComparison], values: Sequence[Sequence[float]]) -> tuple[np.ndarray, np.ndarray]:

@@ -45,13 +45,22 @@ class Agreement:
 
 
 def compare(then: RunDirectory, now: RunDirectory) -> Agreement:
-    """Of two finished run directories. A metric that only the later one has is new, and no difference."""
-    before, after = then.metrics(), now.metrics()
+    """Of two finished run directories. A metric that only the later one has is new, and no difference.
+
+    Diagnostics are left out: they are functions of the rewards, and counts in them change with the last digit of one.
+    """
+    before, after = (undiagnosed(run.metrics()) for run in (then, now))
     names = {**before["eval"], **after["eval"]}
     sets = {name: compare_set(then, now, name, [m["eval"].get(name, {}) for m in (before, after)]) for name in names}
     told, again = (flatten({part: m[part] for part in ("eval", "train")}) for m in (before, after))
     metrics = differing(told, {key: value for key, value in again.items() if key in told})
     return Agreement(verdict(sets, metrics), sets, metrics)
+
+
+def undiagnosed(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """The metrics of a run without the diagnostics of its sets."""
+    sets = {name: {k: v for k, v in of.items() if k != "diagnostics"} for name, of in metrics["eval"].items()}
+    return {**metrics, "eval": sets}
 
 
 def compare_set(then: RunDirectory, now: RunDirectory, name: str, metrics: list[dict[str, Any]]) -> SetAgreement:

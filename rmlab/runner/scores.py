@@ -1,52 +1,106 @@
-"""scores/SET.parquet, one row per response, and SET.preferences.parquet, one row per preference."""
+"""The scores of an evaluation set as files.
 
-from collections.abc import Sequence
+SET.parquet              one row per response
+SET.preferences.parquet  one row per preference
+SET.texts.parquet        one row per comparison: excerpts, where its texts are known
+"""
+
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
 
+from rmlab.data.style import STYLE
 from rmlab.files import replacing
 from rmlab.messages import UserError, first_line
 from rmlab.metrics.scored import ScoredComparison
 
 PREFERENCE = ("better", "worse", "strength", "probability")
+TEXTS = ("comparison", "prompt", "responses")
+RESPONSE = ("id", "prompt", "subset", "reward", "length", "gold", "style")
 
 
 @dataclass(frozen=True)
 class Scores:
     """The scores of an evaluation set as tables; `comparisons` reads them back as they were written.
 
-    responses: comparison, id, prompt, subset, response, reward, length, gold. preferences: comparison, better, worse,
-    strength, probability. `comparison` is the place in the set, better, worse and response count within it.
+    responses: comparison, id, prompt, subset, response, reward, length, gold, and the counts of STYLE. preferences:
+    comparison, better, worse, strength, probability. texts: comparison, prompt, responses (K). `comparison` is the
+    place in the set, better, worse and response count within it.
     """
 
     responses: pd.DataFrame
     preferences: pd.DataFrame
+    texts: pd.DataFrame
 
     def comparisons(self) -> list[ScoredComparison]:
-        """In the order of the set; `gold` is empty where the true rewards are not known."""
-        pairs = dict(list(self.preferences.groupby("comparison", sort=False)))
+        """In the order of the set; `gold`, `style` and `excerpts` are empty where they are not known."""
+        styles = [column for column in STYLE if column in self.responses]
+        table = self.responses.assign(style=pd.Series(rows_of(self.responses[styles]), self.responses.index))
+        told = lists_by_comparison(table, RESPONSE)
+        pairs = lists_by_comparison(self.preferences, PREFERENCE)
+        none: dict[str, list[Any]] = {column: [] for column in PREFERENCE}
+        said = zip(*(self.texts[column] for column in TEXTS), strict=True)
+        excerpts = {index: [prompt, *responses] for index, prompt, responses in said}
         return [
             ScoredComparison(
-                index=int(rows["comparison"].iloc[0]),
-                id=rows["id"].iloc[0],
-                prompt_id=rows["prompt"].iloc[0],
-                subset=rows["subset"].iloc[0],
-                rewards=rows["reward"].tolist(),
-                lengths=rows["length"].tolist(),
-                gold=[] if rows["gold"].isna().all() else rows["gold"].tolist(),
-                **{column: pairs[index][column].tolist() for column in PREFERENCE},
+                index=index,
+                id=of["id"][0],
+                prompt_id=of["prompt"][0],
+                subset=of["subset"][0],
+                rewards=of["reward"],
+                lengths=of["length"],
+                gold=[] if any(map(math.isnan, of["gold"])) else of["gold"],
+                style=[] if None in of["style"] else of["style"],
+                excerpts=excerpts.get(index, []),
+                better=pairs.get(index, none)["better"],
+                worse=pairs.get(index, none)["worse"],
+                strength=pairs.get(index, none)["strength"],
+                probability=pairs.get(index, none)["probability"],
             )
-            for index, rows in self.responses.groupby("comparison", sort=False)
+            for index, of in told.items()
         ]
 
 
+def lists_by_comparison(table: pd.DataFrame, columns: Sequence[str]) -> dict[int, dict[str, list[Any]]]:
+    """Comparison -> column -> the values of its rows, in the order of the table; both as they first come."""
+    codes, names = pd.factorize(table["comparison"])
+    order = np.argsort(codes, kind="stable")
+    ends = np.cumsum(np.bincount(codes)).tolist()
+    values = {column: table[column].to_numpy()[order].tolist() for column in columns}
+    places = zip(names.tolist(), [0, *ends], ends, strict=False)
+    return {name: {column: of[start:end] for column, of in values.items()} for name, start, end in places}
+
+
+def rows_of(table: pd.DataFrame) -> list[list[int] | None]:
+    """Each row as a list of whole numbers; None where one is missing, or there are no columns."""
+    known = table.notna().all(axis=1).to_numpy() & bool(len(table.columns))
+    rows = table.fillna(0).to_numpy(int).tolist()
+    return [row if there else None for row, there in zip(rows, known, strict=True)]
+
+
 def write_scores(comparisons: Sequence[ScoredComparison], path: Path) -> None:
-    """The responses to `path`, the preferences beside it; makes the folder if it is not there."""
+    """The responses to `path`, the preferences and texts beside it; makes the folder if it is not there."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    responses = [
-        {
+    types = {"reward": "float32", "gold": "float64", **dict.fromkeys(STYLE, "Int32")}
+    write_table(pd.DataFrame([row for c in comparisons for row in response_rows(c)]).astype(types), path)
+    preferences = [row for c in comparisons for row in preference_rows(c)]
+    write_table(pd.DataFrame(preferences, columns=["comparison", *PREFERENCE]), beside(path))
+    texts = [dict(zip(TEXTS, (c.index, c.excerpts[0], c.excerpts[1:]), strict=True)) for c in comparisons if c.excerpts]
+    if texts:
+        write_table(pd.DataFrame(texts), texts_beside(path), "zstd")
+    else:
+        texts_beside(path).unlink(missing_ok=True)  # of what was written there before
+
+
+def response_rows(c: ScoredComparison) -> Iterator[dict[str, Any]]:
+    """What the table of responses says of a comparison."""
+    for k, reward in enumerate(c.rewards):
+        yield {
             "comparison": c.index,
             "id": c.id,
             "prompt": c.prompt_id,
@@ -55,25 +109,27 @@ def write_scores(comparisons: Sequence[ScoredComparison], path: Path) -> None:
             "reward": reward,
             "length": c.lengths[k],
             "gold": c.gold[k] if len(c.gold) else None,
+            **dict(zip(STYLE, c.style[k] if c.style else [None] * len(STYLE), strict=True)),
         }
-        for c in comparisons
-        for k, reward in enumerate(c.rewards)
-    ]
-    preferences = [
-        {"comparison": c.index, **dict(zip(PREFERENCE, values, strict=True))}
-        for c in comparisons
-        for values in zip(*(getattr(c, column) for column in PREFERENCE), strict=True)
-    ]
-    tables = {path: pd.DataFrame(responses).astype({"reward": "float32", "gold": "float64"})}
-    tables[beside(path)] = pd.DataFrame(preferences)
-    for file, table in tables.items():
-        with replacing(file) as scratch:
-            table.to_parquet(scratch, index=False)
+
+
+def preference_rows(c: ScoredComparison) -> Iterator[dict[str, Any]]:
+    """What the table of preferences says of it."""
+    for values in zip(*(getattr(c, column) for column in PREFERENCE), strict=True):
+        yield {"comparison": c.index, **dict(zip(PREFERENCE, values, strict=True))}
+
+
+def write_table(table: pd.DataFrame, file: Path, compression: Literal["snappy", "zstd"] = "snappy") -> None:
+    """Whole, or not at all."""
+    with replacing(file) as scratch:
+        table.to_parquet(scratch, index=False, compression=compression)
 
 
 def read_scores(path: Path) -> Scores:
     """The scores that `write_scores` wrote to `path` and beside it."""
-    return Scores(read_table(path), read_table(beside(path)))
+    texts = texts_beside(path)
+    known = read_table(texts) if texts.exists() else pd.DataFrame(columns=TEXTS)
+    return Scores(read_table(path), read_table(beside(path)), known)
 
 
 def read_table(file: Path) -> pd.DataFrame:
@@ -87,3 +143,8 @@ def read_table(file: Path) -> pd.DataFrame:
 def beside(path: Path) -> Path:
     """The file of preferences that belongs to a file of responses."""
     return path.with_suffix(".preferences.parquet")
+
+
+def texts_beside(path: Path) -> Path:
+    """The file of excerpts that belongs to a file of responses; not there where no text is known."""
+    return path.with_suffix(".texts.parquet")

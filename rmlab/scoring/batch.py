@@ -136,6 +136,8 @@ def unscored(tree: TokenTree) -> ScoredComparison:
         worse=tree.worse,
         strength=tree.strength,
         probability=tree.probability,
+        style=tree.style,
+        excerpts=tree.excerpts,
     )
 
 

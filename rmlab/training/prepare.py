@@ -13,6 +13,7 @@ from transformers import PreTrainedModel, TrainingArguments
 
 from rmlab.data import Tokenizer
 from rmlab.data.counts import tables
+from rmlab.data.excerpts import with_texts
 from rmlab.data.merge import merged_by_prompt
 from rmlab.data.prepare import numbered, tokenize
 from rmlab.data.sets import Sets, without_overlap
@@ -51,15 +52,16 @@ def prepare_eval(
     dataset: AnyDataset, train: Trees | None, tokenizer: Tokenizer, args: RewardConfig, name: str
 ) -> Trees:
     """The same of an evaluation set, without the prompts of the training set."""
-    trees = dataset if is_prepared(dataset) else trees_of(dataset, tokenizer, args, name)
+    trees = dataset if is_prepared(dataset) else trees_of(dataset, tokenizer, args, name, texts=True)
     return numbered(without_overlap(train, trees, name, args.prompt_overlap))
 
 
-def trees_of(dataset: AnyDataset, tokenizer: Tokenizer, args: RewardConfig, name: str) -> Trees:
-    """Token trees, grouped by prompt if `args` says so."""
+def trees_of(dataset: AnyDataset, tokenizer: Tokenizer, args: RewardConfig, name: str, texts: bool = False) -> Trees:
+    """Token trees, grouped by prompt if `args` says so. texts: with what is known of their texts."""
     cache = None if args.cache_dir is None else Path(args.cache_dir)
     with args.main_process_first(desc="tokenise"):
         trees = tokenize(dataset, tokenizer, args.options, name, cache, args.dataset_num_proc)
+        trees = with_texts(trees, dataset, name) if texts else trees
     if not args.group_by_prompt:
         return trees
     if isinstance(trees, IterableDataset):

@@ -19,6 +19,13 @@ def test_strength_comes_from_margin_or_scores():
     assert preferences({**pair, "probability": 0.7}) == [Preference(0, 1, 1.0, 0.7)]
 
 
+def test_ratings_are_gold_where_they_say_who_wins_and_no_true_rewards_are_given():
+    rated = {"prompt": "p", "responses": ["a", "b"], "scores": [1, 3]}
+    assert to_comparison(rated, "row").gold == [1, 3]
+    assert to_comparison({**rated, "gold_rewards": [0.5, 0.25]}, "row").gold == [0.5, 0.25]
+    assert to_comparison({**rated, "preferences": [{"better": 1, "worse": 0}]}, "row").gold is None
+
+
 def test_scores_give_all_pairs_with_ties():
     got = preferences({"prompt": "p", "responses": ["a", "b", "c"], "scores": [1.0, 3.0, 3.0]})
     assert got == [Preference(1, 0, 2.0, 1.0), Preference(2, 0, 2.0, 1.0), Preference(1, 2, 0.0, 0.5)]

@@ -94,6 +94,13 @@ def test_bayes_accuracy_is_that_of_the_gold_rewards_on_the_same_labels():
     assert metrics["accuracy"] == 0.0
 
 
+def test_ratings_that_the_labels_were_read_off_have_no_bayes_accuracy():
+    """It would be 1; where one label is another's, it is told."""
+    rated = scored([0.0, 1.0, 2.0], [0, 0, 1], [1, 2, 2], [1.0, 1.0, 0.5], gold=[4, 2, 2], strength=[2.0, 2.0, 0.0])
+    assert "bayes_accuracy" not in evaluate([rated])
+    assert evaluate([rated, scored([0.0, 1.0], [0], [1], gold=[1.0, 2.0])])["bayes_accuracy"] == 2 / 3
+
+
 def test_extreme_rewards_stay_finite():
     metrics = preference_metrics(np.array([1e4, -1e4]), np.ones(2))
     assert all(math.isfinite(v) for v in metrics.values())

@@ -51,6 +51,14 @@ def test_a_shift_of_all_rewards_is_within_tolerance_up_to_1e_5(finished, copied)
     assert compared(finished, copied).verdict == "different"
 
 
+def test_diagnostics_are_functions_of_the_rewards_and_not_compared(finished, copied):
+    file = copied / "metrics.json"
+    metrics = json.loads(file.read_text())
+    metrics["eval"]["eval"]["diagnostics"] = {"calibration": {"bins": [{"n": 3}]}}
+    file.write_text(json.dumps(metrics))
+    assert compared(finished, copied).verdict == compared(copied, finished).verdict == "identical"
+
+
 def test_one_changed_reward_is_found_and_its_preference_counted(finished, copied):
     """Both rewards of the third comparison are exchanged."""
 

@@ -9,6 +9,7 @@ import pytest
 from conftest import ROOT
 from filelock import FileLock
 
+from rmlab.data.style import STYLE
 from rmlab.messages import UserError
 from rmlab.metrics.scored import ScoredComparison
 from rmlab.runner import directory as module
@@ -80,23 +81,32 @@ def scored(index=0, **changes):
 
 
 def test_scores_come_back_as_they_were_written(out):
-    """Comparisons of other sizes, in their own order; with gold rewards and without."""
+    """Comparisons of other sizes, in their own order; with gold rewards, style, excerpts and preferences, and without."""
     pair = {"rewards": [1.0, 2.0], "lengths": [1, 1], "gold": [], "better": [1], "worse": [0]}
     pair.update(strength=[1.0], probability=[0.5])
-    comparisons = [scored(7), scored(2, subset="", **pair), scored(11, gold=[])]
+    known = {"style": [[n, 0, 1, 2, 0, 3] for n in range(3)], "excerpts": ["p\u2026", "a", "", "c"]}
+    alone = {"better": [], "worse": [], "strength": [], "probability": []}
+    comparisons = [scored(7), scored(2, subset="", **pair), scored(11, gold=[]), scored(5, **known), scored(4, **alone)]
     assert not out.has_scores("eval")
     out.write_scores("eval", comparisons)
     assert out.has_scores("eval")
     assert out.scores("eval").comparisons() == comparisons
     out.write_scores("eval", comparisons[:1])
-    assert out.scores("eval").comparisons() == comparisons[:1]
+    assert out.scores("eval").comparisons() == comparisons[:1], "the texts are gone too"
+
+
+def test_scores_of_before_texts_were_kept_are_read(out):
+    out.write_scores("eval", [scored(0)])
+    file = out.scores_file("eval")
+    pd.read_parquet(file).drop(columns=list(STYLE)).to_parquet(file)
+    assert out.scores("eval").comparisons() == [scored(0)]
 
 
 def test_scores_are_tables_that_anyone_can_read(out):
     out.write_scores("a", [scored(0), scored(1)])
     responses = pd.read_parquet(out.path / "scores" / "a.parquet")
     preferences = pd.read_parquet(out.path / "scores" / "a.preferences.parquet")
-    columns = ["comparison", "id", "prompt", "subset", "response", "reward", "length", "gold"]
+    columns = ["comparison", "id", "prompt", "subset", "response", "reward", "length", "gold", *STYLE]
     assert responses.columns.tolist() == columns
     assert responses.reward.dtype == "float32"
     assert responses.response.tolist() == [0, 1, 2] * 2
