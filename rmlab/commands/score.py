@@ -218,7 +218,7 @@ def write_reference_of(options: argparse.Namespace, stream: "RowStream", name: s
     rewards: list[float] = []
     total = stream.checked(name)
     with progress(total, 0) as tell:
-        for scored in loaded(options).scored(stream.rows(), name):
+        for (scored,) in loaded(options).each(stream.rows(), name):
             rewards += scored.rewards
             tell()
     write_reference(folder, rewards, name)

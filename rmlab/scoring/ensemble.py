@@ -42,18 +42,18 @@ class Ensemble:
 
     def score(self, rows: Iterable[Mapping[str, Any]]) -> np.ndarray:
         """As RewardModel.score."""
-        return as_array([scored.rewards for scored in self.scored(rows, "the data")])
+        return as_array([self.reduced(each).rewards for each in self.each(rows, "the data")])
 
     def scored(self, rows: Iterable[Mapping[str, Any]], name: str, start: int = 0) -> Iterator[ScoredComparison]:
         """As RewardModel.scored; lengths are those of the first member's tokens."""
-        return (self.reduced(each) for each in self.each(rows, name, start))
+        return (self.reduced(each) for each in self.each(rows, name, start, texts=True))
 
     def each(
-        self, rows: Iterable[Mapping[str, Any]], name: str, start: int = 0
+        self, rows: Iterable[Mapping[str, Any]], name: str, start: int = 0, texts: bool = False
     ) -> Iterator[tuple[ScoredComparison, ...]]:
         """(M,) what every member says of a row."""
         copies = itertools.tee(rows, len(self.members))
-        scored = (m.scored(copy, name, start) for m, copy in zip(self.members, copies, strict=True))
+        scored = (m.scored(copy, name, start, texts) for m, copy in zip(self.members, copies, strict=True))
         return zip(*scored, strict=True)
 
     def reduced(self, each: Sequence[ScoredComparison]) -> ScoredComparison:

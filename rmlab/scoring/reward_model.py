@@ -14,6 +14,7 @@ from rmlab.data import Tokenizer
 from rmlab.data.columns import where_of
 from rmlab.data.config import Options, check_length
 from rmlab.data.drafts import Numbered, to_trees
+from rmlab.data.excerpts import texts_of
 from rmlab.data.render import refuse_dated_template
 from rmlab.data.trees import TokenTree
 from rmlab.messages import UserError, check_at_least, check_one_of, say
@@ -147,23 +148,25 @@ class RewardModel:
 
         Of a pair, chosen and rejected in this order. UserError for a row that cannot be read.
         """
-        return as_array([scored.rewards for scored in self.scored(rows, "the data")])
+        return as_array([scored.rewards for scored in self.scored(rows, "the data", texts=False)])
 
-    def scored(self, rows: Iterable[Mapping[str, Any]], name: str, start: int = 0) -> Iterator[ScoredComparison]:
+    def scored(
+        self, rows: Iterable[Mapping[str, Any]], name: str, start: int = 0, texts: bool = True
+    ) -> Iterator[ScoredComparison]:
         """The rows with their rewards, in their order, in memory a few hundred at a time.
 
         rows: in any accepted format, see data/candidates.py; nothing is left out. name: of the data, for errors.
-        start: the place of the first row. Raises UserError for a row that cannot be read, and for rewards that are no
-        numbers.
+        start: the place of the first row. texts: whether style and excerpts are wanted. Raises UserError for a row that
+        cannot be read, and for rewards that are no numbers.
         """
         cut = count = 0
-        for window in ahead(map(self._window, blocks(rows, name, start))):
+        for window in ahead(self._window(some, texts) for some in blocks(rows, name, start)):
             cut, count = cut + sum(tree.truncated for tree in window.trees), count + len(window.trees)
             yield from self._score(window, name)
         if cut:
             say(f"{name}: {cut:,} of {count:,} rows are longer than {self.max_length:,} tokens and were cut")
 
-    def _window(self, comparisons: Sequence[Numbered]) -> Window:
+    def _window(self, comparisons: Sequence[Numbered], texts: bool) -> Window:
         """Laid out for the model. UserError naming the first row that is bad."""
         trees = to_trees(comparisons, self.tokenizer, self.options)
         for (_, _, where), tree in zip(comparisons, trees, strict=True):
@@ -173,8 +176,12 @@ class RewardModel:
                 raise UserError(
                     f"{where}: {tree.longest} tokens, {self.max_length} are read; overlong=truncate cuts the prompt"
                 )
-        numbered = [replace(tree, index=n) for (_, n, _), tree in zip(comparisons, trees, strict=True)]
-        return Window.of(numbered, self.collator)
+        said = [texts_of(comparison) if texts else ([], []) for comparison, _, _ in comparisons]
+        known = [
+            replace(tree, index=n, style=style, excerpts=excerpts)
+            for tree, (_, n, _), (style, excerpts) in zip(trees, comparisons, said, strict=True)
+        ]
+        return Window.of(known, self.collator)
 
     @torch.no_grad()
     def _score(self, window: Window, name: str) -> list[ScoredComparison]:
