@@ -1,6 +1,7 @@
 """Several reward models as one: each reads the rows through its own tokenizer, and their rewards become one."""
 
 import itertools
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -52,7 +53,7 @@ class Ensemble:
         self, rows: Iterable[Mapping[str, Any]], name: str, start: int = 0, texts: bool = False
     ) -> Iterator[tuple[ScoredComparison, ...]]:
         """(M,) what every member says of a row."""
-        copies = itertools.tee(rows, len(self.members))
+        copies = shared(rows, len(self.members))
         scored = (m.scored(copy, name, start, texts) for m, copy in zip(self.members, copies, strict=True))
         return zip(*scored, strict=True)
 
@@ -62,3 +63,18 @@ class Ensemble:
             return each[0]
         rewards = np.array([one.rewards for one in each], dtype=np.float64)
         return replace(each[0], rewards=REDUCE[self.reduce](rewards, self.c).astype(np.float32).tolist())
+
+
+def shared(rows: Iterable[Mapping[str, Any]], count: int) -> list[Iterator[Mapping[str, Any]]]:
+    """The rows so many times, read once; each member reads them from a thread of its own."""
+    lock = threading.Lock()
+
+    def taken(copy: Iterator[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+        while True:
+            with lock:
+                row = next(copy, None)
+            if row is None:
+                return
+            yield row
+
+    return [taken(copy) for copy in itertools.tee(rows, count)]

@@ -17,7 +17,7 @@ from rmlab.data.drafts import Numbered, to_trees
 from rmlab.data.excerpts import texts_of
 from rmlab.data.render import refuse_dated_template
 from rmlab.data.trees import TokenTree
-from rmlab.messages import UserError, check_at_least, check_one_of, say
+from rmlab.messages import UserError, check_at_least, check_one_of, first_line, say
 from rmlab.metrics.scored import ScoredComparison
 from rmlab.model import faults
 from rmlab.model.config import ModelConfig
@@ -70,19 +70,18 @@ class RewardModel:
         trust_remote_code: bool = False,
         normalise: bool = False,
     ) -> None:
-        folder = model_folder(path)
+        folder, place = model_folder(path), device_named(device)
         reference = read_reference(folder) if normalise else None
         template = template_of_run(path) if chat_template_kwargs is None else chat_template_kwargs
         config = ModelConfig(folder, dtype=dtype, attn_implementation=None, trust_remote_code=trust_remote_code)
         faults.refuse_files(config)
         model = load_model(config, seed=0)
-        place = str(getattr(model, "rmlab_tokenizer", folder))
-        tokenizer = tokenizer_of(place, trust_remote_code=trust_remote_code)
+        own = str(getattr(model, "rmlab_tokenizer", folder))
+        tokenizer = tokenizer_of(own, trust_remote_code=trust_remote_code)
         faults.refuse_loaded(model, tokenizer, config)
         faults.tell_servers(model, tokenizer, config)
-        found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
         if not getattr(base_of(model), "is_quantized", False):  # which is where it was loaded
-            cast(nn.Module, model).to(torch.device(device) if device else found or torch.device("cpu"))
+            cast(nn.Module, model).to(place)
         model.eval()
         self._take(model, tokenizer, str(path), max_length, overlong, tokens_per_batch, template)
         self.reference = reference
@@ -190,7 +189,13 @@ class RewardModel:
         with evaluating(self.model):
             if not self.scorer.is_proved:
                 self._prove([piece for _, piece in window.pieces])
-            scored = [(batch, self.scorer(self.model, batch.to(self.device))) for batch in window.batches]
+            try:
+                scored = [(batch, self.scorer(self.model, batch.to(self.device))) for batch in window.batches]
+            except torch.OutOfMemoryError as error:
+                raise UserError(
+                    f"{self.device} has no memory for {self.collator.tokens_per_batch} tokens in one forward; lower "
+                    "tokens_per_batch"
+                ) from error
             for batch, values in scored:  # when all are on their way, for reading one waits for the device
                 found |= {one.index: one.rewards for one in batch.scored(values)}
         rewards: list[list[float]] = [[] for _ in window.trees]
@@ -216,6 +221,17 @@ class RewardModel:
             return scored
         mean, std = self.reference.mean, self.reference.std
         return replace(scored, rewards=[float(np.float32((r - mean) / std)) for r in scored.rewards])
+
+
+def device_named(name: str | None) -> torch.device:
+    """A device that is here, None: the accelerator, if there is one. UserError for another."""
+    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    try:
+        device = torch.device(name) if name else found or torch.device("cpu")
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"device is {name!r}, which torch does not have here: {first_line(error)}") from error
+    return device
 
 
 def usable_length(max_length: int | str | None, config: Mapping[str, Any], name: str) -> int | None:
