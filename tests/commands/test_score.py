@@ -200,12 +200,12 @@ def test_what_goes_on_has_the_windows_of_what_was_not_killed():
 # ---- several models, other scales ----
 
 
-def test_members_read_rows_that_come_slowly(models):
+def test_members_read_rows_that_come_slowly(here, models):
     """Each from a thread of its own: two must not ask for the next row at once."""
 
     def slowly():
         for row in PAIRS:
-            time.sleep(0.001)
+            time.sleep(0.005)
             yield row
 
     found = list(Ensemble.load(models).scored(slowly(), "data"))
