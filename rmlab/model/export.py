@@ -119,7 +119,7 @@ responses to the same prompt mean something.
 ```python
 from rmlab import RewardModel
 
-rewards = RewardModel("PATH").score([{"prompt": prompt, "response": response}])  # texts, or chat messages
+rewards = RewardModel("PATH").score([{{"prompt": prompt, "response": response}}])  # texts, or chat messages
 ```
 
 {how} Its one logit is the reward. Chats
