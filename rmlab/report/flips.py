@@ -19,10 +19,10 @@ SHOWN = 10  # of each arm
 def flips(items: Mapping[str, Items], arms: Sequence[str], baseline: str) -> pd.DataFrame:
     """One row per set, arm and preference that the arm and the baseline decide differently, the worst of an arm first.
 
-    What an arm decides is what most of its runs do, or their mean gap where they are split evenly. better, worse: the responses, by their place; better is the one
-    that was preferred. baseline_gap, arm_gap: mean reward of better minus worse. right: `arm`, `baseline`, or `neither`
-    for an undecided preference. size: how sure both are of it, the product of their gaps in units of the standard
-    deviation of an arm's gaps.
+    What an arm decides is what most of its runs do, or their mean gap where they are split evenly. better, worse: the
+    responses, by their place; better is the one that was preferred. baseline_gap, arm_gap: mean reward of better minus
+    worse. right: `arm`, `baseline`, or `neither` for an undecided preference. size: how sure both are of it, the
+    product of their gaps in units of the standard deviation of an arm's gaps.
     """
     parts = [
         flips_of(of_set, arm, baseline).assign(set=name, arm=arm, baseline=baseline)

@@ -20,7 +20,7 @@ def found_in(study):
 
 
 def test_most_seeds_decide_and_a_tie_is_no_flip(tmp_path):
-    """By hand: the second is lost, the third gained; the fourth is a tie, the last split, where the mean gap decides."""
+    """By hand: the second is lost, the third gained; the fourth is a tie, the last split, so the mean decides."""
     for seed, (plain, margin) in enumerate(
         [
             ([2, 2, -1, 1, 1], [2, -3, 1, 0, 1]),
