@@ -120,8 +120,8 @@ def difference(items: Items, values: np.ndarray, pair: tuple[list[int], list[int
     if SCALES[metric] == "share":
         low, high = max(low, -1.0), min(high, 1.0)
     outside = [bool((items.seed[side] == OUTSIDE).all()) for side in pair]
-    row = {"pairs": 0 if all(outside) else len(a), "difference": paired.value, "diff_low": low, "diff_high": high}
-    row |= {"p": paired.p, "spread": paired.spread, "trained": 2 - sum(outside)}
+    row: dict[str, Any] = {"p": paired.p, "spread": paired.spread, "trained": 2 - sum(outside)}
+    row |= {"pairs": 0 if all(outside) else len(a), "difference": paired.value, "diff_low": low, "diff_high": high}
     if metric == "accuracy":
         test = sign_tests(a, b, items.prompt)
         row |= {"mcnemar": test.p, "only_arm": test.wins, "only_baseline": test.losses}

@@ -19,10 +19,10 @@ SHOWN = 10  # of each arm
 def flips(items: Mapping[str, Items], arms: Sequence[str], baseline: str) -> pd.DataFrame:
     """One row per set, arm and preference that the arm and the baseline decide differently, the worst of an arm first.
 
-    What an arm decides is what most of its runs do. better, worse: the responses, by their place; better is the one
-    that was preferred. baseline_gap, arm_gap: mean reward of better minus worse. right: `arm`, `baseline`, or `neither`
-    for an undecided preference. size: how sure both are of it, the product of their gaps in units of the standard
-    deviation of an arm's gaps.
+    What an arm decides is what most of its runs do, or their mean gap where they are split evenly. better, worse: the
+    responses, by their place; better is the one that was preferred. baseline_gap, arm_gap: mean reward of better minus
+    worse. right: `arm`, `baseline`, or `neither` for an undecided preference. size: how sure both are of it, the
+    product of their gaps in units of the standard deviation of an arm's gaps.
     """
     parts = [
         flips_of(of_set, arm, baseline).assign(set=name, arm=arm, baseline=baseline)
@@ -50,12 +50,18 @@ def flips_of(items: Items, arm: str, baseline: str) -> pd.DataFrame:
 
 
 def decisions(items: Items, arm: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(I,) each: 1 where most runs of the arm prefer the better response, -1 the worse, 0 neither; mean gap; the same
-    in units of its standard deviation."""
+    """(decision, mean gap, the same in units of its standard deviation) of an arm, (I,) each.
+
+    A decision is 1 for the better response, -1 for the worse, 0 for neither; NaN where there is no score.
+    """
     gaps = items.gap[items.arm == arm]
-    signs = np.where(np.abs(gaps) <= TIE, 0.0, np.sign(gaps)).sum(axis=0)
-    mean = gaps.mean(axis=0)
-    return np.sign(signs), mean, mean / (np.nanstd(mean) or 1.0)
+    mean, signs = gaps.mean(axis=0), sign_of(gaps).sum(axis=0)
+    return np.where(signs == 0, sign_of(mean), np.sign(signs)), mean, mean / (np.nanstd(mean) or 1.0)
+
+
+def sign_of(gaps: np.ndarray) -> np.ndarray:
+    """1, -1, or 0 for rewards that tie; NaN stays."""
+    return np.where(np.abs(gaps) <= TIE, 0.0, np.sign(gaps))
 
 
 # ---- for readers ----

@@ -160,11 +160,11 @@ def keys_of(items: Items, by: str) -> list[Key]:
     return [(by, str(value)) for value in items.key[by].tolist()]
 
 
-def refuse_shared_ids(read: ScoresFile, items: Items, keys: Sequence[Key], name: str) -> None:
+def refuse_shared_ids(read: ScoresFile, items: Items, keys: Sequence[Key | None], name: str) -> None:
     """UserError where the file speaks of an id that two comparisons of the set have."""
     ids = items.key[["id", "comparison"]].drop_duplicates()["id"]
     shared = set(ids[ids.duplicated()].astype(str))
-    both = next((key for key in keys if key[1] in shared and key in read.entries), None)
+    both = next((key for key in keys if key and key[1] in shared and key in read.entries), None)
     if both:
         raise UserError(
             f"{read.file}: several comparisons of {name} have the {described(both)}; name each by `comparison`, its "

@@ -20,18 +20,18 @@ def found_in(study):
 
 
 def test_most_seeds_decide_and_a_tie_is_no_flip(tmp_path):
-    """By hand: of five items the second is lost, the third gained; of the last two margin decides neither."""
+    """By hand: the second is lost, the third gained; the fourth is a tie, the last split, so the mean decides."""
     for seed, (plain, margin) in enumerate(
         [
             ([2, 2, -1, 1, 1], [2, -3, 1, 0, 1]),
-            ([2, 2, -1, 1, 1], [2, -1, 1, 0, -1]),
+            ([2, 2, -1, 1, 1], [2, -1, 1, 0, -3]),
             ([2, 2, 5, 1, 1], [2, 4, 1, 0, 0]),
         ]
     ):
         write_run(tmp_path, seed, plain)
         write_run(tmp_path, seed, margin, loss="margin")
     found, items = found_in(tmp_path)
-    assert dict(zip(found["id"], found["right"], strict=True)) == {"1": "baseline", "2": "arm"}
+    assert dict(zip(found["id"], found["right"], strict=True)) == {"1": "baseline", "2": "arm", "4": "baseline"}
     of = found.set_index("id")
     assert of.loc["2", ["baseline_gap", "arm_gap"]].tolist() == [1.0, 1.0]  # means; two seeds of three decide
     assert of.loc["1", ["baseline_gap", "arm_gap"]].tolist() == [2.0, 0.0]
