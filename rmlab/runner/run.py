@@ -185,6 +185,7 @@ def train_and_evaluate(
     """
     from transformers.utils import logging as hf_logging
 
+    from rmlab.metrics.diagnostics import diagnose
     from rmlab.model.adapters import PeftConfig
     from rmlab.model.load import load_model
     from rmlab.training.checkpoints import train_or_resume
@@ -211,8 +212,9 @@ def train_and_evaluate(
     if sets.eval:
         trainer.evaluate()
     for name in sets.eval:
-        metrics["eval"][name] = trainer.evaluations[name].metrics
-        out.write_scores(name, trainer.evaluations[name].comparisons)
+        scored = trainer.evaluations[name]
+        metrics["eval"][name] = {**scored.metrics, "diagnostics": diagnose(scored.comparisons)}
+        out.write_scores(name, scored.comparisons)
     if trainer.is_world_process_zero():
         out.write_history(curves)
     if {"model", "changes"} & set(config.run.keep):
