@@ -44,13 +44,17 @@ def correlation(a: np.ndarray, b: np.ndarray, prompt: np.ndarray) -> Number | No
 def centred_ranks(values: np.ndarray, group: np.ndarray) -> np.ndarray:
     """(N,) ranks within each group minus their mean there; equal values share their mean rank."""
     order = np.lexsort((values, group))
-    sorted_group, sorted_values = group[order], values[order]
-    new_group = np.append(True, sorted_group[1:] != sorted_group[:-1])
-    new_value = new_group | np.append(True, sorted_values[1:] != sorted_values[:-1])
+    new_group = changes(group[order])
+    new_value = new_group | changes(values[order])
     place = np.arange(len(values), dtype=float)
     ranks = np.empty(len(values))
     ranks[order] = mean_by(place, np.cumsum(new_value) - 1) - mean_by(place, np.cumsum(new_group) - 1)
     return ranks
+
+
+def changes(values: np.ndarray) -> np.ndarray:
+    """(N,) bool: whether a value is another than the one before it."""
+    return np.append(True, values[1:] != values[:-1])[: len(values)]
 
 
 def mean_by(values: np.ndarray, group: np.ndarray) -> np.ndarray:

@@ -81,7 +81,7 @@ def scored(index=0, **changes):
 
 
 def test_scores_come_back_as_they_were_written(out):
-    """Comparisons of other sizes, in their own order; with gold rewards, style, excerpts and preferences, and without."""
+    """Comparisons of other sizes, in their own order; with gold rewards, style, texts, preferences, and without."""
     pair = {"rewards": [1.0, 2.0], "lengths": [1, 1], "gold": [], "better": [1], "worse": [0]}
     pair.update(strength=[1.0], probability=[0.5])
     known = {"style": [[n, 0, 1, 2, 0, 3] for n in range(3)], "excerpts": ["p\u2026", "a", "", "c"]}
