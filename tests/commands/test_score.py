@@ -110,6 +110,15 @@ def test_rows_come_from_stdin_under_names_of_their_own(here, models, monkeypatch
     assert written("o.jsonl") == {str(n): [pytest.approx(r, abs=1e-6)] for n, r in enumerate(expected.tolist())}
 
 
+def test_a_split_of_a_folder_is_its_files_alone(here, models):
+    (here / "rows").mkdir()
+    for name, rows in (("train", PAIRS[:5]), ("test", PAIRS[5:])):
+        (here / "rows" / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    score.main([models[0], "rows", "-o", "o.jsonl", "--split", "test"])
+    expected = RewardModel(models[0]).score(PAIRS[5:])
+    assert np.array(list(written("o.jsonl").values())) == pytest.approx(expected, abs=1e-6)
+
+
 # ---- killed, and done before ----
 
 
