@@ -26,7 +26,9 @@ WORDS = {
     "data.chat_template_kwargs.date_string=": "--template date_string=",
     "data.chat_template_kwargs": "--template", "model.path: ": "", "model.path": "MODEL", "overlong=": "--overlong ",
     "max_length": "--max-length", "dtype=": "--dtype ", "model.dtype": "--dtype", "device is": "--device is",
-    "tokens_per_batch": "--tokens-per-batch",
+    "tokens_per_batch": "--tokens-per-batch", "set model.chat_template to": "save its tokenizer with",
+    "set model.chat_template=chatml (or plain, or FILE.jinja)": "save the tokenizer with one",
+    ", or set model.chat_template=FILE.jinja": "",
 }  # fmt: skip
 
 

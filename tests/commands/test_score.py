@@ -270,6 +270,7 @@ def test_normalised_rewards_are_those_over_the_reference(here, models, capsys):
         (["empty.jsonl", "-o", "o.jsonl"], "empty.jsonl holds no row"),
         (["bad.jsonl", "-o", "o.jsonl"], "bad.jsonl row 1 (counting from 0): columns ['text'] hold nothing to score"),
         (["pictures.jsonl", "-o", "o.jsonl"], "--columns images=null hides it"),
+        (["tools.jsonl", "-o", "o.jsonl"], "does not show tools; save its tokenizer with one that does, or hide them with"),
         (["data.jsonl", "-o", "o.jsonl", "--columns", "prompt"], "--columns 'prompt': say NAME=VALUE"),
         (["data.jsonl", "-o", "o.jsonl", "--columns", "x=y"], "--columns x: no column 'y' in the data"),
         (["data.jsonl", "-o", "o.jsonl", "--split", "test"], "--split is 'test', but data.jsonl is one file"),
@@ -286,6 +287,8 @@ def test_what_cannot_be_done_is_one_sentence(arguments, message, here, models, c
     rows_in("jsonl", PAIRS)
     (here / "empty.jsonl").write_text("")
     (here / "bad.jsonl").write_text('{"response": "a"}\n{"text": "b"}\n')
+    talk = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    (here / "tools.jsonl").write_text(json.dumps({"messages": talk, "tools": [{"name": "f"}]}))
     (here / "pictures.jsonl").write_text('{"response": "a", "images": ["x.png"]}\n')
     assert message in error_of(capsys, models[1], *arguments)
     assert not list(here.glob("o.*[!s]")), "no file of rewards"
