@@ -270,7 +270,7 @@ def test_normalised_rewards_are_those_over_the_reference(here, models, capsys):
         (["empty.jsonl", "-o", "o.jsonl"], "empty.jsonl holds no row"),
         (["bad.jsonl", "-o", "o.jsonl"], "bad.jsonl row 1 (counting from 0): columns ['text'] hold nothing to score"),
         (["pictures.jsonl", "-o", "o.jsonl"], "--columns images=null hides it"),
-        (["tools.jsonl", "-o", "o.jsonl"], "does not show tools; save its tokenizer with one that does, or hide them with"),
+        (["tools.jsonl", "-o", "o.jsonl"], "does not show tools; save its tokenizer with one that does"),
         (["data.jsonl", "-o", "o.jsonl", "--columns", "prompt"], "--columns 'prompt': say NAME=VALUE"),
         (["data.jsonl", "-o", "o.jsonl", "--columns", "x=y"], "--columns x: no column 'y' in the data"),
         (["data.jsonl", "-o", "o.jsonl", "--split", "test"], "--split is 'test', but data.jsonl is one file"),
