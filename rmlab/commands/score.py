@@ -83,9 +83,14 @@ def parser() -> argparse.ArgumentParser:
 def score(options: argparse.Namespace) -> None:
     """Write --out, or with --reference the model's reference. UserError for whatever prevents it."""
     from rmlab.data.streams import row_stream
+    from rmlab.model.config import ModelConfig
+    from rmlab.model.faults import refuse_files
+    from rmlab.model.identity import model_folder
 
     if options.reference == (options.out is not None):
         raise UserError("give either -o OUT, a file for the rewards, or --reference")
+    for model in options.model:
+        refuse_files(ModelConfig(model_folder(model)))
     columns = dict(pair_of(text, "--columns") for text in options.columns)
     with here(options.data) as path:
         name = "stdin" if options.data == "-" else options.data
