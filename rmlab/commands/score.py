@@ -25,7 +25,8 @@ WORDS = {
     "data.path: ": "", "data.path": "DATA", "data.columns.": "--columns ", "data.split": "--split",
     "data.prompt_separator": "--separator", "data.chat_template_kwargs.date_string=": "--template date_string=",
     "data.chat_template_kwargs": "--template", "model.path: ": "", "model.path": "MODEL", "overlong=": "--overlong ",
-    "max_length": "--max-length", "dtype=": "--dtype ",
+    "max_length": "--max-length", "dtype=": "--dtype ", "model.dtype": "--dtype", "device is": "--device is",
+    "tokens_per_batch": "--tokens-per-batch",
 }  # fmt: skip
 
 
@@ -37,6 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except UserError as error:
         print(f"rmlab-score: error: {in_words(str(error))}", file=sys.stderr)
         raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        print("rmlab-score: stopped; the same command goes on", file=sys.stderr)
+        raise SystemExit(130) from None
 
 
 def in_words(sentence: str) -> str:
@@ -218,7 +222,7 @@ def write_reference_of(options: argparse.Namespace, stream: "RowStream", name: s
     rewards: list[float] = []
     total = stream.checked(name)
     with progress(total, 0) as tell:
-        for scored in loaded(options).scored(stream.rows(), name):
+        for (scored,) in loaded(options).each(stream.rows(), name):
             rewards += scored.rewards
             tell()
     write_reference(folder, rewards, name)

@@ -1,6 +1,7 @@
 """Several reward models as one: each reads the rows through its own tokenizer, and their rewards become one."""
 
 import itertools
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -42,18 +43,18 @@ class Ensemble:
 
     def score(self, rows: Iterable[Mapping[str, Any]]) -> np.ndarray:
         """As RewardModel.score."""
-        return as_array([scored.rewards for scored in self.scored(rows, "the data")])
+        return as_array([self.reduced(each).rewards for each in self.each(rows, "the data")])
 
     def scored(self, rows: Iterable[Mapping[str, Any]], name: str, start: int = 0) -> Iterator[ScoredComparison]:
         """As RewardModel.scored; lengths are those of the first member's tokens."""
-        return (self.reduced(each) for each in self.each(rows, name, start))
+        return (self.reduced(each) for each in self.each(rows, name, start, texts=True))
 
     def each(
-        self, rows: Iterable[Mapping[str, Any]], name: str, start: int = 0
+        self, rows: Iterable[Mapping[str, Any]], name: str, start: int = 0, texts: bool = False
     ) -> Iterator[tuple[ScoredComparison, ...]]:
         """(M,) what every member says of a row."""
-        copies = itertools.tee(rows, len(self.members))
-        scored = (m.scored(copy, name, start) for m, copy in zip(self.members, copies, strict=True))
+        copies = shared(rows, len(self.members))
+        scored = (m.scored(copy, name, start, texts) for m, copy in zip(self.members, copies, strict=True))
         return zip(*scored, strict=True)
 
     def reduced(self, each: Sequence[ScoredComparison]) -> ScoredComparison:
@@ -62,3 +63,18 @@ class Ensemble:
             return each[0]
         rewards = np.array([one.rewards for one in each], dtype=np.float64)
         return replace(each[0], rewards=REDUCE[self.reduce](rewards, self.c).astype(np.float32).tolist())
+
+
+def shared(rows: Iterable[Mapping[str, Any]], count: int) -> list[Iterator[Mapping[str, Any]]]:
+    """The rows so many times, read once; each member reads them from a thread of its own."""
+    lock = threading.Lock()
+
+    def taken(copy: Iterator[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+        while True:
+            with lock:
+                row = next(copy, None)
+            if row is None:
+                return
+            yield row
+
+    return [taken(copy) for copy in itertools.tee(rows, count)]
