@@ -34,6 +34,7 @@ rmlab loss=margin trainer.learning_rate=1e-4 --cfg job
 | `loss` | a sum of named, weighted terms |
 | `peft` | an adapter: `method` is any `peft` method, the other keys options of its config class |
 | `logger` | where curves go besides the run directory; W&B is offline by default |
+| `eval` | benchmark [suites](suites.md) that are scored at the end, one or several: `eval=[llmbar,rm_bench]` |
 | `experiment` | named deltas over everything else, one per reported result |
 | `debug` | quick looks: does everything connect, does it overfit a few rows |
 

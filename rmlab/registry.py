@@ -14,7 +14,7 @@ from rmlab.messages import UserError, did_you_mean, say
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-GROUPS = ("rmlab.losses", "rmlab.data", "rmlab.suites")  # of entry points
+GROUPS = ("rmlab.losses", "rmlab.data", "rmlab.evaluation")  # of entry points
 
 
 class Registry:
@@ -22,7 +22,7 @@ class Registry:
 
     `package` is imported, with every module in it, at the first lookup: a new function needs a new
     file and nothing else. Other packages register by being imported: those that `plugins:` in the config names, and
-    installed ones that have an entry point in the group of the package's name (`rmlab.losses`, `rmlab.data`).
+    installed ones that have an entry point in the group of the package's name (GROUPS).
     """
 
     def __init__(self, kind: str, package: str) -> None:

@@ -108,7 +108,7 @@ def config_now(
         run["threads"] = run.get("threads") or environment.get("hardware", {}).get("threads")
         for override in overrides:
             set_value(config, override)
-        config.update(run={**config["run"], "redo": True}, logger={"report_to": "none"})
+        config.update(run={**config["run"], "redo": True}, logger={"report_to": "none"}, eval={})
         refuse_code(config, overrides, trust)
     except KeyError as error:
         raise UserError(f"{then} holds a config.yaml without {error}") from error

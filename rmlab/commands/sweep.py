@@ -26,6 +26,7 @@ from rmlab.runner.config import Config, refuse_renamed, to_dict
 from rmlab.runner.directory import BusyError, RunDirectory, describe, objective
 from rmlab.runner.environment import changed_since, fingerprints
 from rmlab.runner.keep import tidy
+from rmlab.runner.suites import outstanding
 from rmlab.secrets import masked, secrets_of
 from rmlab.terminal import tell
 from rmlab.upstream import launchers, returned
@@ -34,6 +35,7 @@ log = logging.getLogger("rmlab")
 INTENDED = {
     "finished": "finished (skipped)",
     "redone": "finished (trained again)",
+    "unscored": "finished (scored on more suites)",
     "half-done": "half-done (resumed)",
     "damaged": "damaged (trained again)",
     "failed": "failed (tried again)",
@@ -78,8 +80,10 @@ class Job:
     @property
     def intention(self) -> str:
         """One of INTENDED: the state of the run, and what it means for this sweep."""
-        redo = bool(self.config and self.config["run"]["redo"])
-        return "redone" if self.out.is_finished and redo else self.out.state
+        config, state = self.config, self.out.state
+        if state == "finished" and config:
+            return "redone" if config["run"]["redo"] else "unscored" if outstanding(config["eval"], self.out) else state
+        return state
 
 
 class Watched(Launcher):
@@ -112,25 +116,24 @@ class Watched(Launcher):
         self.number = initial_job_idx + len(jobs)
         mask_file(self.root / "multirun.yaml", [job.config for job in jobs])
         intended = [job.intention for job in jobs]
+        both = list(zip(jobs, intended, strict=True))
         if self.swallow:  # a trial of Optuna is not the whole sweep: others may run
-            refuse_if_none_can_run([j for j, found in zip(jobs, intended, strict=True) if found != "finished"])
-        for job, found in zip(jobs, intended, strict=True):
+            refuse_if_none_can_run([j for j, found in both if found != "finished"])
+        for job, found in both:
             if job.config and found == "new":
                 written = masked(job.config, secrets_of(job.config))
                 job.out.write_config(written)  # so that a run that never starts is seen
         quiet = not any(job.config["run"]["verbose"] for job in jobs if job.config)
         announce(self.config.study, intended, quiet)
-        for job, found in zip(jobs, intended, strict=True):
+        for job, found in both:
             if found == "damaged":
                 tell(f"{job.out} is damaged: {job.out.damage()}")
             if found == "finished":
                 tidy(job.out)
         warn_of_doubles(jobs)
-        warn_of_changes([job for job, found in zip(jobs, intended, strict=True) if found == "finished"])
-        results: list[Any] = [
-            finished(job.out) if found == "finished" else None for job, found in zip(jobs, intended, strict=True)
-        ]
-        for job, found in zip(jobs, intended, strict=True):
+        warn_of_changes([job for job, found in both if found == "finished"])
+        results: list[Any] = [finished(job.out) if found == "finished" else None for job, found in both]
+        for job, found in both:
             if found == "failed":
                 job.out.forget_error()
         self.launch_open(jobs, results, initial_job_idx, quiet)
@@ -149,7 +152,8 @@ class Watched(Launcher):
                 jobs_returned = self.launch_inner([jobs[i].overrides for i in ready], initial_job_idx) if ready else []
                 progress.look()
                 for i, result in zip(ready, jobs_returned, strict=True):
-                    results[i] = finished(jobs[i].out) if progress.has_finished(jobs[i].out) else result
+                    whole = progress.has_finished(jobs[i].out) and not jobs[i].out.error()
+                    results[i] = finished(jobs[i].out) if whole else result
                 still_open = [i for i in ready if self.is_open(jobs[i].out, results[i], len(progress.ended) > ended)]
                 todo = [i for i in todo if i not in ready or i in still_open]
             for job, result in zip(jobs, results, strict=True):

@@ -84,11 +84,11 @@ def check_words(arguments: list[str]) -> None:
     for argument in arguments:
         group, _, value = argument.lstrip("+").partition("=")
         folders = [root / group for root in roots if group and (root / group).is_dir()]
-        if group.startswith("hydra") or not folders or value in ("", "null") or any(c in value for c in "()[]{}*$"):
+        if group.startswith("hydra") or not folders or value in ("", "null") or any(c in value for c in "(){}*$"):
             continue
         known = {str(f.relative_to(root).with_suffix("")) for root in folders for f in root.rglob("*.yaml")}
-        for option in (word.strip(" \"'").removesuffix(".yaml") for word in value.split(",")):
-            if option not in known:
+        for option in (word.strip(" \"'[]").removesuffix(".yaml") for word in value.split(",")):
+            if option and option not in known:
                 stop(f"no {group} option {option!r}{did_you_mean(option, known)}")
 
 

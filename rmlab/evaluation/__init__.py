@@ -1,6 +1,11 @@
 """Benchmarks for reward models: rows in, as comparisons; numbers out, from the rewards of each item alone.
 
-A suite is one file with one registered function, named as in YAML, that returns a `Suite`. `result` makes its numbers.
+A suite is one file with one registered function, named as in YAML, that returns a `Suite`.
+
+result.py  its numbers, with their intervals
+read.py    the files and hub data sets that its rows come from
+items.py   what most suites count, and how they weigh it
+chat.py    rows as the tokenizer of a model takes them
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +27,7 @@ class Item:
     subset: str
     value: float
     comparisons: tuple[int, ...] = ()  # the `index` of each comparison that it was made of
+    chance: float | None = 0.5  # its expected value where rewards are random; None: that depends on how they are spread
 
 
 @dataclass(frozen=True)

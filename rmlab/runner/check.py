@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from rmlab.data.render import NO_TEMPLATE
 from rmlab.messages import UserError, check_all, check_at_least, check_one_of, check_seed
+from rmlab.runner.suites import entries
 
 if TYPE_CHECKING:
     from rmlab.data.sets import Rows
@@ -147,8 +148,8 @@ def matches(value: Any, kinds: set[str]) -> bool:
 
 
 def check_run(config: "Config") -> None:
-    """`config.check()`. Where the model's files are at fault, what the first rows tell is said with it."""
-    config.check_values()
+    """`config.check()`, with its suites. Where the model's files are at fault, what the first rows tell is said too."""
+    check_all(config.check_values, lambda: entries(config.eval, config.data.eval))
     try:
         config.check_model()
     except UserError:

@@ -25,13 +25,13 @@ PACKAGE = Path(__file__).parent.parent
 CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
 
 # Config nodes that say where a run is kept and how it is watched and reported, not what it computes. `plugins` only
-# make names known; a changed plugin file is noticed by its hash.
-PLACES = ("study", "question", "report", "plugins", "run", "logger", "hydra")
+# make names known; a changed plugin file is noticed by its hash. Suites of `eval` may be scored at any time.
+PLACES = ("study", "question", "report", "plugins", "run", "logger", "eval", "hydra")
 
 # Nodes whose keys are options of others (TrainingArguments, a loss term, a peft config, a model config): rmlab checks
 # them itself, with the nearest name, so that nobody has to write +trainer.warmup_ratio=0.1.
 OPEN = (
-    *("trainer", "loss", "peft", "logger", "model.config", "model.init_kwargs", "model.quantization"),
+    *("trainer", "loss", "peft", "logger", "eval", "model.config", "model.init_kwargs", "model.quantization"),
     *("data.train", "data.eval", "data.columns", "data.chat_template_kwargs"),
 )
 
@@ -116,6 +116,7 @@ class Config:
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     loss: dict[str, Any] = field(default_factory=dict)
+    eval: dict[str, Any] = field(default_factory=dict)  # benchmark suites by name, see suites.py
     peft: dict[str, Any] = field(default_factory=dict)
     scoring: ScoringConfig = field(default_factory=ScoringConfig)
     logger: dict[str, Any] = field(default_factory=dict)

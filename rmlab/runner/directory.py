@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 from rmlab.files import as_json, mark, modified, read, write, write_here, write_json
 from rmlab.messages import UserError, first_line, is_first_rank, rank
 from rmlab.metrics.scored import ScoredComparison
-from rmlab.model import reference
+from rmlab.model.identity import UNREAD
 
 if TYPE_CHECKING:
     from rmlab.runner.scores import Scores
@@ -86,7 +86,6 @@ class RunDirectory:
                     return f"scores/{file.name} is gone"
             for name, written in environment.get("files", {}).items():
                 given_away = name.startswith(("model/", "adapter/")) and not (self.path / name).parent.exists()
-                given_away = given_away or name.endswith(reference.REFERENCE)  # which may be measured on other rows
                 if not given_away and mark(self.path / name) != written:
                     return f"{name} is not what was written"
         except (UserError, OSError) as error:
@@ -246,12 +245,12 @@ class RunDirectory:
     def marks(self, metrics: Mapping[str, Any]) -> dict[str, Any]:
         """Of every file of results, by name, for environment.json: damage is noticed by it.
 
-        Of metrics.json too, which is only written after it.
+        Of metrics.json too, which is only written after it; not of suites, which may be scored later.
         """
-        told = as_json(metrics).encode()
-        folders = (self.path / "scores", self.model, self.path / "adapter")
-        files = [self.path / HISTORY, *(file for folder in folders for file in sorted(folder.rglob("*")))]
-        kept = [file for file in files if file.is_file() and file.suffix != ".md"]  # cards are there to be edited
+        told, sets = as_json(metrics).encode(), tuple(f"{name}." for name in metrics["eval"])
+        files = [f for place in (self.model, self.path / "adapter") for f in sorted(place.rglob("*"))]
+        files += [self.path / HISTORY, *(f for f in (self.path / "scores").rglob("*") if f.name.startswith(sets))]
+        kept = [file for file in files if file.is_file() and not file.name.endswith(UNREAD)]  # which may be edited
         marks = {file.relative_to(self.path).as_posix(): mark(file) for file in kept}
         return {METRICS: [len(told), xxhash.xxh3_128_hexdigest(told)], **marks}
 
@@ -272,8 +271,7 @@ class RunDirectory:
 
     def contents(self) -> dict[str, Path]:
         """What there is of interest to a reader, by name."""
-        places = {"model": self.model, "adapter": self.path / "adapter", "scores": self.path / "scores"}
-        places |= {name: self.path / name for name in (METRICS, CONFIG, "wandb")}
+        places = {n: self.path / n for n in ("model", "adapter", "scores", "suites", METRICS, CONFIG, "wandb")}
         return {name: place for name, place in places.items() if place.exists()}
 
     def forget_results(self) -> None:
@@ -282,8 +280,8 @@ class RunDirectory:
         metrics.json first: without what it stands for, the run would look finished.
         """
         self.forget_metrics()
-        for left in (self.checkpoints, self.path / "scores", self.model, self.path / "adapter"):
-            shutil.rmtree(left, ignore_errors=True)
+        for left in ("checkpoints", "scores", "suites", "model", "adapter"):
+            shutil.rmtree(self.path / left, ignore_errors=True)
 
     def forget_metrics(self) -> None:
         """The run is no longer finished; what it has trained stays."""

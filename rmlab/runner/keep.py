@@ -2,10 +2,31 @@
 
 import contextlib
 import shutil
+from typing import TYPE_CHECKING
 
+from rmlab.data import Tokenizer
 from rmlab.messages import UserError, is_first_rank
-from rmlab.runner.config import KEPT
+from rmlab.runner.config import KEPT, Config
 from rmlab.runner.directory import RunDirectory
+
+if TYPE_CHECKING:  # which imports torch
+    from rmlab.training.trainer import RewardTrainer
+
+
+def keep_model(config: Config, out: RunDirectory, trainer: "RewardTrainer", tokenizer: Tokenizer) -> None:
+    """model/, and adapter/ where there is one. Every rank must call it, as weights may be spread over them."""
+    from rmlab.model.export import export, gathered
+    from rmlab.model.reference import keep_reference
+
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    weights = gathered(model)
+    if weights is None and (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
+        weights = trainer.accelerator.get_state_dict(trainer.model_wrapped)
+    if trainer.is_world_process_zero():
+        shutil.rmtree(out.model, ignore_errors=True)  # of an earlier try, which may have kept other files
+        export(model, tokenizer, out.model, weights, changes="changes" in config.run.keep)
+        for name, evaluation in list(trainer.evaluations.items())[:1]:
+            keep_reference(out.model, evaluation.comparisons, f"the evaluation set {name} of its run")
 
 
 def forget_checkpoints(out: RunDirectory) -> None:

@@ -3,11 +3,11 @@
 import contextlib
 import gc
 import os
-import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,10 +22,12 @@ from rmlab.runner.config import Config, computed
 from rmlab.runner.curves import history, last_train_logs
 from rmlab.runner.directory import BusyError, RunDirectory, objective
 from rmlab.runner.environment import changed_since, describe_environment, fingerprints
-from rmlab.runner.keep import forget_checkpoints, tidy
+from rmlab.runner.keep import forget_checkpoints, keep_model, tidy
 from rmlab.runner.resume import full_disk, on_first_rank, refuse_other_run, start_afresh_if_needed
+from rmlab.runner.suites import Read, read_suites, score_suites
 from rmlab.runner.summary import print_table
 from rmlab.runner.tracking import track_metrics, tracked
+from rmlab.runner.trained import add_suites, tell_suites, tell_training_prompts, trained_model
 from rmlab.secrets import masked, secrets_of
 
 if TYPE_CHECKING:  # which take seconds to import; a run says its name before
@@ -34,8 +36,8 @@ if TYPE_CHECKING:  # which take seconds to import; a run says its name before
     from rmlab.data.sets import Rows, Sets
     from rmlab.data.trees import Trees
     from rmlab.losses import Term
+    from rmlab.scoring.reward_model import RewardModel
     from rmlab.training.config import RewardConfig
-    from rmlab.training.trainer import RewardTrainer
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ class Checked:
     loss: list["Term"]
     args: "RewardConfig"
     peft: "PeftConfig | None"  # of the peft library
+    suites: list[Read]
 
 
 def run(config: Mapping[str, Any], out: Path | str) -> dict[str, Any]:
@@ -80,7 +83,9 @@ def check_and_run(config: Config, out: RunDirectory) -> dict[str, Any]:
     if not config.run.redo:
         refuse_other_run(config, out)
     if out.is_finished and not config.run.redo:
-        return finished(config, out, inputs)
+        metrics = finished(config, out, inputs)
+        add_suites(config, out, out.locked())
+        return metrics
     out.refuse_if_busy()
     say(f"run {out}")
     checked = check(config, out)
@@ -114,12 +119,13 @@ def check(config: Config, out: RunDirectory) -> Checked:
     check_first_rows(config)
     rows = load_rows(config.data)
     check_templates(config.model, rows)
+    suites = read_suites(config.eval, config.model)
     loss = loss or build_loss(config)
     ready = with_length(config, check_architecture(config.model.config))
 
     from rmlab.model.adapters import PeftConfig
 
-    return Checked(rows, ready.data, loss, reward_config(ready, out), PeftConfig.of(config.peft).build())
+    return Checked(rows, ready.data, loss, reward_config(ready, out), PeftConfig.of(config.peft).build(), suites)
 
 
 def build_loss(config: Config) -> list["Term"]:
@@ -152,25 +158,31 @@ def train_here(config: Config, out: RunDirectory, inputs: dict[str, str], checke
     sets = build_sets(checked.rows, checked.data, tokenizer, config.run.cache, config.run.num_proc)
     sets = prepare_sets(sets, tokenizer, checked.args)
     warn_about_margin(config.loss, sets.train)
+    tell_training_prompts(checked.suites, sets.train)
     try:
         with tracked(config, out) as tracker:
-            metrics = train_and_evaluate(config, out, checked, tokenizer, sets)
+            metrics, model = train_and_evaluate(config, out, checked, tokenizer, sets)
             track_metrics(tracker, metrics)
+            seconds = time.time() - started
+            out.write_environment({**environment, "seconds": round(seconds, 1), "files": out.marks(metrics)})
+            out.write_metrics(metrics)
+            forget_checkpoints(out)
+            if is_first_rank():
+                print_table(metrics, out, seconds)
+            tell_suites(score_suites(checked.suites, out, model, again=True), tracker)
+            del model
     finally:
         free_memory()
-    seconds = time.time() - started
-    out.write_environment({**environment, "seconds": round(seconds, 1), "files": out.marks(metrics)})
-    out.write_metrics(metrics)
-    forget_checkpoints(out)
-    if is_first_rank():
-        print_table(metrics, out, seconds)
     return metrics
 
 
 def train_and_evaluate(
     config: Config, out: RunDirectory, checked: Checked, tokenizer: Tokenizer, sets: "Sets"
-) -> dict[str, Any]:
-    """The metrics of a run: {"eval": {set: {...}}, "train": {...}}; model/, scores/ and checkpoints/ are in `out`."""
+) -> tuple[dict[str, Any], Callable[[], "RewardModel"]]:
+    """The metrics of a run, {"eval": {set: {...}}, "train": {...}}, and what gives its model to suites.
+
+    model/, scores/ and checkpoints/ are in `out`.
+    """
     from transformers.utils import logging as hf_logging
 
     from rmlab.model.adapters import PeftConfig
@@ -205,23 +217,7 @@ def train_and_evaluate(
         out.write_history(curves)
     if {"model", "changes"} & set(config.run.keep):
         keep_model(config, out, trainer, tokenizer)
-    return metrics
-
-
-def keep_model(config: Config, out: RunDirectory, trainer: "RewardTrainer", tokenizer: Tokenizer) -> None:
-    """model/, and adapter/ where there is one. Every rank must call it, as weights may be spread over them."""
-    from rmlab.model.export import export, gathered
-    from rmlab.model.reference import keep_reference
-
-    model = trainer.accelerator.unwrap_model(trainer.model)
-    weights = gathered(model)
-    if weights is None and (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
-        weights = trainer.accelerator.get_state_dict(trainer.model_wrapped)
-    if trainer.is_world_process_zero():
-        shutil.rmtree(out.model, ignore_errors=True)  # of an earlier try, which may have kept other files
-        export(model, tokenizer, out.model, weights, changes="changes" in config.run.keep)
-        for name, evaluation in list(trainer.evaluations.items())[:1]:
-            keep_reference(out.model, evaluation.comparisons, f"the evaluation set {name} of its run")
+    return metrics, partial(trained_model, config, out, trainer, tokenizer)
 
 
 # ---- before and after ----

@@ -67,3 +67,11 @@ def track_metrics(tracker: Any, metrics: Mapping[str, Any]) -> None:
     ]
     tracker.log({"final": wandb.Table(columns=["set", "metric", "value"], data=rows)})
     tracker.summary.update({f"final/{name}/{metric}": value for name, metric, value in rows})
+
+
+def track_suites(tracker: Any, results: Mapping[str, Mapping[str, Any]]) -> None:
+    """The totals of benchmark suites as summary values `suites/NAME/TOTAL`; nothing without a W&B run."""
+    if tracker is None:
+        return
+    totals = {(name, total): n["value"] for name, said in results.items() for total, n in said["totals"].items()}
+    tracker.summary.update({f"suites/{name}/{total}": value for (name, total), value in totals.items()})

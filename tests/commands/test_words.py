@@ -24,6 +24,7 @@ def mine(tmp_path, monkeypatch):
         ["-m", "loss=plain, margin"],
         ["loss=margin.yaml"],
         ["loss='plain'"],
+        ["-m", "eval=[llmbar, hhh],[none],[]"],
         ["-cd", "conf", "-cn", "searching", "loss=from_elsewhere"],
         ["hydra.searchpath=[file://x]", "loss=from_elsewhere"],
     ],
@@ -36,6 +37,7 @@ def test_what_hydra_takes_is_let_through(arguments, mine):
     ("arguments", "sentence"),
     [
         (["loss=margn"], "no loss option 'margn'; did you mean 'margin'?"),
+        (["-m", "eval=[llmbar,hhhh],[]"], "no eval option 'hhhh'; did you mean 'hhh'?"),
         (["-m", "loss=plain, margn"], "no loss option 'margn'"),
         (["data.head=3"], "data.head is now data.limit"),
         (["data={head: 3}"], "data.head is now data.limit"),

@@ -41,7 +41,7 @@ def test_every_option_composes_with_nothing_missing(group, option, monkeypatch):
     config = to_dict(composed(f"{group}={option}"))
     Config.of(config).check()
     computed_from = {"seed", "model", "data", "scoring", "trainer", "loss", "peft"}
-    assert set(config) == computed_from | {"study", "question", "report", "plugins", "run", "logger"}
+    assert set(config) == computed_from | {"study", "question", "report", "plugins", "run", "logger", "eval"}
 
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)

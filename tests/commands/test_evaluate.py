@@ -1,0 +1,118 @@
+"""The `rmlab-eval` command: what it takes, prints, keeps and refuses."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT, make_model
+
+from rmlab.commands import evaluate
+from rmlab.commands.evaluate import composed, main
+from rmlab.files import read
+from rmlab.messages import UserError
+from rmlab.runner.directory import RunDirectory
+
+ROWS = [{"prompt": f"q {n}", "chosen": f"yes {n}", "rejected": "no"} for n in range(3)]
+
+
+@pytest.fixture
+def model(tokenizer, tmp_path, monkeypatch):
+    """A saved model beside a file of rows, in the current folder."""
+    monkeypatch.chdir(tmp_path)
+    make_model("qwen3").save_pretrained(tmp_path / "tiny")
+    tokenizer.save_pretrained(tmp_path / "tiny")
+    (tmp_path / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    return "tiny"
+
+
+def no_model(monkeypatch):
+    def refused(*_):
+        raise AssertionError("a model was loaded")
+
+    monkeypatch.setattr(evaluate, "loaded", refused)
+
+
+def test_it_prints_a_table_keeps_the_numbers_and_is_done_once(model, monkeypatch, capsys):
+    words = [model, "suite=rows", "eval.rows.path=mine.jsonl"]
+    assert main(words) == 0
+    printed = capsys.readouterr().out
+    assert "value [95%]" in printed
+    assert "accuracy" in printed
+    out = RunDirectory.of("evals/tiny")
+    said = read(out.path / "suites" / "rows.json")
+    assert said["totals"]["accuracy"]["items"] == 3
+    assert len(out.scores("rows").comparisons()) == 3
+
+    with monkeypatch.context() as patch:
+        no_model(patch)
+        assert main(words) == 0
+    assert "skipped suite rows" in capsys.readouterr().out
+
+    make_model("qwen3", seed=1).save_pretrained("tiny")  # another model of that name
+    assert main([*words, "overlong=error"]) == 0
+    assert "skipped" not in capsys.readouterr().out
+    assert read(out.path / "suites" / "rows.json")["key"] != said["key"]
+
+
+def test_a_run_measured_in_another_way_keeps_its_results(model, tokenizer, tmp_path, capsys):
+    out = RunDirectory(tmp_path / "run")
+    out.write_config({"model": {"dtype": "float32"}, "run": {"keep": ["model"]}})
+    (tmp_path / "tiny").rename(out.model)
+    words = ["run", "suite=rows", "eval.rows.path=mine.jsonl"]
+    assert main(words) == 0
+    assert (out.path / "suites" / "rows.json").exists()
+    before = (out.path / "scores" / "rows.parquet").read_bytes()
+    assert main([*words, "max_length=7"]) == 0
+    assert (out.path / "scores" / "rows.parquet").read_bytes() == before
+    assert read(tmp_path / "evals" / "run" / "suites" / "rows.json")["key"]
+    capsys.readouterr()
+    assert main([*words, "dtype=float32"]) == 0
+    assert "skipped suite rows: it is finished in run" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ([], "no suite is named; suite=NAME,NAME takes auto_j"),
+        (["suite=llmbr"], "no suite 'llmbr'; did you mean 'llmbar'?"),
+        (["eval=[llmbar,hhhh]"], "no suite 'hhhh'; did you mean 'hhh'?"),
+        (["llmbar"], "'llmbar' is no key=value"),
+        (["suite=llmbar", "devise=cpu"], "Could not override 'devise'"),
+        (["suite=rows", "eval.rows.pth=x"], "eval.rows takes ['path', "),
+        (["suite=rows", "eval.rows.path=nowhere.jsonl"], "eval.rows.path: no file or folder 'nowhere.jsonl'"),
+        (["suite=auto_j", "eval.auto_j.path=mine.jsonl"], "mine.jsonl row 0 (counting from 0): no column 'scenario'"),
+        (["suite=rmb"], "eval.rmb.path is not set"),
+        (["+eval.mine={suite: rows}"], "eval.mine takes ['path', "),
+    ],
+)
+def test_what_is_wrong_is_a_sentence_before_the_model_loads(words, sentence, model, monkeypatch, capsys):
+    no_model(monkeypatch)
+    assert main([model, *words]) == 1
+    assert sentence in capsys.readouterr().err
+
+
+def test_a_model_that_is_not_there_is_a_sentence(model, capsys):
+    assert main(["./nowhere", "suite=rows", "eval.rows.path=mine.jsonl"]) == 1
+    assert "nowhere" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["suite=llmbar,hhh"], ["suite=[llmbar,hhh]"], ["eval=[llmbar,hhh]"]])
+def test_suites_are_named_shortly_or_as_in_training(words):
+    config = composed([*words, "eval.llmbar.path=here", "eval.mine={suite: rows, path: x}"])
+    assert set(config["eval"]) == {"llmbar", "hhh", "mine"}
+    assert config["eval"]["llmbar"] == {"path": "here"}
+
+
+def test_a_missing_value_is_named():
+    with pytest.raises(UserError, match=r"eval\.rows\.path"):
+        composed(["suite=rows", "eval.rows.path=???"])
+
+
+def test_help_answers_without_torch():
+    code = "import sys\nfrom rmlab.commands.evaluate import main\n"
+    code += "try: main(['--help'])\nfinally: print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert "reward_bench_2" in done.stdout
+    assert "tokens_per_batch" in done.stdout
+    assert done.stdout.strip().endswith("False")
