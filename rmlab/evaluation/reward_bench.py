@@ -2,8 +2,8 @@
 
 A section is the mean of its subsets weighted by the examples that the authors' code states: math-prm (447) is raised
 to the 984 of the six programming languages, and the two of XSTest have each other's number (154 should be refused,
-250 answered), as in every published score. The score is the mean of the sections; until 2025 it was (2 C + 2 CH + 2 S
-+ 2 R + P) / 9 with the prior sets P, the mean of four older test sets. Ties are wrong.
+250 answered). The score is the mean of the sections; until 2025 it was (2 C + 2 CH + 2 S + 2 R + P) / 9 with the prior
+sets P, the mean of four older test sets. Ties are wrong.
 """
 
 from rmlab.evaluation import SUITES, Suite

@@ -30,8 +30,7 @@ class Ensemble:
     """
 
     def __init__(self, members: Sequence[RewardModel], reduce: str = "mean", c: float = 1.0) -> None:
-        check_one_of("reduce", reduce, REDUCE)
-        check_at_least("c", c, 0)
+        check_reduce(reduce, c)
         if not members:
             raise UserError("an ensemble has at least one member")
         self.members, self.reduce, self.c = list(members), reduce, c
@@ -39,6 +38,7 @@ class Ensemble:
     @classmethod
     def load(cls, paths: Sequence[str], reduce: str = "mean", c: float = 1.0, **options: Any) -> "Ensemble":
         """Of run directories, folders or hub names. options: of every member, see RewardModel."""
+        check_reduce(reduce, c)
         return cls([RewardModel(path, **options) for path in paths], reduce, c)
 
     def score(self, rows: Iterable[Mapping[str, Any]]) -> np.ndarray:
@@ -63,6 +63,12 @@ class Ensemble:
             return each[0]
         rewards = np.array([one.rewards for one in each], dtype=np.float64)
         return replace(each[0], rewards=REDUCE[self.reduce](rewards, self.c).astype(np.float32).tolist())
+
+
+def check_reduce(reduce: str, c: float) -> None:
+    """UserError for an unknown word, and a negative `c`."""
+    check_one_of("reduce", reduce, REDUCE)
+    check_at_least("c", c, 0)
 
 
 def shared(rows: Iterable[Mapping[str, Any]], count: int) -> list[Iterator[Mapping[str, Any]]]:

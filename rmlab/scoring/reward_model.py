@@ -70,6 +70,7 @@ class RewardModel:
         trust_remote_code: bool = False,
         normalise: bool = False,
     ) -> None:
+        check_options(max_length, overlong, tokens_per_batch)
         folder, place = model_folder(path), device_named(device)
         reference = read_reference(folder) if normalise else None
         template = template_of_run(path) if chat_template_kwargs is None else chat_template_kwargs
@@ -101,6 +102,7 @@ class RewardModel:
 
         It stays in the mode that it is in. Its `forward` becomes rmlab's (see heads.py), as training makes it too.
         """
+        check_options(max_length, overlong, tokens_per_batch)
         made = cls.__new__(cls)
         template = chat_template_kwargs or {}
         made._take(model, tokenizer, "the model", max_length, overlong, tokens_per_batch, template)
@@ -117,8 +119,6 @@ class RewardModel:
         template: Mapping[str, Any],
     ) -> None:
         """Make the model ready. UserError for options that do not fit it."""
-        check_one_of("overlong", overlong, OVERLONG)
-        check_at_least("tokens_per_batch", tokens_per_batch, 1)
         base = base_of(model)
         prepare_for_scoring(base)
         self.model, self.tokenizer, self.name, self.overlong, self.reference = model, tokenizer, name, overlong, None
@@ -234,9 +234,15 @@ def device_named(name: str | None) -> torch.device:
     return device
 
 
+def check_options(max_length: int | str | None, overlong: str, tokens_per_batch: int | None) -> None:
+    """UserError for values that no model takes."""
+    check_length("max_length", max_length)
+    check_one_of("overlong", overlong, OVERLONG)
+    check_at_least("tokens_per_batch", tokens_per_batch, 1)
+
+
 def usable_length(max_length: int | str | None, config: Mapping[str, Any], name: str) -> int | None:
     """Tokens of the longest row that is read whole. UserError for more than the model takes. config: the model's."""
-    check_length("max_length", max_length)
     taken = taken_by(config)
     if isinstance(max_length, str):
         return taken or config.get("max_position_embeddings")

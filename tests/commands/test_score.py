@@ -110,6 +110,15 @@ def test_rows_come_from_stdin_under_names_of_their_own(here, models, monkeypatch
     assert written("o.jsonl") == {str(n): [pytest.approx(r, abs=1e-6)] for n, r in enumerate(expected.tolist())}
 
 
+def test_a_split_of_a_folder_is_its_files_alone(here, models):
+    (here / "rows").mkdir()
+    for name, rows in (("train", PAIRS[:5]), ("test", PAIRS[5:])):
+        (here / "rows" / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    score.main([models[0], "rows", "-o", "o.jsonl", "--split", "test"])
+    expected = RewardModel(models[0]).score(PAIRS[5:])
+    assert np.array(list(written("o.jsonl").values())) == pytest.approx(expected, abs=1e-6)
+
+
 # ---- killed, and done before ----
 
 
@@ -261,6 +270,7 @@ def test_normalised_rewards_are_those_over_the_reference(here, models, capsys):
         (["empty.jsonl", "-o", "o.jsonl"], "empty.jsonl holds no row"),
         (["bad.jsonl", "-o", "o.jsonl"], "bad.jsonl row 1 (counting from 0): columns ['text'] hold nothing to score"),
         (["pictures.jsonl", "-o", "o.jsonl"], "--columns images=null hides it"),
+        (["tools.jsonl", "-o", "o.jsonl"], "does not show tools; save its tokenizer with one that does"),
         (["data.jsonl", "-o", "o.jsonl", "--columns", "prompt"], "--columns 'prompt': say NAME=VALUE"),
         (["data.jsonl", "-o", "o.jsonl", "--columns", "x=y"], "--columns x: no column 'y' in the data"),
         (["data.jsonl", "-o", "o.jsonl", "--split", "test"], "--split is 'test', but data.jsonl is one file"),
@@ -277,6 +287,8 @@ def test_what_cannot_be_done_is_one_sentence(arguments, message, here, models, c
     rows_in("jsonl", PAIRS)
     (here / "empty.jsonl").write_text("")
     (here / "bad.jsonl").write_text('{"response": "a"}\n{"text": "b"}\n')
+    talk = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    (here / "tools.jsonl").write_text(json.dumps({"messages": talk, "tools": [{"name": "f"}]}))
     (here / "pictures.jsonl").write_text('{"response": "a", "images": ["x.png"]}\n')
     assert message in error_of(capsys, models[1], *arguments)
     assert not list(here.glob("o.*[!s]")), "no file of rewards"

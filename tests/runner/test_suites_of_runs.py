@@ -13,7 +13,7 @@ from rmlab.messages import UserError
 from rmlab.runner.check import check_run
 from rmlab.runner.config import Config, content_id
 from rmlab.runner.directory import RunDirectory
-from rmlab.runner.suites import outstanding
+from rmlab.runner.suites import outstanding, read_suites
 from rmlab.scoring.reward_model import RewardModel
 
 ROWS = [
@@ -144,8 +144,14 @@ def test_a_wrong_entry_is_a_sentence_before_rows_are_read(evals, sentence, confi
         ),
     ],
 )
-def test_wrong_rows_are_named_before_a_model_loads(row, sentence, config, tmp_path, monkeypatch):
-    without_training(monkeypatch)
+def test_wrong_rows_are_named_when_they_are_read(row, sentence, config, tmp_path):
     (tmp_path / "mine.jsonl").write_text(json.dumps(row) + "\n")
     with pytest.raises(UserError, match=sentence):
+        read_suites(config["eval"], Config.of(config).model)
+
+
+def test_rows_are_read_before_a_model_loads(config, tmp_path, monkeypatch):
+    without_training(monkeypatch)
+    (tmp_path / "mine.jsonl").write_text("{}\n")
+    with pytest.raises(UserError, match="no column 'chosen'"):
         run(config, tmp_path / "run")
