@@ -90,15 +90,25 @@ def with_rewards(comparisons: Sequence[ScoredComparison], items: Items, arm: str
 def unscored(items: Items) -> list[ScoredComparison]:
     """The comparisons of a set without runs, from its preferences; their rewards are not known."""
     found = []
-    for index, rows in items.key.groupby("comparison", sort=False):
-        lengths = [0] * int(rows["responses"].iloc[0])
-        for place, better, worse in zip(rows.index, rows["better"], rows["worse"], strict=True):
-            lengths[better], lengths[worse] = (int(length) for length in items.length[:, place])
-        at = rows.index.to_numpy()
-        names = {"id": rows["id"].iloc[0], "prompt_id": str(items.prompt[at[0]]), "subset": str(items.subset[at[0]])}
-        labels = {"strength": items.strength[at].tolist(), "probability": items.probability[at].tolist()}
-        sides = {side: rows[side].tolist() for side in ("better", "worse")}
-        found.append(ScoredComparison(index=index, rewards=[], lengths=lengths, gold=[], **names, **labels, **sides))
+    for _, rows in items.key.groupby("comparison", sort=False):
+        at, lengths = rows.index.to_numpy(), [0] * int(rows["responses"].iloc[0])
+        for side, of in zip(("better", "worse"), items.length[:, at], strict=True):
+            for response, length_of in zip(rows[side], of, strict=True):
+                lengths[response] = int(length_of)
+        one = ScoredComparison(
+            index=int(rows["comparison"].iloc[0]),
+            id=str(rows["id"].iloc[0]),
+            prompt_id=str(items.prompt[at[0]]),
+            subset=str(items.subset[at[0]]),
+            rewards=[],
+            lengths=lengths,
+            gold=[],
+            better=rows["better"].tolist(),
+            worse=rows["worse"].tolist(),
+            strength=items.strength[at].tolist(),
+            probability=items.probability[at].tolist(),
+        )
+        found.append(one)
     return found
 
 
