@@ -177,7 +177,7 @@ def compare_arms(options: argparse.Namespace) -> Compared:
     found = effects(study, items)
     flipped = flips(items, list(study.arms), study.baseline)
     suites = compare_suites(load_suites(study), list(study.arms), study.baseline)
-    scored = {name: of for name in items if (of := scored_of(study, name))}
+    scored = {name: of for name in items if (of := scored_of(study, items[name], name))}
     tables = [*readable(rows, references_of(items), study.baseline), *effects_tables(found)]
     tables += diagnostics_table(study, scored)
     tables += [*suite_tables(suites, study.baseline), *flips_tables(flipped, texts, len(items) > 1), *arms_table(study)]

@@ -13,6 +13,7 @@ from rmlab.metrics.calibration import calibration
 from rmlab.metrics.length import length
 from rmlab.metrics.pairs import Pairs, Responses
 from rmlab.metrics.scored import ScoredComparison
+from rmlab.report.items import Items
 from rmlab.report.runs import Run
 from rmlab.report.study import Study
 from rmlab.report.tables import Table, Tables, mean_and_sd
@@ -31,15 +32,21 @@ SHOWN = {
 }
 
 
-def scored_of(study: Study, name: str) -> Scored:
-    """The comparisons that all finished runs of the arms have scored on a set, in the same order; without texts."""
+def scored_of(study: Study, items: Items, name: str) -> Scored:
+    """The comparisons that all finished runs of the arms have scored on a set, in the same order; without texts.
+
+    Of scores from outside, too, where they are rewards of every response.
+    """
     read, first = Scored(), None
     for arm, members in study.arms.items():
         for run in [run for run in members if is_scored(run, name)]:
             told = comparisons_of(run, name, first)
             first = first or told
             read.setdefault(arm, []).append(told.comparisons)
-    return in_common(read)
+    rewarded = [arm for arm in study.outside if arm in items.arm and arm not in items.verdicts]
+    alike = (first.comparisons if first else unscored(items)) if rewarded else []
+    found = {arm: with_rewards(alike, items, arm) for arm in rewarded}
+    return in_common(read | {arm: [one] for arm, one in found.items() if one})
 
 
 def is_scored(run: Run, name: str) -> bool:
@@ -63,6 +70,46 @@ def comparisons_of(run: Run, name: str, first: Told | None) -> Told:
         return Told(kept, kept.comparisons())
     rewards = iter(responses["reward"].tolist())
     return Told(kept, [replace(c, rewards=list(islice(rewards, len(c.rewards)))) for c in first.comparisons])
+
+
+def with_rewards(comparisons: Sequence[ScoredComparison], items: Items, arm: str) -> list[ScoredComparison]:
+    """The same with the rewards of scores from outside; nothing where one is not known, or it is other comparisons."""
+    (place,) = np.flatnonzero(items.arm == arm)
+    rewards: dict[int, dict[int, float]] = {}
+    names = dict(zip(items.key["comparison"], items.key["id"], strict=True))
+    for side, values in (("better", items.better[place]), ("worse", items.worse[place])):
+        for comparison, response, value in zip(items.key["comparison"], items.key[side], values, strict=True):
+            rewards.setdefault(comparison, {})[response] = value
+    those = [c for c in comparisons if names.get(c.index) == c.id]
+    known = [[rewards[c.index].get(k, np.nan) for k in range(len(c.lengths))] for c in those]
+    if len(those) < len(names) or any(np.isnan(one).any() for one in known):
+        return []
+    return [replace(c, rewards=one) for c, one in zip(those, known, strict=True)]
+
+
+def unscored(items: Items) -> list[ScoredComparison]:
+    """The comparisons of a set without runs, from its preferences; their rewards are not known."""
+    found = []
+    for _, rows in items.key.groupby("comparison", sort=False):
+        at, lengths = rows.index.to_numpy(), [0] * int(rows["responses"].iloc[0])
+        for side, of in zip(("better", "worse"), items.length[:, at], strict=True):
+            for response, length_of in zip(rows[side], of, strict=True):
+                lengths[response] = int(length_of)
+        one = ScoredComparison(
+            index=int(rows["comparison"].iloc[0]),
+            id=str(rows["id"].iloc[0]),
+            prompt_id=str(items.prompt[at[0]]),
+            subset=str(items.subset[at[0]]),
+            rewards=[],
+            lengths=lengths,
+            gold=[],
+            better=rows["better"].tolist(),
+            worse=rows["worse"].tolist(),
+            strength=items.strength[at].tolist(),
+            probability=items.probability[at].tolist(),
+        )
+        found.append(one)
+    return found
 
 
 def is_alike(one: Scores, other: Scores) -> bool:
@@ -105,8 +152,8 @@ def diagnostics_table(study: Study, scored: Mapping[str, Scored]) -> Tables:
 
 def line_of(arm: str, study: Study, name: str, runs: Sequence[Sequence[ScoredComparison]]) -> dict[str, str]:
     """The cells of an arm, empty where its runs do not tell a number."""
-    members = [run for run in study.arms[arm] if is_scored(run, name)]
-    found = [known_of(run, name) or told_by(of) for run, of in zip(members, runs, strict=True)]
+    members = [known_of(run, name) for run in study.arms[arm] if is_scored(run, name)] or [{}]  # none from outside
+    found = [known or told_by(of) for known, of in zip(members, runs, strict=True)]
     line = {"arm": arm + " (baseline)" * (arm == study.baseline)}
     for title, path in SHOWN.items():
         numbers = [number for one in found if (number := at(one, path)) is not None]

@@ -73,7 +73,10 @@ def rows_of(file: Path) -> Iterator[Mapping[str, Any]]:
     if not file.is_file():
         raise UserError(f"--scores: there is no file {file}")
     if is_json(file):
-        yield from (row for row, _ in read_json(file))
+        try:
+            yield from (row for row, _ in read_json(file))
+        except UserError as error:
+            raise UserError(str(error).replace("data.path: ", "--scores: ")) from error
         return
     try:
         rows = pyarrow.parquet.read_table(file).to_pylist()

@@ -54,7 +54,7 @@ def summary(study: Study) -> dict[str, str]:
     done, seeds = study.finished, sorted({run.seed for run in study.finished})
     minutes = f"{sum(run.environment.get('seconds', 0) for run in done) / 60:,.0f}"
     told = {
-        "Study": study.name,
+        "Study" if study.runs else "Data": study.name,
         "Baseline": study.baseline,
         "Arms": f"{len(study.arms)}: {', '.join(study.arms)}" if len(study.arms) <= 6 else str(len(study.arms)),
     }

@@ -11,7 +11,9 @@ from studies import write_run
 from rmlab.commands.report import main
 from rmlab.metrics.evaluate import evaluate
 from rmlab.metrics.scored import ScoredComparison
-from rmlab.report.diagnostics import diagnostics_table, scored_of
+from rmlab.report.diagnostics import diagnostics_table, scored_of, told_by
+from rmlab.report.items import load_items
+from rmlab.report.outside import Asked, with_outside
 from rmlab.report.study import load_study
 
 PROMPTS, K = 60, 4
@@ -45,9 +47,15 @@ def study(tmp_path):
 
 
 def cells_of(folder):
-    study = load_study(folder)
-    (table,) = diagnostics_table(study, {"eval": scored_of(study, "eval")})
+    (table,) = diagnostics_table(*loaded(folder))
     return table.cells.set_index("arm")
+
+
+def loaded(folder, *asked):
+    """The study with these outside scores, and what each run has scored."""
+    study = load_study(folder)
+    study, items = with_outside(study, {"eval": load_items(study, "eval")}, asked, lambda _: None)
+    return study, {"eval": scored_of(study, items["eval"], "eval")}
 
 
 def test_what_old_runs_lack_is_told_by_their_scores(study):
@@ -81,11 +89,28 @@ def test_only_comparisons_of_all_runs_are_counted(study):
         table = pd.read_parquet(file)
         kept = table[table["comparison"] > 9].sort_values("comparison", ascending=False, kind="stable")
         kept.to_parquet(file, index=False)
-    scored = scored_of(load_study(study), "eval")
+    scored = loaded(study)[1]["eval"]
     names = [[c.id for c in run] for runs in scored.values() for run in runs]
     assert len(names) == 4
     assert all(one == names[0] for one in names)
     assert sorted(map(int, names[0])) == list(range(10, PROMPTS))
+
+
+def test_scores_from_outside_are_told_like_a_run(study):
+    """The scores of a run, given as a file: the same numbers. Verdicts and parts of a set have none."""
+    file = next(study.glob("plain-s0-*")) / "scores" / "eval.parquet"
+    part = study / "part.parquet"
+    pd.read_parquet(file).iloc[4:].to_parquet(part)
+    verdict = study / "verdict.jsonl"
+    verdict.write_text("".join(json.dumps({"id": n, "verdict": 0}) + "\n" for n in range(PROMPTS)))
+    asked = [Asked("outside", file), Asked("part", part), Asked("judge", verdict)]
+    found, scored = loaded(study, *asked)
+    assert set(scored["eval"]) == {"plain", "margin", "outside"}
+    assert scored["eval"]["outside"][0] == scored["eval"]["plain"][0]
+    (table,) = diagnostics_table(found, scored)
+    cells = table.cells.set_index("arm")
+    plain = told_by(scored["eval"]["plain"][0])["calibration"]["ece_equal_mass"]
+    assert float(cells.loc["outside", "ECE (equal mass)"]) == pytest.approx(plain, abs=1e-4)
 
 
 def test_the_figures_are_on_the_page(study, capsys):

@@ -209,6 +209,8 @@ def test_outside_scores_alone_are_compared_on_gold_data(tmp_path, capsys, monkey
     assert (float(two["mean"]), float(two.difference), two.verdict) == (0.9, pytest.approx(0.4), "better")
     assert float(two.mcnemar) == pytest.approx(stats.binomtest(16, 16).pvalue)
     assert (tmp_path / "gold-report" / "figures" / "accuracy.png").exists()
+    assert not (tmp_path / "gold-report" / "figures" / "length_accuracy.png").exists()  # whose unit is tokens
+    assert "Diagnostics" in (tmp_path / "gold-report" / "table.md").read_text()
     page = (tmp_path / "gold-report" / "index.html").read_text()
     assert "Outside: one" in page
     assert "All 0 runs" not in page

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
-from studies import write_run, write_study
+from studies import write_run, write_study, write_suite
 
 from rmlab.commands.report import main
 from rmlab.report.compare import compare, references_of
@@ -175,8 +175,9 @@ def test_a_prompt_that_holds_much_is_told(tmp_path, capsys):
 def test_the_tables_are_latex(tmp_path):
     """Both compile, without a box that is too wide, whatever the arms are called."""
     for seed in range(2):
-        write_run(tmp_path / "a_%$", seed, [1.0, -1.0, 2.0])
-        write_run(tmp_path / "a_%$", seed, [1.0, 1.0, 2.0], loss="a_b|c & 50% {\\x$ ~^#", trainer__learning_rate=0.1)
+        for loss, rate, gap in (("plain", 0.001, -1.0), ("a_b|c & 50% {\\x$ ~^#", 0.1, 1.0)):
+            out = write_run(tmp_path / "a_%$", seed, [1.0, gap, 2.0], loss=loss, trainer__learning_rate=rate)
+            write_suite(out, {"easy_%": [1, 0, 1], "h&rd # {": [gap > 0, 0, 1]})
     main([str(tmp_path / "a_%$"), "--no-figures"])
     report = tmp_path / "a_%$" / "report"
     text = (

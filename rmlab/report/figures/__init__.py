@@ -53,7 +53,8 @@ def draw(
     with mpl.rc_context({**STYLE, "figure.figsize": (width / 72, width / 144)}):
         for name, of_set in items.items():
             drawn = of_one_set(study, name, of_set, rows, grid or study, only=not several)
-            for kind, drawing in {**drawn, **diagnostics((scored or {}).get(name, {}), look_of(study))}.items():
+            told = diagnostics((scored or {}).get(name, {}), look_of(study), of_set.unit)
+            for kind, drawing in {**drawn, **told}.items():
                 if drawing:
                     title = f"{drawing.title} on {name}" if several else drawing.title
                     figures.append(Figure(f"{kind}_{name}" if several else kind, title, drawing.caption))
@@ -84,13 +85,13 @@ def of_one_set(
     }
 
 
-def diagnostics(scored: Scored, look: Look) -> dict[str, Drawing | None]:
-    """The figures of what each run has scored; none where that is not there."""
+def diagnostics(scored: Scored, look: Look, unit: str) -> dict[str, Drawing | None]:
+    """The figures of what each run has scored; none where that is not there. unit: of lengths."""
     if not scored:
         return {}
     return {
         "calibration": calibration(scored, look),
-        "length_accuracy": length_accuracy(scored, look),
+        "length_accuracy": length_accuracy(scored, look) if unit == "tokens" else None,
         "best_of_n": best_of_n(scored, look),
     }
 
