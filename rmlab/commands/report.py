@@ -176,8 +176,10 @@ def compare_arms(options: argparse.Namespace) -> Compared:
         study.notes.append("a difference from one pair of seeds does not know what other seeds would give: no verdict")
     found = effects(study, items)
     flipped = flips(items, list(study.arms), study.baseline)
-    suites = compare_suites(load_suites(study), list(study.arms), study.baseline)
-    scored = {name: of for name in items if (of := scored_of(study, items[name], name))}
+    of_suites = load_suites(study)
+    suites = compare_suites(of_suites, list(study.arms), study.baseline)
+    sets = {**dict.fromkeys(of_suites), **items}
+    scored = {name: of for name, of_set in sets.items() if (of := scored_of(study, of_set, name))}
     tables = [*readable(rows, references_of(items), study.baseline), *effects_tables(found)]
     tables += diagnostics_table(study, scored)
     tables += [*suite_tables(suites, study.baseline), *flips_tables(flipped, texts, len(items) > 1), *arms_table(study)]

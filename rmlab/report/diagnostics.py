@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from rmlab.files import read
 from rmlab.metrics.best_of_n import best_of_n
 from rmlab.metrics.calibration import calibration
 from rmlab.metrics.length import length
@@ -32,21 +33,23 @@ SHOWN = {
 }
 
 
-def scored_of(study: Study, items: Items, name: str) -> Scored:
+def scored_of(study: Study, items: Items | None, name: str) -> Scored:
     """The comparisons that all finished runs of the arms have scored on a set, in the same order; without texts.
 
-    Of scores from outside, too, where they are rewards of every response.
+    Of scores from outside, too, where they are rewards of every response. items: of the set; None for a suite.
     """
-    read, first = Scored(), None
+    found, first = Scored(), None
     for arm, members in study.arms.items():
         for run in [run for run in members if is_scored(run, name)]:
             told = comparisons_of(run, name, first)
             first = first or told
-            read.setdefault(arm, []).append(told.comparisons)
+            found.setdefault(arm, []).append(told.comparisons)
+    if items is None:
+        return in_common(found)
     rewarded = [arm for arm in study.outside if arm in items.arm and arm not in items.verdicts]
     alike = (first.comparisons if first else unscored(items)) if rewarded else []
-    found = {arm: with_rewards(alike, items, arm) for arm in rewarded}
-    return in_common(read | {arm: [one] for arm, one in found.items() if one})
+    outside = {arm: with_rewards(alike, items, arm) for arm in rewarded}
+    return in_common(found | {arm: [one] for arm, one in outside.items() if one})
 
 
 def is_scored(run: Run, name: str) -> bool:
@@ -164,7 +167,8 @@ def line_of(arm: str, study: Study, name: str, runs: Sequence[Sequence[ScoredCom
 
 def known_of(run: Run, name: str) -> dict[str, Any]:
     """What the run wrote at its end; empty for an older one."""
-    return dict(run.metrics["eval"].get(name, {}).get("diagnostics") or {})
+    told = run.metrics["eval"].get(name) or read(run.out.path / "suites" / f"{name}.json")
+    return dict(told.get("diagnostics") or {})
 
 
 def told_by(comparisons: Sequence[ScoredComparison]) -> dict[str, Any]:

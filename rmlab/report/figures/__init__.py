@@ -45,8 +45,9 @@ def draw(
 ) -> list[Figure]:
     """Every figure that the study has data for, saved in folder; width: of a page's text, in points.
 
-    rows: of `compare`; suites: of `compare_suites`; scored: by set, the comparisons of each arm's runs. grid: the study
-    before `tuned` chose from it, for the heat map. Figures of one evaluation set among several are called NAME_SET.
+    rows: of `compare`; suites: of `compare_suites`; scored: by set or suite, the comparisons of each arm's runs. grid:
+    the study before `tuned` chose from it, for the heat map. Figures of one evaluation set among several are called
+    NAME_SET.
     """
     folder.mkdir(parents=True, exist_ok=True)
     figures, several = [], len(items) > 1
@@ -62,6 +63,10 @@ def draw(
         for name, drawing in (suite_figures(suites, look_of(study)) if suites is not None else {}).items():
             figures.append(Figure(f"suite_{name}", drawing.title, drawing.caption))
             save(drawing.canvas, folder, figures[-1].name)
+        for name, of_suite in (scored or {}).items():
+            if name not in items and (curves := best_of_n(of_suite, look_of(study))):
+                figures.append(Figure(f"best_of_n_{name}", f"{curves.title} on {name}", curves.caption))
+                save(curves.canvas, folder, figures[-1].name)
     return figures
 
 
