@@ -19,6 +19,7 @@ from rmlab.model.config import ModelConfig
 from rmlab.model.identity import identity_of, model_folder
 from rmlab.registry import import_plugins
 from rmlab.runner.config import CONF
+from rmlab.runner.contaminated import tell_contamination, training_prompts
 from rmlab.runner.directory import RunDirectory
 from rmlab.runner.suite_tables import print_suite
 from rmlab.runner.suites import entries, read_suites, score_suites
@@ -106,8 +107,12 @@ def evaluate(model: str, config: Mapping[str, Any]) -> None:
     place = RunDirectory.of(config["out"] or (run.path if is_run and not other else PLACE / name_of(model)))
     identity = "" if place == run else digest([identity_of(model), other])
     suites = read_suites(config["eval"], ModelConfig(path=folder), identity)
+    asked = config["contamination"]
+    prompts = training_prompts(asked, run.config() if is_run else {}) if asked else None
     with place.locked():
         results = score_suites(suites, place, partial(loaded, model, config, trained), again=config["redo"])
+        if prompts is not None:
+            tell_contamination(suites, prompts, place)
     for name, said in results.items():
         print_suite(name, said)
     say(f"results are in {place}")

@@ -1,25 +1,28 @@
 """The `rmlab-report` command: from the run directories of a study to report/{table.md,.tex,.csv,index.html,figures}."""
 
 import argparse
+import functools
 import os
 import shutil
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rmlab.messages import UserError
+from rmlab.messages import UserError, did_you_mean, first_line
+from rmlab.report.runs import apart
 from rmlab.report.study import Study, load_study
 
 if TYPE_CHECKING:  # imported by the task itself: --help must not wait for them
     import pandas as pd
 
+    from rmlab.report.diagnostics import Scored
     from rmlab.report.figures import Figure
     from rmlab.report.items import Items
     from rmlab.report.tables import Tables, Words
 
-MUCH = 0.1  # of all preferences, on one prompt
+FILES = ("table.md", "table.tex", "table_short.tex", "table.csv", "effects.csv", "suites.csv", "flips.csv", "figures")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -39,7 +42,22 @@ def parser() -> argparse.ArgumentParser:
     told = argparse.ArgumentParser(
         "rmlab-report", description="Tables and figures of a study, or of several as one, from their run directories."
     )
-    told.add_argument("study", type=Path, nargs="+", help="a folder of runs, runs/STUDY, or a folder of studies")
+    told.add_argument("study", type=Path, nargs="*", help="a folder of runs, runs/STUDY, or a folder of studies")
+    told.add_argument(
+        "--scores",
+        metavar="[SET:]NAME=FILE",
+        action="append",
+        default=[],
+        help="scores of others as an arm NAME: rewards or verdicts, as rmlab-score, a judge or a publication has them",
+    )
+    told.add_argument("--gold", metavar="DATA", help="without a study: preferences that --scores are compared on")
+    told.add_argument(
+        "--columns",
+        metavar="NAME=THEIRS",
+        action="append",
+        default=[],
+        help="of --gold: how rmlab's NAME is called there",
+    )
     told.add_argument(
         "--baseline", metavar="ARM", help="the arm that the others are compared with; default: the first made"
     )
@@ -67,26 +85,32 @@ def parser() -> argparse.ArgumentParser:
 class Compared:
     """A study, the preferences that its runs scored by evaluation set, and the tables of their comparison.
 
-    rows: of `compare`; effects: of `effects`. grid: the study before nuisance values were chosen, for the heat map.
+    rows: of `compare`; effects, flips: of the functions of these names; suites: of `compare_suites`. scored: by set, of
+    `scored_of`. grid: the study before nuisance values were chosen, for the heat map.
     """
 
     study: Study
     items: dict[str, "Items"]
     rows: "pd.DataFrame"
     effects: "pd.DataFrame"
+    flips: "pd.DataFrame"
+    suites: "pd.DataFrame"
+    scored: dict[str, "Scored"]
     tables: "Tables"
     grid: Study
 
 
 def report(options: argparse.Namespace) -> None:
     """Write tables, figures and page to --out, then print. UserError for a study with nothing to compare."""
+    from rmlab.report.facts import facts_of
     from rmlab.report.page import write_page
     from rmlab.report.tables import Words, print_tables
 
+    refuse_contradictions(options)
     compared = compare_arms(options)
     study = compared.study
     folder = options.out or where(study)
-    words = Words(study.title, facts_of(compared), study.notes)
+    words = Words(study.title, facts_of(study, compared.items, compared.rows, compared.suites), study.notes)
     shutil.rmtree(folder / "figures", ignore_errors=True)  # of an earlier report, perhaps with another baseline
     folder.mkdir(parents=True, exist_ok=True)
     write_tables(compared, words, folder)
@@ -94,20 +118,36 @@ def report(options: argparse.Namespace) -> None:
     if not options.no_figures:
         from rmlab.report.figures import draw
 
-        figures = draw(study, compared.items, compared.rows, folder / "figures", compared.grid, options.width)
+        of_items = (study, compared.items, compared.rows, folder / "figures", compared.grid, options.width)
+        figures = draw(*of_items, compared.suites, compared.scored)
     page = write_page(study, compared.tables, figures, folder, words)
     if options.wandb:
         log_report(study, compared.tables, figures, folder)
     print_tables(compared.tables, words)
-    names = ("table.md", "table.tex", "table_short.tex", "table.csv", "effects.csv", "figures")
-    for file in (*(folder / name for name in names), page):
+    for file in (*(folder / name for name in FILES), page):
         if file.exists():
             print(file)
     sys.stdout.flush()
 
 
+def refuse_contradictions(options: argparse.Namespace) -> None:
+    """UserError unless there is a study, or data with scores of it."""
+    if options.study and options.gold:
+        raise UserError("--gold is for scores without a study; leave out one of both")
+    if not options.study and not (options.gold and options.scores):
+        raise UserError(
+            "give a study, for example runs/losses, or scores and what they are of: --scores NAME=FILE --gold DATA"
+        )
+    if options.columns and not options.gold:
+        raise UserError("--columns is of --gold; a study's rows are read already, leave it out")
+    if not options.study and options.wandb:
+        raise UserError("--wandb logs to a study's group, and there is no study; leave it out")
+
+
 def where(study: Study) -> Path:
-    """The folder of the report: in the study's own, or for several in one beside them."""
+    """The folder of the report: in the study's own, beside several; NAME-report here where there is none."""
+    if not study.folders:
+        return Path(f"{study.name}-report")
     first = study.folders[0]
     if len(study.folders) == 1:
         return first / "report"
@@ -117,29 +157,82 @@ def where(study: Study) -> Path:
 def compare_arms(options: argparse.Namespace) -> Compared:
     """Every arm against the baseline, on every evaluation set; what a reader must know goes to the study's notes."""
     from rmlab.report.compare import compare, references_of
+    from rmlab.report.configs import arms_table
+    from rmlab.report.diagnostics import diagnostics_table, scored_of
     from rmlab.report.factorial import effects
-    from rmlab.report.items import load_items, presented, set_names
-    from rmlab.report.tables import arms_table, effects_tables, readable
-    from rmlab.report.tune import tuned
+    from rmlab.report.facts import notes_of
+    from rmlab.report.flips import flips, flips_tables
+    from rmlab.report.items import presented
+    from rmlab.report.suite_tables import suite_tables
+    from rmlab.report.suites import compare_suites, load_suites
+    from rmlab.report.tables import effects_tables, readable
 
-    tune = [] if options.tune == ["none"] else options.tune
-    study = load_study(options.study, options.baseline, tune, options.exclude)
-    if not set_names(study):
-        raise UserError(f"{study.name}: no run was evaluated; set data.eval or data.eval_fraction")
-    items = {name: load_items(study, name) for name in set_names(study)}
-    renamed = pairs_of(options.rename)
-    grid = study
-    if study.tune:
-        study, items, chosen = tuned(study, items)
-        study.notes.extend(chosen)
-    study, items = presented(study, items, renamed, [arm for arm in options.order.split(",") if arm])
+    study, grid, items, texts = gathered(options)
+    study, items = presented(study, items, pairs_of(options.rename), [arm for arm in options.order.split(",") if arm])
     rows = compare(items, list(study.arms), study.baseline)
+    rows = rows[rows["mean"].notna() | ~rows["arm"].isin(study.outside)]  # of a judge, an accuracy alone
     study.notes.extend(notes_of(items))
     if (rows["pairs"] == 1).any():
         study.notes.append("a difference from one pair of seeds does not know what other seeds would give: no verdict")
     found = effects(study, items)
-    tables = [*readable(rows, references_of(items), study.baseline), *effects_tables(found), *arms_table(study)]
-    return Compared(study, items, rows, found, tables, grid if study.tune else study)
+    flipped = flips(items, list(study.arms), study.baseline)
+    suites = compare_suites(load_suites(study), list(study.arms), study.baseline)
+    scored = {name: of for name in items if (of := scored_of(study, name))}
+    tables = [*readable(rows, references_of(items), study.baseline), *effects_tables(found)]
+    tables += diagnostics_table(study, scored)
+    tables += [*suite_tables(suites, study.baseline), *flips_tables(flipped, texts, len(items) > 1), *arms_table(study)]
+    return Compared(study, items, rows, found, flipped, suites, scored, tables, grid if study.tune else study)
+
+
+def gathered(
+    options: argparse.Namespace,
+) -> tuple[Study, Study, dict[str, "Items"], Callable[[str], "pd.DataFrame | None"]]:
+    """(the study with the arms to compare, the same before nuisance values were chosen, its items, texts of a set)."""
+    from rmlab.report.gold import gold_items, gold_study
+    from rmlab.report.items import load_items, set_names, texts_of_set
+    from rmlab.report.outside import asked_of, with_outside
+    from rmlab.report.tune import tuned
+
+    outside = {one.name for one in asked_of(options.scores)}
+    if options.gold:
+        study = gold_study(options.gold)
+        items, known = gold_items(options.gold, columns_of(options.columns))
+        study, sets = with_outside(study, {study.name: items}, asked_of(options.scores), lambda _: known)
+        return with_baseline(study, options.baseline), study, sets, lambda _: known
+    tune = [] if options.tune == ["none"] else options.tune
+    baseline = None if options.baseline in outside else options.baseline
+    study = load_study(options.study, baseline, tune, options.exclude)
+    if not set_names(study):
+        raise UserError(f"{study.name}: no run was evaluated; set data.eval or data.eval_fraction")
+    loaded, grid = {name: load_items(study, name) for name in set_names(study)}, study
+    texts, sets = functools.partial(texts_of_set, loaded), loaded
+    if study.tune:
+        study, sets, chosen = tuned(study, sets)
+        study.notes.extend(chosen)
+    study, sets = with_outside(study, sets, asked_of(options.scores, list(sets)), texts)
+    return with_baseline(study, options.baseline) if options.baseline in outside else study, grid, sets, texts
+
+
+def with_baseline(study: Study, asked: str | None) -> Study:
+    """The study compared with those scores from outside; None: the first. UserError for a name that is none."""
+    if asked is not None and asked not in study.outside:
+        raise UserError(f"--baseline: no arm {asked!r}{did_you_mean(asked, study.outside)}")
+    wrong = apart(study.arms, study.baseline) if study.runs else []  # what is told of another baseline
+    notes = [note for note in study.notes if note not in wrong]
+    return replace(study, baseline=asked or next(iter(study.outside)), notes=notes)
+
+
+def columns_of(texts: Sequence[str]) -> dict[str, Any]:
+    """NAME=VALUE as name and value of YAML, so that null and lists can be said. UserError for no pair."""
+    import yaml
+
+    try:
+        found = {name: yaml.safe_load(value) for name, _, value in (text.partition("=") for text in texts)}
+    except yaml.YAMLError as error:
+        raise UserError(f"--columns: a value is no YAML ({first_line(error)}); say NAME=THEIRS") from error
+    if not all(name and "=" in text for name, text in zip(found, texts, strict=False)):
+        raise UserError(f"--columns {' '.join(texts)!r}: say NAME=THEIRS")
+    return found
 
 
 def pairs_of(rename: Sequence[str]) -> dict[str, str]:
@@ -150,69 +243,21 @@ def pairs_of(rename: Sequence[str]) -> dict[str, str]:
     return {old: new for old, _, new in (text.rpartition("=") for text in rename)}
 
 
-def notes_of(items: dict[str, "Items"]) -> list[str]:
-    """What is peculiar about the evaluation sets."""
-    notes = [
-        f"{i.left_out:,} preferences of {name} were not scored by all runs and are left out: is there a run that does "
-        "not belong here?"
-        for name, i in items.items()
-        if i.left_out
-    ]
-    for name, of_set in items.items():
-        share, prompts = of_set.largest
-        if share > MUCH:
-            notes.append(
-                f"one prompt holds {share:.0%} of the preferences of {name}: they tell as much as {prompts:.0f} "
-                "prompts of equal size would, and the intervals say so"
-            )
-    return notes
-
-
 def write_tables(compared: Compared, words: "Words", folder: Path) -> None:
-    """table.csv (every number), effects.csv, table.md, table.tex and table_short.tex."""
+    """table.csv (every number), effects.csv, suites.csv, flips.csv, table.md, table.tex and table_short.tex."""
     from rmlab.report.latex import long_tables, short_tables
     from rmlab.report.tables import markdown, write_csv
 
     study = compared.study
     write_csv(compared.rows, folder / "table.csv")
-    if len(compared.effects):
-        compared.effects.to_csv(folder / "effects.csv", index=False)
+    for name, table in (("effects", compared.effects), ("suites", compared.suites), ("flips", compared.flips)):
+        (folder / f"{name}.csv").unlink(missing_ok=True)  # of an earlier report
+        if len(table):
+            table.to_csv(folder / f"{name}.csv", index=False)
     (folder / "table.md").write_text(markdown(compared.tables, words), encoding="utf-8")
     (folder / "table.tex").write_text(long_tables(compared.tables, words, study.name), encoding="utf-8")
     short = short_tables(compared.rows, study.baseline, study.name)
     (folder / "table_short.tex").write_text(short, encoding="utf-8")
-
-
-def facts_of(compared: Compared) -> list[str]:
-    """What a reader of the tables must know of how they were made."""
-    study, items = compared.study, compared.items
-    tested = int((compared.rows["p_holm"].notna() & (compared.rows["metric"] == "accuracy")).sum())
-    over = f"the {tested} comparisons of a metric, all arms and sets together" if tested > 1 else "nothing, being one"
-    return [
-        f"Baseline: {study.baseline}. Evaluated on {'; '.join(size_of(name, i) for name, i in items.items())}.",
-        "mean ± sd: over seeds. Every interval holds what other prompts and what other seeds would have given: prompts "
-        "vary whole, with all their preferences, seeds by Student's t. difference: to the baseline, on the same "
-        "prompts and seeds.",
-        f"p: two-sided, from the same distribution, corrected (Holm) over {over}; "
-        "not over the three metrics, nor over subsets, which get no verdict. none after Holm: "
-        "the interval excludes zero, the corrected p does not call it.",
-        "detectable: the smallest true difference that a study like this finds four times in five, at the level that "
-        "the first of these comparisons must reach.",
-        "McNemar p: exact, per seed, then twice their mean, corrected (Holm); with the number of prompts on which the "
-        "arm was right more often, and of those for the baseline, summed over seeds. It asks whether trained models "
-        "differ, not whether other seeds would.",
-        "chance: equal rewards for all. longer wins: always the longer response.",
-    ]
-
-
-def size_of(name: str, items: "Items") -> str:
-    """`eval: 1,031 preferences on 1,000 prompts`, then how many do not count for accuracy or were left out, if any."""
-    undecided = int((items.probability == 0.5).sum())
-    return (
-        f"{name}: {len(items.prompt):,} preferences on {items.prompt.max() + 1:,} prompts"
-        + f", {undecided:,} undecided ones do not count for accuracy" * bool(undecided)
-        + f", {items.left_out:,} left out that not all runs scored" * bool(items.left_out)
-    )
 
 
 def log_report(study: Study, tables: "Tables", figures: Sequence["Figure"], folder: Path) -> None:

@@ -15,14 +15,10 @@ GROUPS = ("model", "data", "loss", "peft")
 
 @dataclass(frozen=True)
 class Named:
-    """What `name_arms` found: values[arm] make the arm; usual: what most arms have in common, and names do not say.
-
-    differing[arm]: every key that differs between arms, with those that `values` leaves out as another says as much.
-    """
+    """What `name_arms` found: values[arm] make the arm; usual: what most arms have in common, and names do not say."""
 
     values: dict[str, Values]
     usual: Values
-    differing: dict[str, Values]
 
 
 def name_arms(runs: Sequence[Run], keep: Sequence[str] = ()) -> Named:
@@ -39,12 +35,11 @@ def name_arms(runs: Sequence[Run], keep: Sequence[str] = ()) -> Named:
     telling = keys_that_tell(of_done, keep)
     usual = usual_values([{k: v for k, v in one.items() if k in telling} for one in of_done], keep)
     values: dict[str, Values] = {}
-    differing: dict[str, Values] = {}
     for run in runs:
         mine = {k: v for k, v in everything[id(run)].items() if k in telling} | own_values(run, done, settings)
         run.arm = label(mine, usual) or str(run.config["run"].get("name") or "run")
-        values[run.arm], differing[run.arm] = mine, everything[id(run)]
-    return Named(values, usual, differing)
+        values[run.arm] = mine
+    return Named(values, usual)
 
 
 def differing_values(run: Run, done: Sequence[Run], settings: Mapping[int, Values]) -> Values:

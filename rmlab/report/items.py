@@ -1,7 +1,7 @@
 """The items of an evaluation set, the same for all runs of a study: one per preference."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
@@ -11,23 +11,53 @@ from rmlab.metrics.evaluate import per_preference
 from rmlab.report.arms import find_arm
 from rmlab.report.runs import Run
 from rmlab.report.study import Study
+from rmlab.runner.scores import TEXTS, read_table, texts_beside
 
 IDENTITY = ["prompt", "id", "better", "worse", "copy"]
 LABELS = ["strength", "probability"]
 METRICS = ("accuracy", "nll", "brier")  # common to all arms, whatever they were trained on
+KEY = ["comparison", "id", "better", "worse", "responses"]
+OUTSIDE = -1  # the seed of scores that no run of the study made: they belong to none
+
+
+class OfRuns:
+    """What several runs were scored on: which arm and seed each is of."""
+
+    arm: np.ndarray  # (R,) str
+    seed: np.ndarray  # (R,) int; OUTSIDE of scores from outside
+
+    def runs_by_seed(self, arm: str) -> dict[int, int]:
+        """seed -> place of the arm's run."""
+        return {int(self.seed[r]): r for r in range(len(self.arm)) if self.arm[r] == arm}
+
+    def paired(self, arm: str, other: str) -> tuple[list[int], list[int]]:
+        """Places of the runs of both arms that have the same seed, in its order.
+
+        Scores from outside are the same whatever the seed: they are paired with each run of the other arm.
+        """
+        mine, theirs = self.runs_by_seed(arm), self.runs_by_seed(other)
+        if OUTSIDE in mine and theirs:
+            mine = dict.fromkeys(theirs, mine[OUTSIDE])
+        elif OUTSIDE in theirs:
+            theirs = dict.fromkeys(mine, theirs[OUTSIDE])
+        common = sorted(mine.keys() & theirs.keys())
+        return [mine[seed] for seed in common], [theirs[seed] for seed in common]
 
 
 @dataclass
-class Items:
+class Items(OfRuns):
     """R runs, I preferences. gap, better, worse (R, I): rewards; the others (I,).
 
-    length (2, I): of better and worse, in tokens of the first run.
+    runs: those of the study, the first of the R; scores from outside come after them, and may lack items (NaN).
+    length (2, I): of better and worse, in tokens of the first run, or in characters, as `unit` says.
     left_out: preferences that some run did not have, because other rows were too long for its tokenizer, say.
+    key: which preference each item is: comparison, id, better, worse (places of responses), and how many responses.
+    verdicts: arms that say who is preferred and not by how much, so that their gap is 1, -1 or 0.
     """
 
     runs: list[Run]
-    arm: np.ndarray  # (R,) str
-    seed: np.ndarray  # (R,) int
+    arm: np.ndarray
+    seed: np.ndarray
     better: np.ndarray
     worse: np.ndarray
     length: np.ndarray
@@ -36,6 +66,9 @@ class Items:
     probability: np.ndarray
     subset: np.ndarray
     left_out: int = 0
+    key: pd.DataFrame = field(default_factory=pd.DataFrame)
+    verdicts: frozenset[str] = frozenset()
+    unit: str = "tokens"
 
     @property
     def gap(self) -> np.ndarray:
@@ -43,9 +76,12 @@ class Items:
         return self.better - self.worse
 
     def values(self) -> np.ndarray:
-        """(R, M, I) of METRICS; NaN where a preference does not count."""
-        each = per_preference(self.gap, np.broadcast_to(self.probability, self.gap.shape))
-        return np.stack([each[metric] for metric in METRICS], axis=1)
+        """(R, M, I) of METRICS; NaN where a preference does not count or has no score; of verdicts all but accuracy."""
+        gap, unknown = self.gap, np.isnan(self.gap)
+        each = per_preference(np.where(unknown, 0.0, gap), np.broadcast_to(self.probability, gap.shape))
+        values = np.stack([np.where(unknown, np.nan, each[metric]) for metric in METRICS], axis=1)
+        values[np.isin(self.arm, sorted(self.verdicts)), 1:] = np.nan
+        return values
 
     @property
     def largest(self) -> tuple[float, float]:
@@ -58,9 +94,11 @@ class Items:
         each = per_preference(self.length[0] - self.length[1], self.probability)
         return each["accuracy"]
 
-    def runs_by_seed(self, arm: str) -> dict[int, int]:
-        """seed -> place of the arm's run."""
-        return {int(self.seed[r]): r for r in range(len(self.runs)) if self.arm[r] == arm}
+    def of_arms(self, keep: np.ndarray) -> "Items":
+        """Those of the R whose place is True in keep (R,)."""
+        runs = [run for run, stays in zip(self.runs, keep, strict=False) if stays]
+        rows = {name: getattr(self, name)[keep] for name in ("arm", "seed", "better", "worse")}
+        return replace(self, runs=runs, **rows)
 
     def subsets(self) -> list[str]:
         """Those of the set, by name; none where there is only one."""
@@ -79,6 +117,7 @@ class Items:
             strength=self.strength[mine],
             probability=self.probability[mine],
             subset=self.subset[mine],
+            key=self.key[mine] if len(self.key) else self.key,
         )
 
 
@@ -122,11 +161,15 @@ def load_items(study: Study, name: str) -> Items:
         prompt=pd.factorize(first["prompt"])[0],
         strength=first["strength"].to_numpy(float),
         probability=first["probability"].to_numpy(float),
-        subset=first["subset"].replace("", "none").to_numpy()
-        if first["subset"].nunique() > 1
-        else first["subset"].to_numpy(),
+        subset=subsets_of(first["subset"]),
         left_out=max(run_items(run, name) for run in runs) - len(first),
+        key=first[KEY].reset_index(drop=True),
     )
+
+
+def subsets_of(names: pd.Series) -> np.ndarray:
+    """(I,) the subset of each item; `none` for one of no subset, where others have one."""
+    return (names.replace("", "none") if names.nunique() > 1 else names).to_numpy()
 
 
 def in_common(tables: list[pd.DataFrame], runs: list[Run], name: str) -> list[pd.DataFrame]:
@@ -166,8 +209,7 @@ def readable_preferences(run: Run, name: str) -> pd.DataFrame:
 
 def read_preferences(run: Run, name: str) -> pd.DataFrame:
     """The preferences of a run with what identifies them and the rewards and lengths of their two responses."""
-    kept = run.out.scores(name)
-    scores, pairs = kept.responses, kept.preferences
+    scores, pairs = (read_table(file) for file in run.out.score_files(name))
     place = pd.MultiIndex.from_frame(scores[["comparison", "response"]])
     for side in ("better", "worse"):
         rows = place.get_indexer(pd.MultiIndex.from_arrays([pairs["comparison"], pairs[side]]))
@@ -175,8 +217,18 @@ def read_preferences(run: Run, name: str) -> pd.DataFrame:
             pairs[f"{column}_{side}"] = scores[column].to_numpy()[rows]
     for column in ("prompt", "id", "subset"):  # rows: of the worse response, which is of the same comparison
         pairs[column] = scores[column].to_numpy()[rows]
+    pairs["responses"] = pairs["comparison"].map(scores.groupby("comparison").size())
     pairs["copy"] = pairs.groupby(IDENTITY[:-1], sort=False).cumcount()  # of a row that is there twice
     return pairs
+
+
+def texts_of_set(items: Mapping[str, Items], name: str) -> pd.DataFrame | None:
+    """comparison, prompt, responses: excerpts, as the first run of the set kept them; None where it kept none.
+
+    items: as they were loaded, for `comparison` is a place in the set of that run.
+    """
+    file = texts_beside(items[name].runs[0].out.scores_file(name))
+    return read_table(file)[list(TEXTS)] if file.exists() else None
 
 
 def presented(
@@ -202,7 +254,6 @@ def presented(
         study,
         arms={new[arm]: study.arms[arm] for arm in arms},
         values={new[arm]: study.values[arm] for arm in arms},
-        differing={new[arm]: study.differing[arm] for arm in arms},
         baseline=new[study.baseline],
     )
     return shown, {name: replace(i, arm=np.array([new[str(arm)] for arm in i.arm])) for name, i in items.items()}

@@ -6,6 +6,7 @@ import pandas as pd
 
 from rmlab.report.tables import Tables, Words, known
 
+WIDEST = 12  # columns that can be read across a page
 ESCAPED = {
     **{"\\": "\\textbackslash{}", "{": "\\{", "}": "\\}", "$": "\\$", "&": "\\&", "%": "\\%", "#": "\\#", "_": "\\_"},
     **{"~": "\\textasciitilde{}", "^": "\\textasciicircum{}", "±": "$\\pm$", "<": "$<$", ">": "$>$", "\u2212": "$-$"},
@@ -29,14 +30,13 @@ def short_tables(rows: pd.DataFrame, baseline: str, name: str) -> str:
         lines = [
             short_line(row, row["mean"] == part["mean"].max(), row["arm"] == baseline) for _, row in part.iterrows()
         ]
-        seeds = (
-            f"{part['seeds'].min()} to {part['seeds'].max()}"
-            if part["seeds"].nunique() > 1
-            else f"{part['seeds'].max()}"
+        seeds = part[~part["outside"].astype(bool)]["seeds"]
+        number = (
+            f"{seeds.min()} to {seeds.max()}" if seeds.nunique() > 1 else f"{seeds.max()}" if len(seeds) else "none"
         )
         caption = (
             f"Accuracy (\\%) on {tex(str(of_set))}, {part['n'].max():,} preferences; chance is 50. Mean $\\pm$ "
-            f"standard deviation over seeds ({seeds}); difference to {tex(baseline)} with its 95\\% interval over "
+            f"standard deviation over seeds ({number}); difference to {tex(baseline)} with its 95\\% interval over "
             "prompts and seeds. Bold: highest mean. *: $p < 0.05$ after Holm's correction."
         )
         widest = max(len(str(arm)) for arm in part["arm"])
@@ -62,12 +62,14 @@ def short_line(row: "pd.Series[float]", best: bool, is_baseline: bool) -> list[s
 
 
 def long_tables(tables: Tables, words: Words, name: str) -> str:
-    """All tables across the page, with what a reader must know of them as comments."""
+    """All tables across the page but those of texts and what is too wide for it; what to know of them as comments."""
     parts = ["% \\usepackage{booktabs,graphicx}"]
-    for number, cut in enumerate(tables):
+    for number, cut in enumerate(
+        table for table in tables if table.kind != "flips" and len(table.cells.columns) <= WIDEST
+    ):
         lines = [[tex(cell) for cell in line] for line in cut.cells.to_numpy().tolist()]
         titles = [tex(column) for column in cut.cells.columns]
-        plain = sum(column in ("arm", "subset", "effect") for column in titles)
+        plain = sum(column in ("arm", "subset", "effect", "key") for column in titles)
         columns = "@{}" + "l" * plain + "r" * (len(titles) - plain) + "@{}"
         label = f"{name}-{cut.set}-{cut.metric}-{cut.kind}" if cut.metric else f"{name}-{cut.kind}-{number}"
         parts += table(lines, titles, columns, tex(cut.title), label, "table*")

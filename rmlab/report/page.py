@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import pandas as pd
 from jinja2 import Environment, StrictUndefined
 
 from rmlab.report.figures import Figure
 from rmlab.report.runs import Run
 from rmlab.report.study import Study
-from rmlab.report.tables import Tables, Words
+from rmlab.report.tables import Table, Tables, Words
 
 TEMPLATE = Path(__file__).with_name("page.html.j2")
 ICON = (
@@ -37,7 +36,7 @@ def write_page(
         summary=summary(study),
         notes=words.notes,
         tables=[
-            {"title": t.title, "columns": t.cells.columns, "rows": table_rows(t.cells, study.baseline), "kind": t.kind}
+            {"title": t.title, "columns": t.cells.columns, "rows": table_rows(t, study.baseline), "kind": t.kind}
             for t in tables
         ],
         figures=[embedded(figure, folder / "figures") for figure in figures],
@@ -53,31 +52,35 @@ def write_page(
 def summary(study: Study) -> dict[str, str]:
     """What was done, in short."""
     done, seeds = study.finished, sorted({run.seed for run in study.finished})
-    minutes = sum(run.environment.get("seconds", 0) for run in done) / 60
-    return {
+    minutes = f"{sum(run.environment.get('seconds', 0) for run in done) / 60:,.0f}"
+    told = {
         "Study": study.name,
         "Baseline": study.baseline,
         "Arms": f"{len(study.arms)}: {', '.join(study.arms)}" if len(study.arms) <= 6 else str(len(study.arms)),
-        "Seeds": f"{len(seeds)}: {', '.join(map(str, seeds))}" if len(seeds) <= 10 else str(len(seeds)),
-        "Runs": f"{len(done)} finished of {len(study.runs)}, {minutes:,.0f} minutes of training and evaluation in all",
     }
+    if study.runs:
+        told |= {
+            "Seeds": f"{len(seeds)}: {', '.join(map(str, seeds))}" if len(seeds) <= 10 else str(len(seeds)),
+            "Runs": f"{len(done)} finished of {len(study.runs)}, {minutes} minutes of training and evaluation in all",
+        }
+    return told | {f"Outside: {arm}": file for arm, file in study.outside.items()}
 
 
-def table_rows(table: pd.DataFrame, baseline: str) -> list[dict[str, Any]]:
+def table_rows(table: Table, baseline: str) -> list[dict[str, Any]]:
     """Cells and the class of each, and whether the row is the baseline's."""
     rows = []
-    for cells in table.astype(str).to_numpy().tolist():
-        classes = [class_of(column, cell) for column, cell in zip(table.columns, cells, strict=True)]
+    for cells in table.cells.astype(str).to_numpy().tolist():
+        classes = [class_of(column, cell, table.kind) for column, cell in zip(table.cells.columns, cells, strict=True)]
         is_baseline = f"{baseline} (baseline)" in cells or cells[0] == baseline
         rows.append({"cells": list(zip(cells, classes, strict=True)), "baseline": is_baseline})
     return rows
 
 
-def class_of(column: str, cell: str) -> str:
+def class_of(column: str, cell: str, kind: str) -> str:
     """CSS class of a cell."""
     if column == "verdict" and cell in ("better", "worse"):
         return cell
-    return "words" if column in ("arm", "effect") else ""
+    return "words" if column in ("arm", "effect") or kind == "arms" else ""
 
 
 def embedded(figure: Figure, folder: Path) -> dict[str, Any]:

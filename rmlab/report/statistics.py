@@ -157,24 +157,26 @@ def interval(mean: float, found: Spread, scale: str) -> tuple[float, float]:
     return mean - half, mean + half
 
 
-def detectable(found: Spread, seed_variance: float, freedom: int, tests: int) -> float:
+def detectable(found: Spread, seed_variance: float | None, freedom: int, tests: int) -> float:
     """The difference that a study like this finds at level 0.05 / tests with power 0.8; NaN for fewer than two seeds.
 
     seed_variance: of a difference of two runs between seeds, pooled over arms with so many degrees of freedom, for two
     or three seeds alone say little; it enters at its median-unbiased value, as likely too large as too small. What
     variances such a study would find is taken into account: with two seeds t decides by them more than by the effect.
+    None: of two arms that no seed changes, so that only prompts do.
     """
-    if found.number < 2 or not found.shared + found.own + seed_variance:
+    fixed = seed_variance is None
+    if not found.shared + found.own + (seed_variance or 0) or (found.number < 2 and not fixed):
         return float("nan")
-    of_seeds = max(found.own, seed_variance * freedom / float(stats.chi2.median(freedom)) / found.number)
-    true = (found.shared + of_seeds) ** 0.5
-    prompts, seeds = (stats.chi2.ppf(GRID, df) / df for df in (found.of_prompts, found.number - 1))
-    alone = ((found.shared + found.own) * prompts)[:, None]
-    both = found.shared * prompts[:, None] + of_seeds * seeds
-    tail = LEVEL / tests / 2
-    low, high = stats.t.isf(tail, found.of_prompts), stats.t.isf(tail, found.number - 1)
-    of_both = np.sqrt(both) * (low + (high - low) * weight(of_seeds * seeds / both, tail))
-    needed = np.maximum(np.sqrt(alone) * low, of_both)
+    tail, low = LEVEL / tests / 2, stats.t.isf(LEVEL / tests / 2, found.of_prompts)
+    prompts = (stats.chi2.ppf(GRID, found.of_prompts) / found.of_prompts)[:, None]
+    needed, true = np.sqrt((found.shared + found.own) * prompts) * low, (found.shared + found.own) ** 0.5
+    if seed_variance is not None:
+        of_seeds = max(found.own, seed_variance * freedom / float(stats.chi2.median(freedom)) / found.number)
+        true = (found.shared + of_seeds) ** 0.5
+        seeds = stats.chi2.ppf(GRID, found.number - 1) / (found.number - 1)
+        both, high = found.shared * prompts + of_seeds * seeds, stats.t.isf(tail, found.number - 1)
+        needed = np.maximum(needed, np.sqrt(both) * (low + (high - low) * weight(of_seeds * seeds / both, tail)))
     return float(
         optimize.brentq(lambda d: stats.norm.cdf((d - needed) / true).mean() - POWER, 0, 9 * (true + needed.max()))
     )

@@ -14,8 +14,8 @@ from rmlab.runner.directory import RunDirectory
 class Study:
     """Runs by arm, the baseline first. values[arm]: what makes the arm; notes: what a reader must know of the runs.
 
-    usual: what most arms have in common, and names do not say. differing[arm]: every key that differs between arms,
-    with those that `values` leaves out because another one says as much.
+    usual: what most arms have in common, and names do not say. outside: arm -> its file, of scores that no
+    run of the study made; such an arm has no runs.
     """
 
     folders: list[Path]
@@ -27,17 +27,18 @@ class Study:
     tune: list[str]
     notes: list[str]
     usual: Values = field(default_factory=dict)
-    differing: dict[str, Values] = field(default_factory=dict)
+    outside: dict[str, str] = field(default_factory=dict)
+    called: str = ""
 
     @property
     def name(self) -> str:
-        """Of its folder, or of all of them."""
-        return " + ".join(folder.name for folder in self.folders)
+        """Of its folder, or of all of them; of a study without runs what it is called."""
+        return " + ".join(folder.name for folder in self.folders) or self.called
 
     @property
     def title(self) -> str:
         """The question that it answers, or its name."""
-        return self.question or f"Study {self.name}"
+        return self.question or f"{'Study' if self.folders else 'Scores on'} {self.name}"
 
     @property
     def finished(self) -> list[Run]:
@@ -89,7 +90,6 @@ def load_study(
         tune=kept,
         notes=[*left_out, *unfinished([*runs, *lost]), *uneven(ordered), *apart(ordered, first), *mixed(runs)],
         usual=named.usual,
-        differing={name: named.differing[name] for name in ordered},
     )
 
 

@@ -1,6 +1,7 @@
 """The long table, cut for readers: terminal, Markdown, CSV. LaTeX is in latex.py."""
 
 import math
+import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,19 +10,18 @@ from typing import Any, TypeGuard
 
 import pandas as pd
 
-from rmlab.report.arms import without_usual
-from rmlab.report.study import Study
-
 TITLES = {"accuracy": "Accuracy", "nll": "Bradley-Terry NLL", "brier": "Brier score"}
 WISHES = {"accuracy": "higher is better", "nll": "lower is better", "brier": "lower is better"}
 # Columns left out of narrower terminals.
 NEEDS = {"McNemar p (Holm)": 160, "95% CI": 140, "detectable": 120, "seeds": 100, "p (Holm)": 92}
 LONGEST = 45  # rows of a table that a terminal shows
+WORDS = 200  # characters of a text that table.md shows
 
 
 @dataclass(frozen=True)
 class Table:
-    """cells: of strings, by column title. kind: `comparison` (an arm a line), `subsets`, `effects` or `arms`.
+    """cells: of strings, by column title. kind: `comparison` (an arm a line), `subsets`, `effects`, `suite` (its
+    score), `matrix` (its other numbers), `flips` or `arms`.
 
     set, metric: what it is of, empty where it is of no one.
     """
@@ -87,8 +87,7 @@ def cells(row: "pd.Series[Any]", baseline: str) -> dict[str, str]:
     is_baseline = row["arm"] == baseline
     shown = {
         "arm": row["arm"] + " (baseline)" * is_baseline,
-        "seeds": str(row["seeds"])
-        + f", {row['pairs']:.0f} paired" * (known(row["pairs"]) and row["pairs"] < row["seeds"]),
+        "seeds": "outside" if row["outside"] else seeds_of(row),
         "mean ± sd": mean_and_sd(row),
         "95% CI": interval(row["low"], row["high"], "{:.4f}"),
         "difference [95% CI]": difference(row),
@@ -100,6 +99,12 @@ def cells(row: "pd.Series[Any]", baseline: str) -> dict[str, str]:
         counts = f" ({row['only_arm']:.0f}:{row['only_baseline']:.0f})" if known(row["mcnemar"]) else ""
         shown["McNemar p (Holm)"] = p_value(row["mcnemar_holm"]) + counts
     return shown
+
+
+def seeds_of(row: "pd.Series[Any]") -> str:
+    """`5`, or `5, 3 paired` where the baseline has fewer."""
+    paired = known(row["pairs"]) and row["pairs"] < row["seeds"]
+    return str(row["seeds"]) + f", {row['pairs']:.0f} paired" * paired
 
 
 def reference(row: "pd.Series[Any]") -> dict[str, str]:
@@ -177,19 +182,6 @@ def effects_tables(effects: pd.DataFrame) -> Tables:
     return tables
 
 
-def arms_table(study: Study) -> Tables:
-    """What each arm is in full, where its name does not say all."""
-    keys = list(dict.fromkeys(key for values in study.differing.values() for key in values))
-    said = {arm: without_usual(values, study.usual) for arm, values in study.values.items()}
-    if all(len(study.differing[arm]) <= len(values) for arm, values in said.items()):
-        return []
-    lines = [
-        {"arm": arm, **{key: "" if key not in values else str(values[key]) for key in keys}}
-        for arm, values in study.differing.items()
-    ]
-    return [Table("What the arms differ in", pd.DataFrame(lines), "arms")]
-
-
 # ---- formats ----
 
 
@@ -206,10 +198,17 @@ def markdown(tables: Tables, words: Words) -> str:
     """Title, notes, each table below its heading, then the facts."""
     parts = [f"# {words.title}", *(f"**Note:** {note}" for note in words.notes)]
     for table in tables:
-        cells = table.cells.map(lambda text: text.replace("|", "\\|"))
+        cells = table.cells.map(in_markdown if table.kind == "flips" else lambda text: text.replace("|", "\\|"))
         lines = [list(cells.columns), ["---"] * len(cells.columns), *cells.to_numpy().tolist()]
         parts += [f"**{table.title}**", "\n".join(f"| {' | '.join(line)} |" for line in lines)]
     return "\n\n".join([*parts, *words.facts]) + "\n"
+
+
+def in_markdown(text: str) -> str:
+    """The beginning of a text of the data as plain words of one line, whatever it holds of HTML and Markdown."""
+    line = " ".join(text.split())
+    short = line if len(line) <= WORDS else f"{line[:WORDS]}\u2026"
+    return re.sub(r"([\\`*_\[\]<>|#!~$&])", r"\\\1", short)
 
 
 def write_csv(rows: pd.DataFrame, file: Path) -> None:
@@ -220,7 +219,7 @@ def write_csv(rows: pd.DataFrame, file: Path) -> None:
 def print_tables(tables: Tables, words: Words) -> None:
     """To the terminal, better arms in green and worse in red; a narrow one has fewer columns (NEEDS).
 
-    Of a table with too many lines only the heading.
+    Of texts, and of a table with too many lines, only the heading.
     """
     from rich import box
     from rich.console import Console
@@ -231,15 +230,16 @@ def print_tables(tables: Tables, words: Words) -> None:
     console.print(f"\n[bold]{escape(words.title)}[/bold]\n")
     colours = {"better": "green", "worse": "red"}
     for table in tables:
-        if len(table.cells) > LONGEST:
-            console.print(f"{escape(table.title)}: {len(table.cells)} lines, in table.md and index.html\n", style="dim")
+        if max(len(table.cells), 4 * len(table.cells.columns)) > LONGEST or table.kind == "flips":
+            number = f"{len(table.cells)} lines, " if table.kind != "flips" else ""
+            console.print(f"{escape(table.title)}: {number}in table.md and index.html\n", style="dim")
             continue
         printed = Printed(title=escape(table.title), title_justify="left", box=box.SIMPLE_HEAD, title_style="bold")
         shown = table.cells.drop(
             columns=[c for c, width in NEEDS.items() if c in table.cells and console.width < width]
         )
         for place, column in enumerate(shown.columns):
-            words_here = not place or column in ("arm", "effect") or table.kind == "arms"
+            words_here = not place or column in ("arm", "effect", "key") or table.kind == "arms"
             printed.add_column(
                 escape(column), justify="left" if words_here else "right", no_wrap=not words_here, overflow="fold"
             )

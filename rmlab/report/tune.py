@@ -44,9 +44,8 @@ def tuned(study: Study, items: Mapping[str, Items]) -> tuple[Study, dict[str, It
         if len(set(of_set.seed)) == 1:
             notes.append("values were chosen with one seed: whoever tries more of them has more luck")
     values = {group: kept[members[0]] for group, members in groups.items()}
-    differing = {group: study.differing[members[0]] for group, members in groups.items()}
     baseline = next(group for group, members in groups.items() if study.baseline in members)
-    return replace(study, arms=arms, values=values, baseline=baseline, differing=differing), fitted, notes
+    return replace(study, arms=arms, values=values, baseline=baseline), fitted, notes
 
 
 def tried(items: Items, groups: Mapping[str, Sequence[str]]) -> tuple[dict[str, list[str]], list[str]]:

@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pandas as pd
 
 from rmlab.metrics.evaluate import preference_metrics
 from rmlab.metrics.scored import ScoredComparison
@@ -28,11 +29,21 @@ ENVIRONMENT = {
 
 
 def write_run(
-    folder, seed, gaps=None, loss="plain", environment=None, name="eval", prompts=None, subsets=None, **changes
+    folder,
+    seed,
+    gaps=None,
+    loss="plain",
+    environment=None,
+    name="eval",
+    prompts=None,
+    subsets=None,
+    texts=None,
+    ids=None,
+    **changes,
 ):
     """A run directory as rmlab leaves it. gaps (I,): rewards of better minus worse; None: not finished.
 
-    The longer response is the worse one, of every preference.
+    The longer response is the worse one, of every preference. texts: (prompt, better, worse) of each; ids: of each.
 
     changes: `node__key=value` of the config.
     """
@@ -56,17 +67,46 @@ def write_run(
     count = len(gaps)
     prompts = [f"p{i}" for i in range(count)] if prompts is None else prompts
     subsets = [""] * count if subsets is None else subsets
-    rows = enumerate(zip(prompts, gaps, subsets, strict=True))
-    out.write_scores(name, [pair(i, prompt, gap, subset) for i, (prompt, gap, subset) in rows])
+    texts = [[]] * count if texts is None else texts
+    ids = [str(i) for i in range(count)] if ids is None else ids
+    rows = zip(range(count), prompts, gaps, subsets, texts, ids, strict=True)
+    out.write_scores(name, [pair(*row) for row in rows])
     metrics = {**preference_metrics(gaps, np.ones(count)), "comparisons": count, "preferences": count}
     out.write_environment({**ENVIRONMENT, **(environment or {})})
     out.write_metrics({"eval": {name: metrics}, "train": {"loss": 0.5}})
     return out
 
 
-def pair(index, prompt, gap, subset=""):
+def write_suite(out, values, name="bench", weights=None, prompts=None, key="k"):
+    """A suite's files as a run keeps them. values: subset -> what each of its items counts for."""
+    rows = [
+        {"id": str(n), "prompt": f"{subset}{n}", "subset": subset, "value": float(value), "comparison": n}
+        for subset, those in values.items()
+        for n, value in enumerate(those)
+    ]
+    table = pd.DataFrame(rows).assign(**({"prompt": prompts} if prompts else {}))
+    table.to_parquet(out.path / "scores" / f"{name}.items.parquet", index=False)
+    weights = weights or {"overall": {subset: 1 / len(values) for subset in values}}
+    means = {subset: float(np.mean(those)) for subset, those in values.items()}
+    totals = {
+        total: {"value": sum(w * means[s] for s, w in of.items()), "weights": of, "chance": 0.25}
+        for total, of in weights.items()
+    }
+    subsets = {subset: {"value": value, "chance": 0.25} for subset, value in means.items()}
+    told = {"suite": name, "key": key, "totals": totals, "subsets": subsets}
+    (out.path / "suites").mkdir(exist_ok=True)
+    (out.path / "suites" / f"{name}.json").write_text(json.dumps(told))
+
+
+def pair(index, prompt, gap, subset="", excerpts=(), name=None):
     """The first of two responses is better, by that much reward."""
-    names = {"index": index, "id": str(index), "prompt_id": prompt, "subset": subset}
+    names = {
+        "index": index,
+        "id": name or str(index),
+        "prompt_id": prompt,
+        "subset": subset,
+        "excerpts": list(excerpts),
+    }
     preference = {"better": [0], "worse": [1], "strength": [1.0], "probability": [1.0]}
     return ScoredComparison(**names, **preference, rewards=[gap, 0.0], lengths=[10, 12], gold=[])
 

@@ -1,11 +1,12 @@
 """The page in a real browser: needs Chromium, and `pip install playwright`."""
 
+import json
 import os
 import shutil
 
 import numpy as np
 import pytest
-from studies import write_run
+from studies import write_run, write_suite
 
 from rmlab.commands.report import main
 
@@ -22,18 +23,23 @@ HOSTILE = [
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
-    """index.html of a study with hostile names of arms and subsets, a failed run, all tables and figures."""
+    """index.html of a study with hostile names and texts, a failed run, scores from outside, all tables and figures."""
     study = tmp_path_factory.mktemp("runs") / "study"
     generator = np.random.default_rng(0)
     subsets = [f"{HOSTILE[n % 4]} {n % 7}" for n in range(210)]
+    texts = [(HOSTILE[n % 4], HOSTILE[(n + 1) % 4] + "\n\n- x" * 9, "word " * 50) for n in range(210)]
+    judge = study.parent / "judge.jsonl"
+    judge.write_text("".join(json.dumps({"id": n, "verdict": n % 2}) + "\n" for n in range(210)))
     for loss in ["plain", *HOSTILE]:
         for seed in range(2):
             for rate in (0.001, 0.002):
                 gaps = generator.normal(0.5, 1, 210)
                 name = loss.replace("/", "|")  # which no directory can have in its name
-                write_run(study, seed, gaps, loss=name, subsets=subsets, trainer__learning_rate=rate)
+                told = {"subsets": subsets, "texts": texts, "trainer__learning_rate": rate}
+                out = write_run(study, seed, gaps, loss=name, **told)
+                write_suite(out, {subset: generator.random(9) > 0.5 for subset in HOSTILE})
     write_run(study, 9).write_error(RuntimeError("out of memory " + "x" * 300))
-    main([str(study)])
+    main([str(study), "--scores", f"{HOSTILE[0]}={judge}"])
     return study / "report" / "index.html"
 
 
@@ -55,6 +61,7 @@ def opened(browser, page, **context):
     tab.on("request", lambda asked: asked.url.startswith(("file:", "data:")) or wrong.append(asked.url))
     tab.goto(page.as_uri())
     tab.wait_for_load_state("networkidle")
+    tab.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
     return tab, wrong
 
 

@@ -9,12 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib as mpl
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure as Canvas
 
 from rmlab.report.figures.arms import accuracy, bayes_accuracy, heatmap, learning_curves
+from rmlab.report.figures.best_of_n import best_of_n
+from rmlab.report.figures.by_length import length_accuracy
+from rmlab.report.figures.calibration import Scored, calibration
 from rmlab.report.figures.items import length, reliability, rewards, strength
-from rmlab.report.figures.look import STYLE, UNDATED, Drawing, look_of
+from rmlab.report.figures.look import STYLE, UNDATED, Drawing, Look, look_of
+from rmlab.report.figures.suites import suite_figures
 from rmlab.report.items import Items
 from rmlab.report.study import Study
 
@@ -35,21 +40,27 @@ def draw(
     folder: Path,
     grid: Study | None = None,
     width: float = 397,
+    suites: pd.DataFrame | None = None,
+    scored: Mapping[str, Scored] | None = None,
 ) -> list[Figure]:
     """Every figure that the study has data for, saved in folder; width: of a page's text, in points.
 
-    rows: of `compare`. grid: the study before `tuned` chose from it, for the heat map. Figures of one evaluation set
-    among several are called NAME_SET.
+    rows: of `compare`; suites: of `compare_suites`; scored: by set, the comparisons of each arm's runs. grid: the study
+    before `tuned` chose from it, for the heat map. Figures of one evaluation set among several are called NAME_SET.
     """
     folder.mkdir(parents=True, exist_ok=True)
     figures, several = [], len(items) > 1
     with mpl.rc_context({**STYLE, "figure.figsize": (width / 72, width / 144)}):
         for name, of_set in items.items():
-            for kind, drawing in of_one_set(study, name, of_set, rows, grid or study, only=not several).items():
+            drawn = of_one_set(study, name, of_set, rows, grid or study, only=not several)
+            for kind, drawing in {**drawn, **diagnostics((scored or {}).get(name, {}), look_of(study))}.items():
                 if drawing:
                     title = f"{drawing.title} on {name}" if several else drawing.title
                     figures.append(Figure(f"{kind}_{name}" if several else kind, title, drawing.caption))
                     save(drawing.canvas, folder, figures[-1].name)
+        for name, drawing in (suite_figures(suites, look_of(study)) if suites is not None else {}).items():
+            figures.append(Figure(f"suite_{name}", drawing.title, drawing.caption))
+            save(drawing.canvas, folder, figures[-1].name)
     return figures
 
 
@@ -58,16 +69,29 @@ def of_one_set(
 ) -> dict[str, Drawing | None]:
     """The figures of an evaluation set by name, None where its data is not there. only: the study has no other set."""
     look = look_of(study)
+    scored = items.of_arms(~np.isnan(items.gap).any(axis=1))  # scores from outside may lack items
+    rewarded = scored.of_arms(~np.isin(scored.arm, sorted(items.verdicts)))
     return {
         "accuracy": accuracy(
             items, rows[(rows["set"] == name) & (rows["subset"] == "")], look, bayes_accuracy(items.runs, name)
         ),
         "heatmap": heatmap(grid, name, items),
         "learning_curves": learning_curves(study, name, items, look, only),
-        "strength": strength(items, look),
-        "reliability": reliability(items, look),
-        "length": length(items, look),
-        "rewards": rewards(items, look),
+        "strength": strength(scored, look) if len(scored.arm) else None,
+        "reliability": reliability(rewarded, look) if len(rewarded.arm) else None,
+        "length": length(rewarded, look) if len(rewarded.arm) else None,
+        "rewards": rewards(rewarded, look) if len(rewarded.arm) else None,
+    }
+
+
+def diagnostics(scored: Scored, look: Look) -> dict[str, Drawing | None]:
+    """The figures of what each run has scored; none where that is not there."""
+    if not scored:
+        return {}
+    return {
+        "calibration": calibration(scored, look),
+        "length_accuracy": length_accuracy(scored, look),
+        "best_of_n": best_of_n(scored, look),
     }
 
 

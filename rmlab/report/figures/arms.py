@@ -121,7 +121,7 @@ def learning_curves(study: Study, name: str, items: Items, look: Look, only: boo
         "held-out Bradley-Terry NLL": [f"eval_{name}_nll", *["eval_nll"] * only],
         "training accuracy": ["accuracy"],
     }
-    runs = {arm: study.arms[arm] for arm in look.arms}
+    runs = {arm: study.arms[arm] for arm in look.arms if study.arms[arm]}
     curves = {title: {arm: curve(mine, names) for arm, mine in runs.items()} for title, names in keys.items()}
     curves = {title: {arm: c for arm, c in of.items() if len(c) > 1} for title, of in curves.items()}
     curves = {title: of for title, of in curves.items() if of}
@@ -180,7 +180,8 @@ def heat_cells(study: Study, name: str) -> pd.DataFrame | None:
     None unless exactly two keys vary, in every arm, with two values each at least. Down: words, or the key with fewer
     values. Across: the other.
     """
-    varied = {arm: {key: level(value) for key, value in values.items()} for arm, values in study.values.items()}
+    trained = {arm: values for arm, values in study.values.items() if arm not in study.outside}
+    varied = {arm: {key: level(value) for key, value in values.items()} for arm, values in trained.items()}
     keys = list(dict.fromkeys(key for values in varied.values() for key in values))
     if len(keys) != 2 or any(len(values) != 2 for values in varied.values()):
         return None

@@ -202,7 +202,7 @@ def length(items: Items, look: Look) -> Drawing | None:
     for (ax,), those in shown:
         ax.axhline(0, color=FAINT, lw=0.8, zorder=1)
         draw_bands(ax, {arm: points[arm] for arm in those}, look)
-    label_axes(canvas, [axes[0] for axes, _ in shown], "response length (tokens)", "standardised reward")
+    label_axes(canvas, [axes[0] for axes, _ in shown], f"response length ({items.unit})", "standardised reward")
     caption = (
         "Mean reward, standardised within each run, by deciles of response length; bands: \u00b11 standard "
         "deviation over seeds. \u03c1: Spearman's correlation of reward and length, mean over seeds."

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.lines import Line2D
 
 from rmlab.report.arms import show
-from rmlab.report.items import Items
+from rmlab.report.items import OUTSIDE, Items
 from rmlab.report.runs import Run
 from rmlab.report.study import Study
 
@@ -87,9 +87,9 @@ class Look:
 def look_of(study: Study) -> Look:
     """Up to six arms have colours and markers; more have shades if one number tells them apart, else a panel each.
 
-    Only arms with a finished run, the baseline first and always in dark grey.
+    Only arms with a finished run or scores from outside, the baseline first and always in dark grey.
     """
-    arms = [arm for arm, runs in study.arms.items() if finished(runs)]
+    arms = [arm for arm, runs in study.arms.items() if finished(runs) or arm in study.outside]
     others = [arm for arm in arms if arm != study.baseline]
     few, number = len(arms) <= TOGETHER, only_number([study.values[arm] for arm in arms])
     colours, names = [PALETTE[0]] * len(others), {arm: arm for arm in arms}
@@ -111,7 +111,7 @@ def finished(runs: Sequence[Run]) -> list[Run]:
 def only_number(values: Sequence[Mapping[str, Any]]) -> str:
     """The one key that tells these arms apart if all its values are numbers; else empty."""
     keys = {key for each in values for key in each}
-    numbers = all(is_number(value) for each in values for value in each.values())
+    numbers = all(values) and all(is_number(value) for each in values for value in each.values())
     return keys.pop() if len(keys) == 1 and numbers else ""
 
 
@@ -231,8 +231,10 @@ def told_apart(look: Look) -> str:
 
 
 def seeds_of(runs: Iterable[tuple[str, int]], per: str = "arm") -> str:
-    """`5 seeds per arm`, `4 to 5 seeds per arm`. runs: arm and seed of each."""
-    numbers = Counter(arm for arm, _ in set(runs)).values()
+    """`5 seeds per arm`, `4 to 5 seeds per arm`; `no seeds` of scores from outside. runs: arm and seed of each."""
+    numbers = Counter(arm for arm, seed in set(runs) if seed != OUTSIDE).values()
+    if not numbers:
+        return "no seeds"
     low, high = min(numbers), max(numbers)
     return (f"{low} to {high}" if low < high else str(low)) + f" seed{'s' * (high != 1)} per {per}"
 
@@ -251,7 +253,7 @@ def size_of(items: Items, decided: bool) -> str:
 
 def several_seeds(items: Items) -> bool:
     """Whether there is a spread over seeds to draw."""
-    return len(set(items.seed)) > 1
+    return len({*items.seed.tolist()} - {OUTSIDE}) > 1
 
 
 def listed(names: Sequence[str]) -> str:

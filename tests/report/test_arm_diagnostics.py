@@ -1,0 +1,96 @@
+"""Diagnostics of the arms: what runs have written of themselves, else what their scores tell."""
+
+import itertools
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from studies import write_run
+
+from rmlab.commands.report import main
+from rmlab.metrics.evaluate import evaluate
+from rmlab.metrics.scored import ScoredComparison
+from rmlab.report.diagnostics import diagnostics_table, scored_of
+from rmlab.report.study import load_study
+
+PROMPTS, K = 60, 4
+
+
+def write(folder, loss, seed, noise):
+    """Four responses to a prompt with known gold, rewards that are gold and noise, lengths at random."""
+    generator = np.random.default_rng(7 + seed)
+    out = write_run(folder, seed, [1.0, -1.0], loss=loss)
+    gold = np.random.default_rng(0).normal(0, 1, (PROMPTS, K))
+    lengths = np.random.default_rng(1).integers(10, 90, (PROMPTS, K)).tolist()
+    rewards = gold + noise * generator.normal(0, 1, (PROMPTS, K))
+    comparisons = []
+    for n in range(PROMPTS):
+        pairs = [(i, j) if gold[n, i] > gold[n, j] else (j, i) for i, j in itertools.combinations(range(K), 2)]
+        better, worse = (list(side) for side in zip(*pairs, strict=True))
+        names = {"index": n, "id": str(n), "prompt_id": f"p{n}", "subset": "", "gold": gold[n].tolist()}
+        labels = {"better": better, "worse": worse, "strength": [1.0] * len(pairs), "probability": [1.0] * len(pairs)}
+        comparisons.append(ScoredComparison(**names, **labels, rewards=rewards[n].tolist(), lengths=lengths[n]))
+    out.write_scores("eval", comparisons)
+    out.write_metrics({"eval": {"eval": evaluate(comparisons)}, "train": {}})
+    return out, gold, rewards
+
+
+@pytest.fixture
+def study(tmp_path):
+    for seed in range(2):
+        write(tmp_path, "plain", seed, 2.0)
+        write(tmp_path, "margin", seed, 0.0)
+    return tmp_path
+
+
+def cells_of(folder):
+    study = load_study(folder)
+    (table,) = diagnostics_table(study, {"eval": scored_of(study, "eval")})
+    return table.cells.set_index("arm")
+
+
+def test_what_old_runs_lack_is_told_by_their_scores(study):
+    """By hand: the gold of the response with most reward, as a share of what the best would give; 1 for gold itself."""
+    cells = cells_of(study)
+    assert cells.loc["margin", "best-of-n recovery"] == "1.0000 ± 0.0000"
+    assert cells.loc["margin", "accuracy, better is shorter"] == "1.0000 ± 0.0000"
+    assert cells.loc["margin", "temperature"] == ""  # of what is always right there is none
+    found = []
+    for seed in range(2):
+        _, gold, rewards = write(study / "again", "plain", seed, 2.0)
+        picked = gold[np.arange(PROMPTS), rewards.argmax(axis=1)].mean()
+        found.append((picked - gold.mean()) / (gold.max(axis=1).mean() - gold.mean()))
+    mean, sd = cells.loc["plain (baseline)", "best-of-n recovery"].split(" ± ")
+    assert (float(mean), float(sd)) == pytest.approx((np.mean(found), np.std(found, ddof=1)), abs=1e-4)
+
+
+def test_what_a_run_wrote_is_taken(study):
+    for out in [run.out for run in load_study(study).finished if run.arm == "plain"]:
+        metrics = out.metrics()
+        metrics["eval"]["eval"]["diagnostics"] = {"calibration": {"ece_equal_mass": 0.125}, "best_of_n": {}}
+        (out.path / "metrics.json").write_text(json.dumps(metrics))
+    line = cells_of(study).loc["plain (baseline)"]
+    assert line["ECE (equal mass)"] == "0.1250 ± 0.0000"
+    assert set(line.drop("ECE (equal mass)")) == {""}
+
+
+def test_only_comparisons_of_all_runs_are_counted(study):
+    out = load_study(study).finished[0].out
+    for file in out.score_files("eval"):
+        table = pd.read_parquet(file)
+        kept = table[table["comparison"] > 9].sort_values("comparison", ascending=False, kind="stable")
+        kept.to_parquet(file, index=False)
+    scored = scored_of(load_study(study), "eval")
+    names = [[c.id for c in run] for runs in scored.values() for run in runs]
+    assert len(names) == 4
+    assert all(one == names[0] for one in names)
+    assert sorted(map(int, names[0])) == list(range(10, PROMPTS))
+
+
+def test_the_figures_are_on_the_page(study, capsys):
+    main([str(study)])
+    assert "Diagnostics" in capsys.readouterr().out
+    page = (study / "report" / "index.html").read_text()
+    for title in ("Calibration and temperature", "Accuracy and length", "Best of n"):
+        assert f"<h3>{title}</h3>" in page
