@@ -1,5 +1,6 @@
 """A trained reward model: rows of any accepted format in, one fp32 reward per response out."""
 
+import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -76,7 +77,8 @@ class RewardModel:
         template = template_of_run(path) if chat_template_kwargs is None else chat_template_kwargs
         config = ModelConfig(folder, dtype=dtype, attn_implementation=None, trust_remote_code=trust_remote_code)
         faults.refuse_files(config)
-        model = load_model(config, seed=0)
+        with same_draws():
+            model = load_model(config, seed=0)
         own = str(getattr(model, "rmlab_tokenizer", folder))
         tokenizer = tokenizer_of(own, trust_remote_code=trust_remote_code)
         faults.refuse_loaded(model, tokenizer, config)
@@ -264,6 +266,18 @@ def as_array(rewards: Sequence[Sequence[float]]) -> np.ndarray:
     for n, some in enumerate(rewards):
         found[n, : len(some)] = some
     return found[:, 0] if longest == 1 else found
+
+
+@contextmanager
+def same_draws() -> Iterator[None]:
+    """What is drawn afterwards is what would have been drawn without: loading sets all seeds, a script has its own."""
+    before = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng():
+            yield
+    finally:
+        random.setstate(before[0])
+        np.random.set_state(before[1])
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Rows of any format, scored: the same rewards as in training and plain transformers, whatever the batches."""
 
 import itertools
+import random
 
 import numpy as np
 import pytest
@@ -124,6 +125,18 @@ def test_a_stream_is_read_a_window_ahead_and_no_further(tokenizer, monkeypatch):
     assert first.id == "0"
     assert len(first.rewards) == 1
     assert next(read) <= 12
+
+
+def test_loading_a_model_changes_nothing_of_what_a_script_draws(tokenizer, tmp_path):
+    folder = saved("qwen3", tokenizer, tmp_path)
+
+    def draws(load):
+        random.seed(5), np.random.seed(5), torch.manual_seed(5)
+        if load:
+            RewardModel(folder)
+        return random.random(), np.random.random(), torch.rand(1).item()
+
+    assert draws(load=True) == draws(load=False)
 
 
 # ---- rows that are too long, and others that cannot be ----
