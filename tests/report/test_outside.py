@@ -274,7 +274,15 @@ def test_it_stands_beside_tuned_arms_under_another_name(tmp_path, capsys):
             gaps = np.where(np.arange(40) < right + seed, 1.0, -1.0)
             write_run(tmp_path / "study", seed, gaps, loss=loss, trainer__learning_rate=rate)
     file = write_rows(tmp_path / "judge.jsonl", [{"id": n, "verdict": "A" if n < 10 else "B"} for n in range(40)])
-    options = ["--tune", "trainer.learning_rate", "--rename", "judge=A judge", "--order", "judge,margin"]
+    options = [
+        "--no-figures",
+        "--tune",
+        "trainer.learning_rate",
+        "--rename",
+        "judge=A judge",
+        "--order",
+        "judge,margin",
+    ]
     main([str(tmp_path / "study"), "--scores", f"judge={file}", *options])
     assert "A judge" in capsys.readouterr().out
     rows = pd.read_csv(tmp_path / "study" / "report" / "table.csv").query("metric == 'accuracy'")
