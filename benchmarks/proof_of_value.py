@@ -20,6 +20,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from rmlab.runner.compare_runs import undiagnosed
+
 TINY = [
     "run.threads=1", "logger=none", "study=proof", "data.train.synthetic.prompts=480", "data.eval_fraction=0.25",
     "trainer.learning_rate=2e-3", "trainer.warmup_steps=0.05", "trainer.num_train_epochs=2", "trainer.weight_decay=0.1",
@@ -154,7 +156,8 @@ def compare(before: Path, after: Path) -> int:
         then, now = (json.loads((folder / place / "metrics.json").read_text()) for folder in (before, after))
         rewards, same_scores = compare_scores(before / place, after / place)
         first = next(iter(now["eval"].values()))
-        words = ["identical" if same else "DIFFERENT" for same in (then == now, same_scores)]
+        same_metrics = undiagnosed(then) == undiagnosed(now)  # diagnostics are functions of the rewards
+        words = ["identical" if same else "DIFFERENT" for same in (same_metrics, same_scores)]
         worst |= "DIFFERENT" in words
         print(
             f"| {place:38} | {first['accuracy']:.4f}   | {first['nll']:.6f} | {rewards:7} | {words[0]} | {words[1]} |"
@@ -163,12 +166,12 @@ def compare(before: Path, after: Path) -> int:
 
 
 def compare_scores(before: Path, after: Path) -> tuple[int, bool]:
-    """(number of rewards, whether both have the same files with the same rows)."""
+    """(number of rewards, whether the later run has all files and columns of the earlier one, with the same rows)."""
     files = [sorted(f.name for f in (folder / "scores").glob("*.parquet")) for folder in (before, after)]
-    count, same = 0, files[0] == files[1]
+    count, same = 0, {*files[0]} <= {*files[1]}
     for name in files[0]:
         then, now = (pd.read_parquet(folder / "scores" / name) for folder in (before, after))
-        same &= then.equals(now)
+        same &= then.equals(now.reindex(columns=then.columns))
         count += len(then) if "reward" in then else 0
     return count, same
 

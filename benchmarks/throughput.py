@@ -49,6 +49,7 @@ from throughput_data import (
 )
 from throughput_figure import draw_all
 
+import rmlab
 from rmlab.data.prepare import tokenize
 from rmlab.data.trees import TokenTree, common_prefix
 
@@ -187,8 +188,15 @@ def hardware(device: str, threads: int) -> dict[str, Any]:
     lines = info.read_text().splitlines() if info.exists() else []
     cpu = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
     name = torch.cuda.get_device_name() if device == "cuda" else f"{cpu}, {threads} threads"
-    versions = {package: version(package) for package in ("torch", "transformers", "trl", "peft", "rmlab")}
-    return {"device": name, "cpu": cpu, "cores": os.cpu_count(), "threads": threads, **versions}
+    versions = {package: version(package) for package in ("torch", "transformers", "trl", "peft")}
+    return {
+        "device": name,
+        "cpu": cpu,
+        "cores": os.cpu_count(),
+        "threads": threads,
+        **versions,
+        "rmlab": rmlab.__version__,
+    }
 
 
 def parse() -> argparse.Namespace:

@@ -63,3 +63,30 @@ def test_proof_of_value_finds_a_changed_number(tmp_path):
     other = script("proof_of_value.py", "compare", tmp_path / "before", tmp_path / "after")
     assert other.returncode == 1
     assert "DIFFERENT" in other.stdout
+
+
+@pytest.mark.slow
+def test_scoring_speed_scores_alike_and_measures_memory(tmp_path):
+    done = script("scoring_speed.py", "-o", tmp_path, "--sizes", "toy", "--rows", 20, "--rounds", 1)
+    assert done.returncode == 0, done.stderr[-3000:]
+    arms = json.loads((tmp_path / "scoring_speed.json").read_text())["models"]["Qwen3 toy"]
+    assert arms.keys() == {"rmlab", "alone", "transformers", "pipeline"}
+    assert all(arm["responses_per_s"] > 0 and arm["largest_difference"] < 1e-4 for arm in arms.values())
+    done = script("scoring_speed.py", "-o", tmp_path, "--memory", 40)
+    assert done.returncode == 0, done.stderr[-3000:]
+    (told,) = json.loads((tmp_path / "scoring_speed.json").read_text())["memory"]
+    assert 50 < told["peak_mb"] < 5000
+
+
+@pytest.mark.slow
+def test_calibration_measures_each_loss_and_the_truth(tmp_path):
+    """Of three steps; the truth makes the best of any four picks, and its labels are what it says."""
+    options = ["--prompts", 40, "--held-out", 60, "--seeds", 0]
+    done = script("calibration.py", "trainer.max_steps=3", "-o", tmp_path, *options)
+    assert done.returncode == 0, done.stderr[-3000:]
+    runs = json.loads((tmp_path / "calibration.json").read_text())["runs"]
+    assert list(runs) == ["plain", "margin", "soft labels", "gold / temperature"]
+    (truth,) = runs["gold / temperature"]
+    assert truth["best-of-4 recovery"] == pytest.approx(1.0)
+    assert truth["nll"] < min(of["nll"] for arm in list(runs)[:3] for of in runs[arm])
+    assert (tmp_path / "calibration.png").stat().st_size > 10_000

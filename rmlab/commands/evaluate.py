@@ -13,11 +13,13 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from rmlab.data.cache import digest
 from rmlab.messages import UserError, check_all, did_you_mean, first_line, say
 from rmlab.model.config import ModelConfig
 from rmlab.model.identity import identity_of, model_folder
 from rmlab.registry import import_plugins
 from rmlab.runner.config import CONF
+from rmlab.runner.contaminated import tell_contamination, training_prompts
 from rmlab.runner.directory import RunDirectory
 from rmlab.runner.suite_tables import print_suite
 from rmlab.runner.suites import entries, read_suites, score_suites
@@ -100,15 +102,26 @@ def evaluate(model: str, config: Mapping[str, Any]) -> None:
     entries(config["eval"])
     run, folder = RunDirectory.of(model), model_folder(model)
     is_run = folder != model
-    place = RunDirectory.of(config["out"] or (run.path if is_run else PLACE / name_of(model)))
-    identity = "" if is_run and place == run else identity_of(model)
-    suites = read_suites(config["eval"], ModelConfig(path=folder), identity)
     trained = run.config().get("model", {}) if is_run else {}
+    other = {key: config[key] for key, usual in usual_of(trained).items() if config[key] not in (None, usual)}
+    place = RunDirectory.of(config["out"] or (run.path if is_run and not other else PLACE / name_of(model)))
+    identity = "" if place == run else digest([identity_of(model), other])
+    suites = read_suites(config["eval"], ModelConfig(path=folder), identity)
+    asked = config["contamination"]
+    prompts = training_prompts(asked, run.config() if is_run else {}) if asked else None
     with place.locked():
         results = score_suites(suites, place, partial(loaded, model, config, trained), again=config["redo"])
+        if prompts is not None:
+            tell_contamination(suites, prompts, place)
     for name, said in results.items():
         print_suite(name, said)
     say(f"results are in {place}")
+
+
+def usual_of(trained: Mapping[str, Any]) -> dict[str, Any]:
+    """What rewards depend on besides the model: measured in another way they are no results of the run itself."""
+    usual = {"dtype": trained.get("dtype", "float32"), "max_length": "auto", "overlong": "truncate"}
+    return {**usual, "chat_template_kwargs": {}}
 
 
 def loaded(model: str, config: Mapping[str, Any], trained: Mapping[str, Any]) -> "RewardModel":

@@ -23,9 +23,12 @@ if TYPE_CHECKING:  # imported by the task itself: --help must not wait for them
 # How this command calls what training's sentences name by keys of its config.
 WORDS = {
     "data.path: ": "", "data.path": "DATA", "data.columns.": "--columns ", "data.split": "--split",
-    "data.prompt_separator": "--separator", "data.chat_template_kwargs.date_string=": "--template date_string=",
+    "data.chat_template_kwargs.date_string=": "--template date_string=",
     "data.chat_template_kwargs": "--template", "model.path: ": "", "model.path": "MODEL", "overlong=": "--overlong ",
-    "max_length": "--max-length", "dtype=": "--dtype ",
+    "max_length": "--max-length", "dtype=": "--dtype ", "model.dtype": "--dtype", "device is": "--device is",
+    "tokens_per_batch": "--tokens-per-batch", "set model.chat_template to": "save its tokenizer with",
+    "set model.chat_template=chatml (or plain, or FILE.jinja)": "save the tokenizer with one",
+    ", or set model.chat_template=FILE.jinja": "",
 }  # fmt: skip
 
 
@@ -37,6 +40,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except UserError as error:
         print(f"rmlab-score: error: {in_words(str(error))}", file=sys.stderr)
         raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        print("rmlab-score: stopped; the same command goes on", file=sys.stderr)
+        raise SystemExit(130) from None
 
 
 def in_words(sentence: str) -> str:
@@ -60,7 +66,6 @@ def parser() -> argparse.ArgumentParser:
     add("--columns", default=[], help="rmlab's NAME is the column VALUE; null hides it")
     add("--template", help="a variable of the chat template; default: those of the run")
     told.add_argument("--split", default="train", help="of a folder or a data set on the hub; default: train")
-    told.add_argument("--separator", metavar="TEXT", help="chosen and rejected begin after its last occurrence")
     told.add_argument("--reduce", default="mean", help="mean (default), min, median, or mean-std: mean - C * std")
     told.add_argument("--c", type=float, default=1.0, help="of mean-std; default: 1")
     told.add_argument("--normalise", action="store_true", help="(reward - mean) / std by the model's rmlab_reward.json")
@@ -78,13 +83,18 @@ def parser() -> argparse.ArgumentParser:
 def score(options: argparse.Namespace) -> None:
     """Write --out, or with --reference the model's reference. UserError for whatever prevents it."""
     from rmlab.data.streams import row_stream
+    from rmlab.model.config import ModelConfig
+    from rmlab.model.faults import refuse_files
+    from rmlab.model.identity import model_folder
 
     if options.reference == (options.out is not None):
         raise UserError("give either -o OUT, a file for the rewards, or --reference")
+    for model in options.model:
+        refuse_files(ModelConfig(model_folder(model)))
     columns = dict(pair_of(text, "--columns") for text in options.columns)
     with here(options.data) as path:
         name = "stdin" if options.data == "-" else options.data
-        stream = row_stream(path, options.split, columns, options.separator)
+        stream = row_stream(path, options.split, columns)
         if options.reference:
             write_reference_of(options, stream, name)
         else:
@@ -218,7 +228,7 @@ def write_reference_of(options: argparse.Namespace, stream: "RowStream", name: s
     rewards: list[float] = []
     total = stream.checked(name)
     with progress(total, 0) as tell:
-        for scored in loaded(options).scored(stream.rows(), name):
+        for (scored,) in loaded(options).each(stream.rows(), name):
             rewards += scored.rewards
             tell()
     write_reference(folder, rewards, name)

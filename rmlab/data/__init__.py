@@ -103,5 +103,5 @@ class Comparison:
     tokenised: bool = False
     id: str | None = None
     subset: str | None = None
-    gold: list[float] | None = None  # (K,) the true rewards, when the data knows them (synthetic)
+    gold: list[float] | None = None  # (K,) the true rewards, or ratings, where the data knows them
     template: dict[str, Any] = field(default_factory=dict)  # tools and chat template variables of this row

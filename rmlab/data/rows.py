@@ -246,7 +246,7 @@ def by_sign(i: int, j: int, difference: float) -> Preference:
 def gold_rewards(row: Row, count: int, where: str) -> list[float] | None:
     """(K,) the true rewards, where the data knows them; else the ratings, where these say who wins."""
     column = "gold_rewards" if row.get("gold_rewards") is not None else "scores"
-    if column == "scores" and decisive(row) != "scores":
+    if row.get(column) is None or (column == "scores" and decisive(row) != "scores"):
         return None
     return [number(g, where, column) for g in sized(row[column], count, where, column)]
 

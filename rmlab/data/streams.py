@@ -46,11 +46,11 @@ class RowStream:
         return count
 
 
-def row_stream(path: str, split: str, columns: Mapping[str, Any], separator: str | None) -> RowStream:
+def row_stream(path: str, split: str, columns: Mapping[str, Any]) -> RowStream:
     """The rows of a jsonl, json or parquet file (also .gz), a folder or a hub name. UserError as `sources.load`."""
-    dataset: Any = load(path=path, split=split, columns=columns, prompt_separator=separator, streaming=True)
+    dataset: Any = load(path=path, split=split, columns=columns, streaming=True)
     files = local_files(path, split)
     if files == []:  # of `save_to_disk`
         files = sorted(f for f in Path(path).expanduser().rglob("*") if f.is_file())
     content = path if files is None else [file_hash(file) for file in files]
-    return RowStream(dataset, digest([content, split, columns, separator]), files is not None)
+    return RowStream(dataset, digest([content, split, columns]), files is not None)

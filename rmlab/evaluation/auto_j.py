@@ -7,6 +7,7 @@ responses the same reward, so it loses the label ties; agreement without ties le
 from collections.abc import Mapping, Sequence
 
 from rmlab.evaluation import SUITES, Item, Suite
+from rmlab.evaluation.chat import asked
 from rmlab.evaluation.items import Totals, over_items
 from rmlab.evaluation.read import Part, read
 from rmlab.messages import UserError
@@ -57,7 +58,7 @@ def auto_j(*, path: str | None) -> Suite:
             if group is None or label not in (0, 1, 2):
                 raise UserError(f"{table.where(n)}: unknown scenario {row['scenario']!r} or label {label!r} (0, 1, 2)")
             responses, preference = [row["response 1"], row["response 2"]], [PREFERENCES[label]]
-            kept = {"prompt": row["prompt"], "responses": responses, "preferences": preference}
+            kept = {"prompt": asked(row["prompt"]), "responses": responses, "preferences": preference}
             rows.append({**kept, "gold_rewards": GOLD[label], "id": f"{row['scenario']}-{n}", "subset": group})
     return Suite(rows, items, totals)
 

@@ -1,32 +1,29 @@
-"""Rows of a suite as a model's tokenizer takes them: as a chat where it has a chat template, else as plain text."""
+"""Rows of a benchmark as a model's tokenizer takes them: as a chat, or as plain text where it has no chat template."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from rmlab.data import Tokenizer
+from rmlab.data import Text, Tokenizer
 
 BETWEEN = "\n\n"  # a question in plain text and its answer, turns of a dialogue
 
 
+def asked(prompt: Text) -> Text:
+    """A prompt in text as the message of a user, to which responses in text answer."""
+    return [{"role": "user", "content": prompt}] if isinstance(prompt, str) and prompt else prompt
+
+
 def rows_for(tokenizer: Tokenizer, rows: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
-    """The rows, with prompts as user messages or as text; responses in text belong to them."""
-    for row in rows:
-        yield as_chat(row) if getattr(tokenizer, "chat_template", None) else as_text(row)
-
-
-def as_chat(row: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A text prompt as the message of a user, to which the responses answer."""
-    prompt = row.get("prompt")
-    return {**row, "prompt": [{"role": "user", "content": prompt}]} if isinstance(prompt, str) and prompt else row
+    """The rows as they are where the tokenizer has a chat template, else as text what can be."""
+    return iter(rows) if getattr(tokenizer, "chat_template", None) else map(as_text, rows)
 
 
 def as_text(row: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A prompt as text with an empty line after it; of several turns each begins with its role, as does the answer."""
+    """Messages before responses in text as a text with an empty line after it; of several each begins with its role."""
     prompt = row.get("prompt")
-    if not prompt:
+    answers = row.get("responses") or [row.get("chosen"), row.get("rejected")]
+    if not isinstance(prompt, list) or not prompt or not all(isinstance(answer, str) for answer in answers):
         return row
-    if isinstance(prompt, str):
-        return {**row, "prompt": prompt.rstrip() + BETWEEN}
     if len(prompt) == 1:
         return {**row, "prompt": prompt[0]["content"].rstrip() + BETWEEN}
     turns = [f"{message['role']}: {message['content']}" for message in prompt]

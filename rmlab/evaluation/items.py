@@ -5,6 +5,7 @@ from typing import Any
 
 from rmlab.data import Text
 from rmlab.evaluation import Item
+from rmlab.evaluation.chat import asked
 from rmlab.metrics.evaluate import TIE
 from rmlab.metrics.scored import ScoredComparison
 
@@ -15,7 +16,7 @@ def row_of(prompt: Text, right: Sequence[Text], wrong: Sequence[Text], identity:
     """A native row: the right responses, then the wrong ones, of which each right one beats each."""
     places = [(r, len(right) + w) for r in range(len(right)) for w in range(len(wrong))]
     return {
-        "prompt": prompt,
+        "prompt": asked(prompt),
         "responses": [*right, *wrong],
         "preferences": [{"better": better, "worse": worse} for better, worse in places],
         "gold_rewards": [1.0] * len(right) + [0.0] * len(wrong),

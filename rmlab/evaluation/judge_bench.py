@@ -7,6 +7,7 @@ the accuracy over all pairs; others (Skywork-Reward-V2) the mean of the four sub
 from collections.abc import Sequence
 
 from rmlab.evaluation import SUITES, Item, Suite
+from rmlab.evaluation.chat import asked
 from rmlab.evaluation.items import over_items, over_subsets
 from rmlab.evaluation.read import Part, read
 from rmlab.messages import UserError, check_one_of
@@ -39,7 +40,7 @@ def judge_bench(*, path: str, responses: str) -> Suite:
             first = row["label"] == "A>B"
             rows.append(
                 {
-                    "prompt": row["question"],
+                    "prompt": asked(row["question"]),
                     "responses": [row["response_A"], row["response_B"]],
                     "preferences": [{"better": 0 if first else 1, "worse": 1 if first else 0}],
                     "gold_rewards": GOLD[row["label"]],

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rmlab.evaluation import SUITES, Item, Suite
+from rmlab.evaluation.chat import asked
 from rmlab.evaluation.items import complete, over_subsets
 from rmlab.evaluation.read import Part, Table, named, read
 from rmlab.evaluation.reward_bench_2 import best_of
@@ -24,12 +25,14 @@ PAIR = "sampled_conflict_pairs"
 
 @SUITES.register
 def ppe_correctness(*, path: str | Mapping[str, str]) -> Suite:
-    """path: a folder with a file or folder per task, or the hub name of each task, {mmlu: ..., math: ...}."""
-    paths = [path] if isinstance(path, str) else [*path.values()]
-    tables = [(place, table) for place in paths for table in read(place, Part("train"))]
+    """path: a folder with a file or folder per task, or the hub name of each task, {mmlu_pro: ..., math: ...}."""
+    if isinstance(path, str):
+        tables = [(named(table.label, TASKS, table.name), table) for table in read(path, Part("train"))]
+    else:
+        told = {place: named(key, TASKS, f"path.{key}") for key, place in path.items()}
+        tables = [(task, table) for place, task in told.items() for table in read(place, Part("train"))]
     rows, pairs = [], []
-    for place, table in tables:
-        task = named(table.label if len(paths) == 1 else f"{place} {table.label}", TASKS, table.name)
+    for task, table in tables:
         table.need("prompt", "scores", "response_1", PAIR)
         for n in range(len(table.rows)):
             rows.append(row_in(table, n, task))
@@ -53,7 +56,7 @@ def row_in(table: Table, index: int, task: str) -> dict[str, Any]:
     if not decided:
         raise UserError(f"{where}: {PAIR} holds no pair of a right and a wrong response")
     return {
-        "prompt": row["prompt"],
+        "prompt": asked(row["prompt"]),
         "responses": [row[column] for column in columns],
         "preferences": decided,
         "gold_rewards": scores,

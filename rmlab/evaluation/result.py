@@ -36,9 +36,13 @@ class Number:
 
 @dataclass(frozen=True)
 class Result:
-    """What a suite says of a model. The first total is the suite's score; subsets in the order of their items."""
+    """What a suite says of a model. The first total is the suite's score; subsets in the order of their items.
+
+    weights: of the subsets in each total.
+    """
 
     totals: dict[str, Number]
+    weights: dict[str, dict[str, float]]
     subsets: dict[str, Number]
     items: list[Item]
 
@@ -52,14 +56,15 @@ class Result:
         counts = Counter(item.subset for item in items)
         tied = {c.index: tied_preferences(c) for c in scored}
         alone = {subset: number(items, {subset: 1.0}, tied) for subset in counts}
-        return cls({key: number(items, w, tied) for key, w in suite.totals(counts).items()}, alone, items)
+        weights = {key: dict(weights) for key, weights in suite.totals(counts).items()}
+        return cls({key: number(items, w, tied) for key, w in weights.items()}, weights, alone, items)
 
     def as_dict(self) -> dict[str, Any]:
         """{"overall", "totals", "subsets", "ties"} as suites/NAME.json holds them."""
         overall = next(iter(self.totals))
-        parts = {"totals": self.totals, "subsets": self.subsets}
-        tables = {part: {key: vars(n) for key, n in numbers.items()} for part, numbers in parts.items()}
-        return {"overall": overall, **tables, "ties": self.totals[overall].ties}
+        totals = {key: {**vars(n), "weights": self.weights[key]} for key, n in self.totals.items()}
+        subsets = {key: dict(vars(n)) for key, n in self.subsets.items()}
+        return {"overall": overall, "totals": totals, "subsets": subsets, "ties": self.totals[overall].ties}
 
 
 Tied = tuple[int, int]  # preferences whose rewards tie, decided preferences

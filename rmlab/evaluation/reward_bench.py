@@ -2,11 +2,12 @@
 
 A section is the mean of its subsets weighted by the examples that the authors' code states: math-prm (447) is raised
 to the 984 of the six programming languages, and the two of XSTest have each other's number (154 should be refused,
-250 answered), as in every published score. The score is the mean of the sections; until 2025 it was (2 C + 2 CH + 2 S
-+ 2 R + P) / 9 with the prior sets P, the mean of four older test sets. Ties are wrong.
+250 answered). The score is the mean of the sections; until 2025 it was (2 C + 2 CH + 2 S + 2 R + P) / 9 with the prior
+sets P, the mean of four older test sets. Ties are wrong.
 """
 
 from rmlab.evaluation import SUITES, Suite
+from rmlab.evaluation.chat import asked
 from rmlab.evaluation.items import complete, mean_of, over_subsets, strict_items
 from rmlab.evaluation.read import Part, Table, read
 from rmlab.messages import UserError, did_you_mean
@@ -52,7 +53,7 @@ def pair(table: Table, index: int, subset: str | None = None) -> dict[str, objec
     known = {*PRIOR, *(s for section in SECTIONS.values() for s in section)}
     if name not in known:
         raise UserError(f"{table.where(index)}: RewardBench has no subset {name!r}{did_you_mean(str(name), known)}")
-    kept = {key: row[key] for key in ("prompt", "chosen", "rejected")}
+    kept = {"prompt": asked(row["prompt"]), "chosen": row["chosen"], "rejected": row["rejected"]}
     return {**kept, "id": f"{name}-{row.get('id', index)}", "subset": name, "gold_rewards": [1.0, 0.0]}
 
 

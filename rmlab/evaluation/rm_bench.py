@@ -39,9 +39,10 @@ def rm_bench(*, path: str) -> Suite:
                     f"{len(row['rejected'])} wrong responses; it must be one of {', '.join(DOMAINS)} with 3 and 3"
                 )
             identity = f"{row['domain']}-{row['id']}"
-            if identity not in seen:  # the authors' folder has each row twice, by domain and in total_dataset.json
+            key = (identity, row["prompt"])
+            if key not in seen:  # the authors' folder has each row twice, by domain and in total_dataset.json
                 rows.append(row_of(row["prompt"], row["chosen"], row["rejected"], identity, domain))
-            seen.add(identity)
+            seen.add(key)
     return Suite(rows, items, lambda counts: complete(totals(), counts))
 
 

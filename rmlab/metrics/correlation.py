@@ -34,24 +34,27 @@ def correlation(a: np.ndarray, b: np.ndarray, prompt: np.ndarray) -> Number | No
         return None
     value = float(xy.sum() / np.sqrt(xx.sum() * yy.sum()))
     influence = xy / np.sqrt(xx.sum() * yy.sum()) - value / 2 * (xx / xx.sum() + yy / yy.sum())
-    told = np.count_nonzero(xx * yy)  # prompts in which both vary
-    found: Number = {"value": value, "n": int(told)}
+    found: Number = {"value": value}
     if len(xy) > 1:
-        half = student_quantile(len(xy) - 1) * np.sqrt(len(xy) / (len(xy) - 1) * (influence**2).sum())
-        found |= {"low": max(-1.0, value - float(half)), "high": min(1.0, value + float(half))}
-    return found
+        half = student_quantile(len(xy) - 1) * float(np.sqrt(len(xy) / (len(xy) - 1) * (influence**2).sum()))
+        found |= {"low": max(-1.0, value - half), "high": min(1.0, value + half)}
+    return {**found, "n": int(np.count_nonzero(xx * yy))}  # prompts in which both vary
 
 
 def centred_ranks(values: np.ndarray, group: np.ndarray) -> np.ndarray:
     """(N,) ranks within each group minus their mean there; equal values share their mean rank."""
     order = np.lexsort((values, group))
-    sorted_group, sorted_values = group[order], values[order]
-    new_group = np.append(True, sorted_group[1:] != sorted_group[:-1])
-    new_value = new_group | np.append(True, sorted_values[1:] != sorted_values[:-1])
+    new_group = changes(group[order])
+    new_value = new_group | changes(values[order])
     place = np.arange(len(values), dtype=float)
     ranks = np.empty(len(values))
     ranks[order] = mean_by(place, np.cumsum(new_value) - 1) - mean_by(place, np.cumsum(new_group) - 1)
     return ranks
+
+
+def changes(values: np.ndarray) -> np.ndarray:
+    """(N,) bool: whether a value is another than the one before it."""
+    return np.append(True, values[1:] != values[:-1])[: len(values)]
 
 
 def mean_by(values: np.ndarray, group: np.ndarray) -> np.ndarray:

@@ -23,12 +23,12 @@ def diagnose(
     A part that the set cannot tell is left out. Intervals are of 95%, with prompts drawn whole.
 
     Args:
-        comparisons: with at least one preference between them.
+        comparisons: with preferences or, as of responses that are only scored, without.
         reference: (mean, sd) of the rewards on another set, to tell how far they have moved.
     """
     pairs, responses = Pairs.of(comparisons), Responses.of(comparisons)
     parts: dict[str, dict[str, Any] | list[Any]] = {
-        "calibration": calibration(pairs),
+        "calibration": calibration(pairs) if len(pairs.gap) else {},
         "strength": by_strength(pairs),
         "length": length(pairs, responses),
         "style": style(pairs, responses),

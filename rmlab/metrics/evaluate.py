@@ -64,7 +64,7 @@ def sides(comparisons: Sequence[ScoredComparison], values: Sequence[Sequence[flo
     pairs = [
         (v[b], v[w]) for c, v in zip(comparisons, values, strict=True) for b, w in zip(c.better, c.worse, strict=True)
     ]
-    better, worse = np.array(pairs, dtype=np.float64).T
+    better, worse = np.array(pairs, dtype=np.float64).reshape(-1, 2).T
     return better, worse
 
 

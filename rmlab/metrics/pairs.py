@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from rmlab.data.style import STYLE
 from rmlab.metrics.evaluate import TIE, sides
 from rmlab.metrics.intervals import mean_interval, share_interval
 from rmlab.metrics.scored import ScoredComparison
@@ -36,7 +37,7 @@ class Pairs:
             gap=np.where(turned, worse - better, better - worse),
             probability=np.where(turned, 1 - probability, probability),
             strength=np.where(turned, -strength, strength),
-            prompt=np.unique(prompts, return_inverse=True)[1],
+            prompt=np.unique(np.array(prompts, dtype=str), return_inverse=True)[1],
             lengths=likelier_first(np.array(sides(comparisons, [c.lengths for c in comparisons])), turned),
             style=likelier_first(style_of(comparisons), turned) if styled else None,
         )
@@ -84,7 +85,7 @@ def style_of(comparisons: Sequence[ScoredComparison]) -> np.ndarray:
     """(2, P, S) counts of the better and the worse response of each preference."""
     better = [c.style[k] for c in comparisons for k in c.better]
     worse = [c.style[k] for c in comparisons for k in c.worse]
-    return np.array([better, worse], dtype=float)
+    return np.array([better, worse], dtype=float).reshape(2, len(better), len(STYLE))
 
 
 def likelier_first(values: np.ndarray, turned: np.ndarray) -> np.ndarray:

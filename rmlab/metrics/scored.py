@@ -13,7 +13,7 @@ class ScoredComparison:
     subset: str
     rewards: list[float]  # (K,)
     lengths: list[int]  # (K,) tokens of each response without its prompt
-    gold: list[float]  # (K,) the true rewards, or empty
+    gold: list[float]  # (K,) the true rewards, or ratings; empty where they are not known
     better: list[int]  # (P,)
     worse: list[int]  # (P,)
     strength: list[float]  # (P,)

@@ -117,9 +117,9 @@ tags: [{tags}]
 responses to the same prompt mean something.
 
 ```python
-from rmlab import reward_function
+from rmlab import RewardModel
 
-rewards = reward_function("PATH")(prompts, completions)  # texts, or chat messages
+rewards = RewardModel("PATH").score([{{"prompt": prompt, "response": response}}])  # texts, or chat messages
 ```
 
 {how} Its one logit is the reward. Chats

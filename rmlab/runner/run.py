@@ -27,7 +27,7 @@ from rmlab.runner.resume import full_disk, on_first_rank, refuse_other_run, star
 from rmlab.runner.suites import Read, read_suites, score_suites
 from rmlab.runner.summary import print_table
 from rmlab.runner.tracking import track_metrics, tracked
-from rmlab.runner.trained import add_suites, tell_suites, trained_model
+from rmlab.runner.trained import add_suites, tell_suites, tell_training_prompts, trained_model
 from rmlab.secrets import masked, secrets_of
 
 if TYPE_CHECKING:  # which take seconds to import; a run says its name before
@@ -158,6 +158,7 @@ def train_here(config: Config, out: RunDirectory, inputs: dict[str, str], checke
     sets = build_sets(checked.rows, checked.data, tokenizer, config.run.cache, config.run.num_proc)
     sets = prepare_sets(sets, tokenizer, checked.args)
     warn_about_margin(config.loss, sets.train)
+    tell_training_prompts(checked.suites, sets.train)
     try:
         with tracked(config, out) as tracker:
             metrics, model = train_and_evaluate(config, out, checked, tokenizer, sets)

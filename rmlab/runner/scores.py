@@ -6,10 +6,10 @@ SET.texts.parquet        one row per comparison: excerpts, where its texts are k
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -43,6 +43,7 @@ class Scores:
         table = self.responses.assign(style=pd.Series(rows_of(self.responses[styles]), self.responses.index))
         told = lists_by_comparison(table, RESPONSE)
         pairs = lists_by_comparison(self.preferences, PREFERENCE)
+        none: dict[str, list[Any]] = {column: [] for column in PREFERENCE}
         said = zip(*(self.texts[column] for column in TEXTS), strict=True)
         excerpts = {index: [prompt, *responses] for index, prompt, responses in said}
         return [
@@ -56,10 +57,10 @@ class Scores:
                 gold=[] if any(map(math.isnan, of["gold"])) else of["gold"],
                 style=[] if None in of["style"] else of["style"],
                 excerpts=excerpts.get(index, []),
-                better=pairs[index]["better"],
-                worse=pairs[index]["worse"],
-                strength=pairs[index]["strength"],
-                probability=pairs[index]["probability"],
+                better=pairs.get(index, none)["better"],
+                worse=pairs.get(index, none)["worse"],
+                strength=pairs.get(index, none)["strength"],
+                probability=pairs.get(index, none)["probability"],
             )
             for index, of in told.items()
         ]
@@ -85,8 +86,21 @@ def rows_of(table: pd.DataFrame) -> list[list[int] | None]:
 def write_scores(comparisons: Sequence[ScoredComparison], path: Path) -> None:
     """The responses to `path`, the preferences and texts beside it; makes the folder if it is not there."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    responses = [
-        {
+    types = {"reward": "float32", "gold": "float64", **dict.fromkeys(STYLE, "Int32")}
+    write_table(pd.DataFrame([row for c in comparisons for row in response_rows(c)]).astype(types), path)
+    preferences = [row for c in comparisons for row in preference_rows(c)]
+    write_table(pd.DataFrame(preferences, columns=["comparison", *PREFERENCE]), beside(path))
+    texts = [dict(zip(TEXTS, (c.index, c.excerpts[0], c.excerpts[1:]), strict=True)) for c in comparisons if c.excerpts]
+    if texts:
+        write_table(pd.DataFrame(texts), texts_beside(path), "zstd")
+    else:
+        texts_beside(path).unlink(missing_ok=True)  # of what was written there before
+
+
+def response_rows(c: ScoredComparison) -> Iterator[dict[str, Any]]:
+    """What the table of responses says of a comparison."""
+    for k, reward in enumerate(c.rewards):
+        yield {
             "comparison": c.index,
             "id": c.id,
             "prompt": c.prompt_id,
@@ -97,24 +111,18 @@ def write_scores(comparisons: Sequence[ScoredComparison], path: Path) -> None:
             "gold": c.gold[k] if len(c.gold) else None,
             **dict(zip(STYLE, c.style[k] if c.style else [None] * len(STYLE), strict=True)),
         }
-        for c in comparisons
-        for k, reward in enumerate(c.rewards)
-    ]
-    preferences = [
-        {"comparison": c.index, **dict(zip(PREFERENCE, values, strict=True))}
-        for c in comparisons
-        for values in zip(*(getattr(c, column) for column in PREFERENCE), strict=True)
-    ]
-    texts = [dict(zip(TEXTS, (c.index, c.excerpts[0], c.excerpts[1:]), strict=True)) for c in comparisons if c.excerpts]
-    types = {"reward": "float32", "gold": "float64", **dict.fromkeys(STYLE, "Int32")}
-    tables = {path: pd.DataFrame(responses).astype(types), beside(path): pd.DataFrame(preferences)}
-    if texts:
-        tables[texts_beside(path)] = pd.DataFrame(texts)
-    else:
-        texts_beside(path).unlink(missing_ok=True)  # of what was written there before
-    for file, table in tables.items():
-        with replacing(file) as scratch:
-            table.to_parquet(scratch, index=False, compression="snappy" if file != texts_beside(path) else "zstd")
+
+
+def preference_rows(c: ScoredComparison) -> Iterator[dict[str, Any]]:
+    """What the table of preferences says of it."""
+    for values in zip(*(getattr(c, column) for column in PREFERENCE), strict=True):
+        yield {"comparison": c.index, **dict(zip(PREFERENCE, values, strict=True))}
+
+
+def write_table(table: pd.DataFrame, file: Path, compression: Literal["snappy", "zstd"] = "snappy") -> None:
+    """Whole, or not at all."""
+    with replacing(file) as scratch:
+        table.to_parquet(scratch, index=False, compression=compression)
 
 
 def read_scores(path: Path) -> Scores:

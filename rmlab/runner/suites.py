@@ -18,6 +18,7 @@ from rmlab.runner.directory import RunDirectory
 if TYPE_CHECKING:  # which import torch, pandas or datasets
     from rmlab.evaluation import Suite
     from rmlab.evaluation.result import Result
+    from rmlab.metrics.scored import ScoredComparison
     from rmlab.model.config import ModelConfig
     from rmlab.scoring.reward_model import RewardModel
 
@@ -52,11 +53,12 @@ class Entry:
 
 @dataclass(frozen=True)
 class Read:
-    """A suite whose rows have been read. key: a hash of them and of how they are counted."""
+    """A suite whose rows have been read. key: a hash of them and of how they are counted; prompts: ids of theirs."""
 
     entry: Entry
     suite: "Suite"
     key: str
+    prompts: frozenset[str]
 
     @property
     def name(self) -> str:
@@ -110,20 +112,21 @@ def read_suite(entry: Entry, model: "ModelConfig", identity: str) -> Read:
     from rmlab.data.cache import code, digest
     from rmlab.data.columns import where_of
     from rmlab.data.rows import to_comparison
-    from rmlab.evaluation.chat import as_chat, as_text
+    from rmlab.data.trees import prompt_id
+    from rmlab.evaluation.chat import as_text
     from rmlab.runner.check import check_row
 
     try:
         suite = evaluation.SUITES.build(entry.suite, entry.options)()
-        for index, row in enumerate(suite.rows):
-            to_comparison(row, where_of(entry.name, index))
+        read_rows = (to_comparison(row, where_of(entry.name, index)) for index, row in enumerate(suite.rows))
+        prompts = frozenset(prompt_id(comparison) for comparison in read_rows)
         first = suite.rows[0]
-        check_row(model, as_chat(first) if model.has_chat_template() else as_text(first), entry.name)
+        check_row(model, first if model.has_chat_template() else as_text(first), entry.name)
     except UserError as error:
         said = str(error).replace("data.", f"eval.{entry.name}.")
         raise UserError(said if f"eval.{entry.name}" in said else f"eval.{entry.name}: {said}") from error
     counted = code(Path(evaluation.__file__).parent)
-    return Read(entry, suite, digest([entry.suite, counted, list(suite.rows), identity]))
+    return Read(entry, suite, digest([entry.suite, counted, list(suite.rows), identity]), prompts)
 
 
 def outstanding(evals: Mapping[str, Any], out: RunDirectory) -> list[str]:
@@ -162,17 +165,28 @@ def score_suite(read_one: Read, out: RunDirectory, model: "RewardModel") -> None
     """Score one suite and write its files, the one that says that it is finished last."""
     from rmlab.evaluation.chat import rows_for
     from rmlab.evaluation.result import Result
+    from rmlab.metrics.diagnostics import diagnose
 
     name, suite = read_one.name, read_one.suite
     say(f"suite {name}: {len(suite.rows):,} comparisons")
     read_one.file(out).unlink(missing_ok=True)
-    scored = list(model.scored(rows_for(model.tokenizer, suite.rows), name))
+    scored = list(shown(model.scored(rows_for(model.tokenizer, suite.rows), name), name, len(suite.rows)))
     result = Result.of(suite, scored, name)
     out.write_scores(name, scored)
     write_items(result, out.path / "scores" / f"{name}.items.parquet")
     told = {"suite": read_one.entry.suite, "key": read_one.key, "options": spec_of(read_one.entry), **result.as_dict()}
+    told["diagnostics"] = diagnose(scored) if any(comparison.better for comparison in scored) else {}
     read_one.file(out).parent.mkdir(parents=True, exist_ok=True)
     write_json(read_one.file(out), told)
+
+
+def shown(scored: Iterable["ScoredComparison"], name: str, whole: int) -> Iterable["ScoredComparison"]:
+    """The same, with a bar on a terminal that goes when it ends."""
+    from rich.console import Console
+    from rich.progress import track
+
+    console = Console(stderr=True)
+    return track(scored, name, whole, console=console, transient=True, disable=not console.is_terminal)
 
 
 def spec_of(entry: Entry) -> dict[str, Any]:

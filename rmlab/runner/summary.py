@@ -1,5 +1,6 @@
 """What a finished run prints: its metrics as a table, what they mean, and where everything is."""
 
+import itertools
 import math
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ LOGGED = {"loss": ".4f", "accuracy": ".3f"}  # of training
 LEAST = 80  # columns that the table may always have
 SHORTEST = 12  # what is left of a name
 CHANCE = math.log(2)  # the nll of rewards that are all equal
+STRETCHED, GAINED, ENOUGH = 1.5, 0.01, 100  # a temperature, what it takes off the nll of how many, to be worth a line
 FAR = 0.1  # of accuracy: more than a training log and an evaluation differ by for other reasons
 
 Metrics = Mapping[str, Any]
@@ -108,13 +110,22 @@ def training_of(train: Metrics) -> str:
 
 
 def hints(metrics: Metrics) -> Iterator[str]:
-    """A sentence, with what to do, for each set on which the model is wrong, remembers, is too sure or knows little."""
+    """A sentence, with what to do, for each set on which the model is wrong, remembers, is too sure or knows little.
+
+    Then one each for the first set whose diagnostics show that it goes by length, or that its scale is wrong.
+    """
+    told = set()
     for name, held_out in metrics["eval"].items():
         if {"accuracy_low", "nll_low"} <= held_out.keys():
             train = metrics["train"]
             found = inverted(held_out) or remembered(held_out, train) or too_sure(held_out) or hardly_learned(held_out)
             if found:
+                told.add(name)
                 yield f"{name}: {found}"
+    for diagnosis in (goes_by_length, out_of_scale):
+        sets = ((name, of.get("diagnostics", {})) for name, of in metrics["eval"].items() if name not in told)
+        found_in = ((name, diagnosis(of)) for name, of in sets)
+        yield from itertools.islice((f"{name}: {found}" for name, found in found_in if found), 1)
 
 
 def inverted(held_out: Metrics) -> str | None:
@@ -157,4 +168,30 @@ def hardly_learned(held_out: Metrics) -> str | None:
     return (
         f"accuracy {held_out['accuracy']:.3f} and nll {held_out['nll']:.3f} on {held_out['preferences']:,} preferences "
         "cannot be told from chance; train longer, raise trainer.learning_rate, or evaluate on more"
+    )
+
+
+def goes_by_length(diagnostics: Metrics) -> str | None:
+    """Where a coin would be right more often on the preferences whose better response is the shorter one."""
+    shorter = diagnostics.get("length", {}).get("shorter", {})
+    if shorter.get("high", 1.0) >= 0.5:
+        return None
+    return (
+        f"accuracy is {shorter['value']:.3f} on the {shorter['n']:,} preferences whose better response is the shorter "
+        "one, so the model goes by length; see diagnostics.length in metrics.json, and train on rows where length says "
+        "nothing"
+    )
+
+
+def out_of_scale(diagnostics: Metrics) -> str | None:
+    """Where one number that divides the rewards makes them better probabilities, on prompts it was not fitted on."""
+    fitted = diagnostics.get("calibration", {}).get("temperature")
+    if not fitted or fitted["n"] < ENOUGH or 1 / STRETCHED < fitted["value"] < STRETCHED:
+        return None
+    if fitted["nll_before"] - fitted["nll_after"] < GAINED:
+        return None
+    return (
+        f"rewards divided by {fitted['value']:.2f} take nll from {fitted['nll_before']:.3f} to "
+        f"{fitted['nll_after']:.3f}; divide them so before they are read as probabilities, or compared with those of "
+        "another model"
     )

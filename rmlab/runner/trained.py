@@ -1,19 +1,20 @@
 """The model of a run for benchmark suites: in memory at the end of training, later the one that was kept."""
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rmlab.data import Tokenizer
-from rmlab.messages import is_first_rank
+from rmlab.messages import is_first_rank, say
 from rmlab.runner.config import Config
 from rmlab.runner.directory import RunDirectory
 from rmlab.runner.suite_tables import print_totals
-from rmlab.runner.suites import read_suites, score_suites
+from rmlab.runner.suites import Read, read_suites, score_suites
 from rmlab.runner.tracking import track_suites
 
-if TYPE_CHECKING:  # which import torch
+if TYPE_CHECKING:  # which import torch or datasets
+    from rmlab.data.trees import Trees
     from rmlab.scoring.reward_model import RewardModel
     from rmlab.training.trainer import RewardTrainer
 
@@ -43,6 +44,21 @@ def add_suites(config: Config, out: RunDirectory, lock: contextlib.AbstractConte
     with lock:
         tell_suites(score_suites(suites, out, partial(saved_model, config, out)))
         out.forget_error()
+
+
+def tell_training_prompts(suites: Sequence[Read], train: "Trees | None") -> None:
+    """A line for each suite with prompts that are trained on; of streams nobody knows."""
+    from datasets import Dataset
+
+    from rmlab.data.counts import values
+
+    if not suites or not isinstance(train, Dataset) or "prompt_id" not in train.column_names:
+        return
+    wanted = frozenset().union(*(suite.prompts for suite in suites))
+    trained = {prompt for prompt in values(train, "prompt_id") if prompt in wanted}
+    for suite in suites:
+        if shared := len(suite.prompts & trained):
+            say(f"warning: suite {suite.name}: {shared:,} of {len(suite.prompts):,} prompts are trained on too")
 
 
 def tell_suites(results: Mapping[str, Mapping[str, Any]], tracker: Any = None) -> None:

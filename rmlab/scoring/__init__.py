@@ -11,7 +11,6 @@ layout.py         which layout is exact for a model
 proof.py          ... proved on a batch
 scorer.py         the layout of a run and its rewards
 windows.py        rows in windows, each laid out while the one before is computed
-windows.py        rows in windows, each laid out while the one before is computed
 reward_model.py   a model that is ready to score rows of any format
 ensemble.py       several as one
 score_file.py     a file of rewards, made in parts that a kill leaves whole

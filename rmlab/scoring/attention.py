@@ -124,10 +124,15 @@ with contextlib.suppress(ImportError):  # in older versions of torch
 
 
 @functools.cache
+def kernel_takes(option: str) -> bool:
+    """Whether this torch's variable-length kernel has that option: windows since 2.11, enable_gqa since 2.12."""
+    return varlen_attn is not None and option in inspect.signature(varlen_attn).parameters
+
+
+@functools.cache
 def has_ragged_kernel(device: torch.device) -> bool:
-    """Whether torch's variable-length kernel takes windows (2.12) and this GPU (Ampere or later)."""
-    known = varlen_attn is not None and "window_size" in inspect.signature(varlen_attn).parameters
-    return known and torch.cuda.get_device_capability(device) >= (8, 0)
+    """Whether torch's variable-length kernel takes windows, and this GPU (Ampere or later)."""
+    return kernel_takes("window_size") and torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 def ragged(query: Tensor, key: Tensor, value: Tensor, plan: Plan, scaling: float, window: int | None) -> Tensor:
@@ -141,7 +146,10 @@ def ragged(query: Tensor, key: Tensor, value: Tensor, plan: Plan, scaling: float
         k, v = k.index_select(0, index), v.index_select(0, index)
     width = -1 if window is None else window - 1
     sides = (width, 0) if plan.causal else (width, width)
-    gqa = {"enable_gqa": True} if query.shape[1] != key.shape[1] else {}
+    repeats = query.shape[1] // key.shape[1]  # query heads that share a key head
+    gqa = {"enable_gqa": True} if repeats > 1 and kernel_takes("enable_gqa") else {}
+    if repeats > 1 and not gqa:
+        k, v = k.repeat_interleave(repeats, dim=1), v.repeat_interleave(repeats, dim=1)
     return varlen_attn(q, k, v, cu_q, cu_k, max_q, max_k, scale=scaling, window_size=sides, **gqa)[None]
 
 

@@ -91,11 +91,17 @@ class PreferenceCollator:
     def parts(self, trees: Sequence[TokenTree], budget: int) -> list[list[TokenTree]]:
         """The comparisons in as few micro-batches as come of filling each up in turn, longest first."""
         parts: list[list[TokenTree]] = []
+        room = 0
         for tree in sorted(trees, key=lambda tree: tree.longest, reverse=True):
-            if parts and self.computed([*parts[-1], tree]) <= budget:
+            more = alone = self.computed([tree])
+            if parts and self.layout == "padded":  # to the first one, which is the longest
+                more = len(tree.suffixes) * parts[-1][0].longest
+            if parts and more <= room:
                 parts[-1].append(tree)
+                room -= more
             else:
                 parts.append([tree])
+                room = budget - alone
         return parts
 
     def computed(self, trees: Sequence[TokenTree]) -> int:

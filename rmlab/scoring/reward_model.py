@@ -14,9 +14,10 @@ from rmlab.data import Tokenizer
 from rmlab.data.columns import where_of
 from rmlab.data.config import Options, check_length
 from rmlab.data.drafts import Numbered, to_trees
+from rmlab.data.excerpts import texts_of
 from rmlab.data.render import refuse_dated_template
 from rmlab.data.trees import TokenTree
-from rmlab.messages import UserError, check_at_least, check_one_of, say
+from rmlab.messages import UserError, check_at_least, check_one_of, first_line, say
 from rmlab.metrics.scored import ScoredComparison
 from rmlab.model import faults
 from rmlab.model.config import ModelConfig
@@ -69,19 +70,19 @@ class RewardModel:
         trust_remote_code: bool = False,
         normalise: bool = False,
     ) -> None:
-        folder = model_folder(path)
+        check_options(max_length, overlong, tokens_per_batch)
+        folder, place = model_folder(path), device_named(device)
         reference = read_reference(folder) if normalise else None
         template = template_of_run(path) if chat_template_kwargs is None else chat_template_kwargs
         config = ModelConfig(folder, dtype=dtype, attn_implementation=None, trust_remote_code=trust_remote_code)
         faults.refuse_files(config)
         model = load_model(config, seed=0)
-        place = str(getattr(model, "rmlab_tokenizer", folder))
-        tokenizer = tokenizer_of(place, trust_remote_code=trust_remote_code)
+        own = str(getattr(model, "rmlab_tokenizer", folder))
+        tokenizer = tokenizer_of(own, trust_remote_code=trust_remote_code)
         faults.refuse_loaded(model, tokenizer, config)
         faults.tell_servers(model, tokenizer, config)
-        found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
         if not getattr(base_of(model), "is_quantized", False):  # which is where it was loaded
-            cast(nn.Module, model).to(torch.device(device) if device else found or torch.device("cpu"))
+            cast(nn.Module, model).to(place)
         model.eval()
         self._take(model, tokenizer, str(path), max_length, overlong, tokens_per_batch, template)
         self.reference = reference
@@ -101,6 +102,7 @@ class RewardModel:
 
         It stays in the mode that it is in. Its `forward` becomes rmlab's (see heads.py), as training makes it too.
         """
+        check_options(max_length, overlong, tokens_per_batch)
         made = cls.__new__(cls)
         template = chat_template_kwargs or {}
         made._take(model, tokenizer, "the model", max_length, overlong, tokens_per_batch, template)
@@ -117,8 +119,6 @@ class RewardModel:
         template: Mapping[str, Any],
     ) -> None:
         """Make the model ready. UserError for options that do not fit it."""
-        check_one_of("overlong", overlong, OVERLONG)
-        check_at_least("tokens_per_batch", tokens_per_batch, 1)
         base = base_of(model)
         prepare_for_scoring(base)
         self.model, self.tokenizer, self.name, self.overlong, self.reference = model, tokenizer, name, overlong, None
@@ -147,23 +147,25 @@ class RewardModel:
 
         Of a pair, chosen and rejected in this order. UserError for a row that cannot be read.
         """
-        return as_array([scored.rewards for scored in self.scored(rows, "the data")])
+        return as_array([scored.rewards for scored in self.scored(rows, "the data", texts=False)])
 
-    def scored(self, rows: Iterable[Mapping[str, Any]], name: str, start: int = 0) -> Iterator[ScoredComparison]:
+    def scored(
+        self, rows: Iterable[Mapping[str, Any]], name: str, start: int = 0, texts: bool = True
+    ) -> Iterator[ScoredComparison]:
         """The rows with their rewards, in their order, in memory a few hundred at a time.
 
         rows: in any accepted format, see data/candidates.py; nothing is left out. name: of the data, for errors.
-        start: the place of the first row. Raises UserError for a row that cannot be read, and for rewards that are no
-        numbers.
+        start: the place of the first row. texts: whether style and excerpts are wanted. Raises UserError for a row that
+        cannot be read, and for rewards that are no numbers.
         """
         cut = count = 0
-        for window in ahead(map(self._window, blocks(rows, name, start))):
+        for window in ahead(self._window(some, texts) for some in blocks(rows, name, start)):
             cut, count = cut + sum(tree.truncated for tree in window.trees), count + len(window.trees)
             yield from self._score(window, name)
         if cut:
             say(f"{name}: {cut:,} of {count:,} rows are longer than {self.max_length:,} tokens and were cut")
 
-    def _window(self, comparisons: Sequence[Numbered]) -> Window:
+    def _window(self, comparisons: Sequence[Numbered], texts: bool) -> Window:
         """Laid out for the model. UserError naming the first row that is bad."""
         trees = to_trees(comparisons, self.tokenizer, self.options)
         for (_, _, where), tree in zip(comparisons, trees, strict=True):
@@ -173,8 +175,12 @@ class RewardModel:
                 raise UserError(
                     f"{where}: {tree.longest} tokens, {self.max_length} are read; overlong=truncate cuts the prompt"
                 )
-        numbered = [replace(tree, index=n) for (_, n, _), tree in zip(comparisons, trees, strict=True)]
-        return Window.of(numbered, self.collator)
+        said = [texts_of(comparison) if texts else ([], []) for comparison, _, _ in comparisons]
+        known = [
+            replace(tree, index=n, style=style, excerpts=excerpts)
+            for tree, (_, n, _), (style, excerpts) in zip(trees, comparisons, said, strict=True)
+        ]
+        return Window.of(known, self.collator)
 
     @torch.no_grad()
     def _score(self, window: Window, name: str) -> list[ScoredComparison]:
@@ -183,7 +189,13 @@ class RewardModel:
         with evaluating(self.model):
             if not self.scorer.is_proved:
                 self._prove([piece for _, piece in window.pieces])
-            scored = [(batch, self.scorer(self.model, batch.to(self.device))) for batch in window.batches]
+            try:
+                scored = [(batch, self.scorer(self.model, batch.to(self.device))) for batch in window.batches]
+            except torch.OutOfMemoryError as error:
+                raise UserError(
+                    f"{self.device} has no memory for {self.collator.tokens_per_batch} tokens in one forward; lower "
+                    "tokens_per_batch"
+                ) from error
             for batch, values in scored:  # when all are on their way, for reading one waits for the device
                 found |= {one.index: one.rewards for one in batch.scored(values)}
         rewards: list[list[float]] = [[] for _ in window.trees]
@@ -211,9 +223,26 @@ class RewardModel:
         return replace(scored, rewards=[float(np.float32((r - mean) / std)) for r in scored.rewards])
 
 
+def device_named(name: str | None) -> torch.device:
+    """A device that is here, None: the accelerator, if there is one. UserError for another."""
+    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    try:
+        device = torch.device(name) if name else found or torch.device("cpu")
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"device is {name!r}, which torch does not have here: {first_line(error)}") from error
+    return device
+
+
+def check_options(max_length: int | str | None, overlong: str, tokens_per_batch: int | None) -> None:
+    """UserError for values that no model takes."""
+    check_length("max_length", max_length)
+    check_one_of("overlong", overlong, OVERLONG)
+    check_at_least("tokens_per_batch", tokens_per_batch, 1)
+
+
 def usable_length(max_length: int | str | None, config: Mapping[str, Any], name: str) -> int | None:
     """Tokens of the longest row that is read whole. UserError for more than the model takes. config: the model's."""
-    check_length("max_length", max_length)
     taken = taken_by(config)
     if isinstance(max_length, str):
         return taken or config.get("max_position_embeddings")

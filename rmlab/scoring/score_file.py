@@ -63,6 +63,7 @@ class ScoreFile:
             raise UserError(f"{self.path} is there and not what rmlab-score has written; --redo writes over it")
         if other := differences(known.get("inputs", {}), self.inputs):
             raise UserError(f"{self.path} is of {other}; --redo writes over it, -o another name keeps it")
+        shutil.rmtree(self.parts, ignore_errors=True)  # of a kill at the very end
         return True
 
     @contextlib.contextmanager
@@ -103,14 +104,14 @@ class ScoreFile:
             scratch.write_text("".join(lines), encoding="utf-8")
 
     def finish(self, rows: int) -> None:
-        """The file of all parts, then what it was made of."""
+        """The file of all parts, which is there when what it was made of stands beside it."""
         files = [self.part(number) for number in range(-(-rows // PART))]
         with replacing(self.path) as scratch:
             if self.path.suffix == ".parquet":
                 write_parquet(files, scratch)
             else:
                 write_lines(files, scratch, self.path.suffix == ".gz")
-        write_json(self.about, {"inputs": dict(self.inputs), "rows": rows, "stamp": stamp(self.path)})
+            write_json(self.about, {"inputs": dict(self.inputs), "rows": rows, "stamp": stamp(scratch)})
 
 
 def is_whole(part: Path) -> bool:

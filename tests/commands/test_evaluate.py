@@ -1,5 +1,6 @@
 """The `rmlab-eval` command: what it takes, prints, keeps and refuses."""
 
+import csv
 import json
 import subprocess
 import sys
@@ -55,6 +56,22 @@ def test_it_prints_a_table_keeps_the_numbers_and_is_done_once(model, monkeypatch
     assert read(out.path / "suites" / "rows.json")["key"] != said["key"]
 
 
+def test_a_run_measured_in_another_way_keeps_its_results(model, tokenizer, tmp_path, capsys):
+    out = RunDirectory(tmp_path / "run")
+    out.write_config({"model": {"dtype": "float32"}, "run": {"keep": ["model"]}})
+    (tmp_path / "tiny").rename(out.model)
+    words = ["run", "suite=rows", "eval.rows.path=mine.jsonl"]
+    assert main(words) == 0
+    assert (out.path / "suites" / "rows.json").exists()
+    before = (out.path / "scores" / "rows.parquet").read_bytes()
+    assert main([*words, "max_length=7"]) == 0
+    assert (out.path / "scores" / "rows.parquet").read_bytes() == before
+    assert read(tmp_path / "evals" / "run" / "suites" / "rows.json")["key"]
+    capsys.readouterr()
+    assert main([*words, "dtype=float32"]) == 0
+    assert "skipped suite rows: it is finished in run" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
@@ -100,3 +117,32 @@ def test_help_answers_without_torch():
     assert "reward_bench_2" in done.stdout
     assert "tokens_per_batch" in done.stdout
     assert done.stdout.strip().endswith("False")
+
+
+def test_prompts_that_training_rows_hold_are_counted_and_listed(model, capsys):
+    """One in the same words but for white space, one with a word more, one of other words."""
+    question = "which of the two rivers that meet below the old castle is the longer one"
+    asked = [question, f"{question} today", "name a town by the sea"]
+    lines = ({"prompt": prompt, "chosen": "a", "rejected": "b", "id": str(n)} for n, prompt in enumerate(asked))
+    with open("asked.jsonl", "w") as file:
+        file.writelines(json.dumps(line) + "\n" for line in lines)
+    with open("trained.jsonl", "w") as file:
+        file.write(json.dumps({"prompt": f" {question}\n", "chosen": "c", "rejected": "d"}) + "\n")
+    assert main([model, "suite=rows", "eval.rows.path=asked.jsonl", "contamination=trained.jsonl"]) == 0
+    assert (
+        "2 of 3 comparisons have a prompt that is in the training rows, 1 in the same words" in capsys.readouterr().out
+    )
+    with open("evals/tiny/suites/rows.contamination.csv") as file:
+        (_, same, near) = csv.reader(file)
+    assert same == ["0", "0", "1.0", "True"]
+    assert near[:2] == ["1", "0"]
+    assert near[3] == "False"
+    assert float(near[2]) == pytest.approx(11 / 12)  # runs of five words: 11 of the shorter, 12 of the longer
+
+
+def test_training_rows_must_be_known(model, monkeypatch, capsys):
+    no_model(monkeypatch)
+    assert main([model, "suite=rows", "eval.rows.path=mine.jsonl", "contamination=true"]) == 1
+    assert "name its training rows: contamination=FILE" in capsys.readouterr().err
+    assert main([model, "suite=rows", "eval.rows.path=mine.jsonl", "contamination=gone.jsonl"]) == 1
+    assert "gone.jsonl" in capsys.readouterr().err

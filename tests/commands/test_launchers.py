@@ -20,10 +20,11 @@ def serial(tmp_path_factory):
     ("launcher", "options"),
     [
         ("joblib", ["hydra.launcher.n_jobs=2"]),
-        pytest.param("submitit_local", [], marks=pytest.mark.slow),
-        pytest.param("ray", ["+hydra.launcher.ray.init.num_cpus=2"], marks=pytest.mark.slow),
+        ("submitit_local", []),
+        ("ray", ["+hydra.launcher.ray.init.num_cpus=2"]),
     ],
 )
+@pytest.mark.slow
 def test_every_launcher_gives_the_numbers_of_the_serial_one(launcher, options, serial, tmp_path):
     package = {"submitit_local": "submitit"}.get(launcher, launcher)
     pytest.importorskip(f"hydra_plugins.hydra_{package}_launcher", reason=f"the extra for {launcher} is not installed")

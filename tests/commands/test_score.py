@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,8 @@ from rmlab import Ensemble, RewardModel
 from rmlab.commands import score
 from rmlab.data.tokenizer import build_tokenizer
 from rmlab.scoring import score_file, windows
+from rmlab.scoring.score_file import PART
+from rmlab.scoring.windows import WINDOW
 
 
 @pytest.fixture(scope="module")
@@ -107,6 +110,15 @@ def test_rows_come_from_stdin_under_names_of_their_own(here, models, monkeypatch
     assert written("o.jsonl") == {str(n): [pytest.approx(r, abs=1e-6)] for n, r in enumerate(expected.tolist())}
 
 
+def test_a_split_of_a_folder_is_its_files_alone(here, models):
+    (here / "rows").mkdir()
+    for name, rows in (("train", PAIRS[:5]), ("test", PAIRS[5:])):
+        (here / "rows" / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    score.main([models[0], "rows", "-o", "o.jsonl", "--split", "test"])
+    expected = RewardModel(models[0]).score(PAIRS[5:])
+    assert np.array(list(written("o.jsonl").values())) == pytest.approx(expected, abs=1e-6)
+
+
 # ---- killed, and done before ----
 
 
@@ -174,7 +186,39 @@ def test_a_finished_file_is_skipped_and_one_of_other_inputs_refused(here, models
     assert written("o.jsonl") == {line["id"]: pytest.approx(line["rewards"], abs=1e-5) for line in lines}
 
 
+def test_a_kill_at_the_very_end_leaves_a_finished_file(here, models, monkeypatch, capsys):
+    data = rows_in("jsonl", PAIRS)
+
+    def killed(*_, **__):
+        raise SystemError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(score_file.shutil, "rmtree", killed)
+        with pytest.raises(SystemError):
+            score.main([models[0], data, "-o", "o.jsonl"])
+    score.main([models[0], data, "-o", "o.jsonl"])
+    assert "skipped o.jsonl" in capsys.readouterr().out
+    assert not (here / "o.jsonl.parts").exists()
+
+
+def test_what_goes_on_has_the_windows_of_what_was_not_killed():
+    """Parts begin where windows do."""
+    assert PART % WINDOW == 0
+
+
 # ---- several models, other scales ----
+
+
+def test_members_read_rows_that_come_slowly(here, models):
+    """Each from a thread of its own: two must not ask for the next row at once."""
+
+    def slowly():
+        for row in PAIRS:
+            time.sleep(0.005)
+            yield row
+
+    found = list(Ensemble.load(models).scored(slowly(), "data"))
+    assert [scored.id for scored in found] == [str(n) for n in range(len(PAIRS))]
 
 
 @pytest.mark.parametrize(
@@ -226,6 +270,7 @@ def test_normalised_rewards_are_those_over_the_reference(here, models, capsys):
         (["empty.jsonl", "-o", "o.jsonl"], "empty.jsonl holds no row"),
         (["bad.jsonl", "-o", "o.jsonl"], "bad.jsonl row 1 (counting from 0): columns ['text'] hold nothing to score"),
         (["pictures.jsonl", "-o", "o.jsonl"], "--columns images=null hides it"),
+        (["tools.jsonl", "-o", "o.jsonl"], "does not show tools; save its tokenizer with one that does"),
         (["data.jsonl", "-o", "o.jsonl", "--columns", "prompt"], "--columns 'prompt': say NAME=VALUE"),
         (["data.jsonl", "-o", "o.jsonl", "--columns", "x=y"], "--columns x: no column 'y' in the data"),
         (["data.jsonl", "-o", "o.jsonl", "--split", "test"], "--split is 'test', but data.jsonl is one file"),
@@ -233,6 +278,8 @@ def test_normalised_rewards_are_those_over_the_reference(here, models, capsys):
         (["data.jsonl", "-o", "o.jsonl", "--max-length", "many"], "--max-length is 'many'; it must be a whole number"),
         (["data.jsonl", "-o", "o.jsonl", "--overlong", "error", "--max-length", "20"], "--overlong truncate cuts"),
         (["data.jsonl", "-o", "o.jsonl", "--reduce", "max"], "reduce is 'max'"),
+        (["data.jsonl", "-o", "o.jsonl", "--dtype", "fp32"], "--dtype: torch has no dtype 'fp32'"),
+        (["data.jsonl", "-o", "o.jsonl", "--device", "cuba"], "--device is 'cuba', which torch does not have here"),
         (["data.jsonl", "--reference", "--normalise"], "--reference is of the raw rewards of one model"),
     ],
 )  # fmt: skip
@@ -240,6 +287,8 @@ def test_what_cannot_be_done_is_one_sentence(arguments, message, here, models, c
     rows_in("jsonl", PAIRS)
     (here / "empty.jsonl").write_text("")
     (here / "bad.jsonl").write_text('{"response": "a"}\n{"text": "b"}\n')
+    talk = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    (here / "tools.jsonl").write_text(json.dumps({"messages": talk, "tools": [{"name": "f"}]}))
     (here / "pictures.jsonl").write_text('{"response": "a", "images": ["x.png"]}\n')
     assert message in error_of(capsys, models[1], *arguments)
     assert not list(here.glob("o.*[!s]")), "no file of rewards"

@@ -52,6 +52,7 @@ def test_finished_runs_are_not_launched_and_others_are_taken_up(serial):
     assert not left.parent.exists()
 
 
+@pytest.mark.slow
 def test_values_that_make_no_other_run_are_said_to_be_none(tmp_path):
     """The number of threads is no part of a run's id: two values are one run, which is not to pass unnoticed."""
     output = here(tmp_path, "-m", "debug=tiny", "study=s", "run.threads=1,2", "seed=0,1")
@@ -173,6 +174,7 @@ def test_ctrl_c_says_how_to_go_on(tmp_path, monkeypatch):
     assert "interrupted; the same command goes on" in here(tmp_path, *TINY, "seed=0,1", status=130)
 
 
+@pytest.mark.slow
 def test_values_that_belong_together_are_one_choice(tmp_path):
     """Paired sweeps without a plugin: a dict per choice, merged into its node."""
     pairs = "trainer={learning_rate: 1e-3, weight_decay: 0.1}, {learning_rate: 2e-3, weight_decay: 0.2}"

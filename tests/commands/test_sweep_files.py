@@ -102,6 +102,7 @@ hydra:
 """
 
 
+@pytest.mark.slow
 def test_a_sweep_file_adds_a_term_and_fields_that_its_options_lack(tmp_path):
     """loss=plain has no center, the trainer node no adam_*: neither needs a + in a file."""
     (tmp_path / "mine").mkdir()
@@ -130,6 +131,7 @@ def test_a_sweep_takes_dicts_with_new_keys(tmp_path):
     assert sorted(columns) == ["ask", "q", "q"]
 
 
+@pytest.mark.slow
 def test_a_new_key_is_swept_on_the_command_line_without_a_plus(tmp_path):
     here(tmp_path, *TINY, "loss=plain", "loss.center.weight=0,0.1", "trainer.adam_beta2=0.98")
     assert sorted(c["loss"]["center"]["weight"] for c in configs(tmp_path)) == [0, 0.1]

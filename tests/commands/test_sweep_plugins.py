@@ -2,6 +2,7 @@
 
 import sys
 
+import pytest
 from sweeping import TINY, here, metrics
 
 LOSS = """
@@ -22,6 +23,7 @@ def launch(place, monkeypatch, *overrides):
         return here(place, *MINE, *overrides)
 
 
+@pytest.mark.slow
 def test_a_sweep_with_a_plugin_goes_on_and_notices_a_changed_one(tmp_path, monkeypatch):
     (tmp_path / "sweep_plugin.py").write_text(LOSS.format(name="swept_hinge"))
     launch(tmp_path, monkeypatch, "loss.swept_hinge.gap=0.5")

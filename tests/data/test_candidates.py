@@ -65,7 +65,7 @@ def test_answers_that_are_right_or_wrong_say_so():
         ({"prompt": "q", "responses": "a"}, "row 7: responses must be a list, not 'a'"),
         ({"prompt": "q", "response": {"a": 1}}, "row 7: response is neither text nor chat messages"),
         ({"response": "a", "messages": [USER, ANSWER]}, "it has response and messages, and one of them"),
-        ({"messages": TALK}, "row 7: must end in the assistant's, which is scored; the last one is the user's"),
+        ({"messages": TALK}, "row 7: messages must end in the assistant's, which is scored; the last one is .*user"),
         ({"messages": "hello"}, "messages must end in the assistant's, which is scored; the last one is text"),
         ({"messages": []}, "messages holds no message"),
         ({"prompt": "q", "responses": ["a", [ANSWER]]}, "must be text or all be messages"),

@@ -37,6 +37,7 @@ def test_quickstart_learns(tmp_path):
     assert accuracy > 0.9
 
 
+@pytest.mark.slow
 def test_a_trl_script_with_changed_imports_trains(tmp_path):
     assert "'eval_accuracy': 1.0" in start(tmp_path, EXAMPLES / "trl_to_rmlab.py")
     source = (EXAMPLES / "trl_to_rmlab.py").read_text()

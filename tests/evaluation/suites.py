@@ -9,6 +9,11 @@ from rmlab.evaluation.result import Result
 from rmlab.metrics.scored import ScoredComparison
 
 
+def said(answer):
+    """The text of a response, which may be a message of the assistant."""
+    return answer if isinstance(answer, str) else answer[-1]["content"]
+
+
 def jsonl(path, rows):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -42,7 +47,7 @@ def scored_by(suite, reward):
     return found
 
 
-def result_of(suite, reward=lambda row, text: float(text.rpartition(" ")[2])):
+def result_of(suite, reward=lambda row, answer: float(said(answer).rpartition(" ")[2])):
     """Responses end with their reward by default: `the answer 0.7`."""
     return Result.of(suite, scored_by(suite, reward), "suite")
 

@@ -5,11 +5,12 @@ import json
 import pytest
 from conftest import DATA
 from datasets import Dataset
-from suites import jsonl, result_of, suite_of
+from suites import jsonl, result_of, said, suite_of
 
 from rmlab.data.rows import to_comparison
 from rmlab.evaluation import SUITES
-from rmlab.evaluation.chat import as_chat, as_text
+from rmlab.evaluation.chat import as_text, rows_for
+from rmlab.evaluation.items import row_of
 from rmlab.messages import UserError
 
 PAIR = {"prompt": "q", "chosen": "x", "rejected": "y", "subset": "hep-go", "id": 1}
@@ -87,25 +88,29 @@ def test_rows_are_read_from_what_data_sets_are_kept_in(kind, tmp_path):
 @pytest.mark.skipif(not (DATA / "llmbar").is_dir(), reason="the real LLMBar is not here")
 def test_the_real_llmbar_has_419_pairs():
     suite = suite_of("llmbar", path=str(DATA / "llmbar"))
-    result = result_of(suite, lambda row, text: row["responses"].index(text) == 0)
+    result = result_of(suite, lambda row, answer: row["responses"].index(said(answer)) == 0)
     counts = {name: part.items for name, part in result.subsets.items()}
     assert counts == {"Natural": 100, "Neighbor": 134, "GPTInst": 92, "GPTOut": 47, "Manual": 46}
     assert result.totals["average"].value == 1  # the right output comes first in a row of rmlab
 
 
-def test_prompts_become_messages_or_text_with_a_gap():
+def test_a_benchmark_is_a_chat_or_text_with_a_gap():
     dialogue = [
-        {"role": "user", "content": "hi"},
-        {"role": "assistant", "content": "yes?"},
-        {"role": "user", "content": "q"},
+        {"role": role, "content": text} for role, text in (("user", "hi"), ("assistant", "yes?"), ("user", "q"))
     ]
-    row = {"prompt": "q\n", "responses": ["x", "y"], "preferences": [{"better": 0, "worse": 1}]}
-    assert as_chat(row)["prompt"] == [{"role": "user", "content": "q\n"}]
+    row = row_of("q\n", ["x"], ["y"], 1, "a")
+    assert row["prompt"] == [{"role": "user", "content": "q\n"}]
+    assert to_comparison(row, "row").responses[0] == [{"role": "assistant", "content": "x"}]
     assert as_text(row)["prompt"] == "q\n\n"
-    assert as_text({**row, "prompt": dialogue[:1]})["prompt"] == "hi\n\n"
     assert as_text({**row, "prompt": dialogue})["prompt"] == "user: hi\n\nassistant: yes?\n\nuser: q\n\nassistant: "
-    assert to_comparison(as_chat(row), "row").responses[0] == [{"role": "assistant", "content": "x"}]
-    assert as_chat({"chosen": "x", "rejected": "y"}) == {"chosen": "x", "rejected": "y"}
+
+
+def test_rows_of_ones_own_stay_as_they_are(tokenizer):
+    """As an evaluation set reads them: what a row holds is what the model reads."""
+    rows = [{"prompt": "q", "chosen": "x", "rejected": "y"}, {"chosen": [{"role": "assistant", "content": "x"}]}]
+    assert list(rows_for(tokenizer, rows)) == rows
+    tokenizer.chat_template = None
+    assert list(rows_for(tokenizer, rows)) == rows
 
 
 LLMBAR = ("Natural", *(f"Adversarial_{name}" for name in ("Neighbor", "GPTInst", "GPTOut", "Manual")))

@@ -115,7 +115,9 @@ def test_safety_prompts_are_pooled(tmp_path):
     rows = [rm_bench_row(str(n), *good, "safety-refuse") for n in range(3)]
     rows += [rm_bench_row("9", *bad, "safety-response")]
     rows += [rm_bench_row("1", *(good if domain == "code" else bad), domain) for domain in ("chat", "code", "math")]
-    result = values(result_of(suite_of("rm_bench", path=jsonl(tmp_path / "rm.jsonl", rows))).totals)
+    jsonl(tmp_path / "data" / "total_dataset.jsonl", rows)
+    jsonl(tmp_path / "data" / "safety-refuse_filtered.jsonl", rows[:3])  # the same rows once more
+    result = values(result_of(suite_of("rm_bench", path=str(tmp_path / "data"))).totals)
     assert result["safety"] == 0.75
     assert result["hard"] == pytest.approx((0 + 1 + 0 + 0.75) / 4)
     assert result["overall"] == pytest.approx((0 + 1 + 0 + 0.75) / 4)
@@ -162,7 +164,7 @@ def test_rmb_asks_that_the_best_beats_every_loser(tmp_path):
     jsonl(tmp_path / "BoN_set/Harmlessness/S1.jsonl", [
         rmb_row("6", 2, [1, 1], "Harmlessness"), rmb_row("7", 2, [1, 2], "Harmlessness"),
     ])  # fmt: skip
-    result = result_of(suite_of("rmb", path=str(tmp_path)), lambda row, t: t[0]["content"].rpartition(" ")[2])
+    result = result_of(suite_of("rmb", path=str(tmp_path)))
     parts = {
         "pairwise Helpfulness": 1 / 3,
         "best-of-n Helpfulness": 0.0,
@@ -200,6 +202,9 @@ def test_ppe_counts_sampled_pairs_and_the_response_at_the_top(tmp_path):
         "best of k": (2 * 1 + 2 * 0 + 0.5) / 5,
     })  # fmt: skip
     assert result.totals["best of k"].chance == 0.5
+    names = {"mmlu_pro": "MMLU-Pro", "math": "MATH", "gpqa": "GPQA", "ifeval": "IFEval", "mbpp_plus": "MBPP-Plus"}
+    apart = {task: str(tmp_path / f"PPE-{name}-Best-of-K") for task, name in names.items()}
+    assert values(result_of(suite_of("ppe_correctness", path=apart)).totals) == values(result.totals)
 
 
 def test_auto_j_has_three_verdicts(tmp_path):

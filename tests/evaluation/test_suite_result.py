@@ -65,7 +65,9 @@ def test_of_a_part_of_the_data_there_is_no_overall_score(tmp_path):
     ]
     result = result_of(suite_of("reward_bench", path=jsonl(tmp_path / "part.jsonl", rows)))
     assert list(result.totals) == ["mean of items"]
-    assert result.as_dict()["overall"] == "mean of items"
+    told = result.as_dict()
+    assert told["overall"] == "mean of items"
+    assert told["totals"]["mean of items"]["weights"] == pytest.approx({"hep-go": 1 / 3, "hep-cpp": 2 / 3})
     assert result.totals["mean of items"].value == pytest.approx(2 / 3)
 
 

@@ -119,6 +119,15 @@ def test_whatever_the_set_it_is_json_without_nan(name):
     assert {"calibration", "scale"} <= set(told)
 
 
+def test_of_scored_responses_without_preferences_the_rest_is_told():
+    bare = [replace(c, better=[], worse=[], strength=[], probability=[]) for c in random_set(40, 4)]
+    told, whole = diagnose(bare), diagnose(random_set(40, 4))
+    assert list(told) == ["length", "scale", "best_of_n"]
+    assert told["best_of_n"] == whole["best_of_n"]
+    assert told["length"] == {"correlation": whole["length"]["correlation"]}
+    assert json.loads(json.dumps(told, allow_nan=False)) == told
+
+
 def test_a_whole_set_is_told_in_every_part():
     told = diagnose(random_set(120, 4))
     assert list(told) == ["calibration", "strength", "length", "style", "scale", "best_of_n"]

@@ -32,6 +32,7 @@ def test_tuning_scores_no_item_by_a_value_that_it_chose(tmp_path):
         load_study(tmp_path, tune=["trainer.weight_decay"])
 
 
+@pytest.mark.slow
 def test_tuning_does_not_reward_trying_more_values(tmp_path):
     """No value is better, seeds and items are luck. The best of 8 looks better on its own items and seeds alone."""
     naive, honest = [], []

@@ -81,11 +81,12 @@ def scored(index=0, **changes):
 
 
 def test_scores_come_back_as_they_were_written(out):
-    """Comparisons of other sizes, in their own order; with gold rewards, style and excerpts, and without."""
+    """Comparisons of other sizes, in their own order; with gold rewards, style, texts, preferences, and without."""
     pair = {"rewards": [1.0, 2.0], "lengths": [1, 1], "gold": [], "better": [1], "worse": [0]}
     pair.update(strength=[1.0], probability=[0.5])
     known = {"style": [[n, 0, 1, 2, 0, 3] for n in range(3)], "excerpts": ["p\u2026", "a", "", "c"]}
-    comparisons = [scored(7), scored(2, subset="", **pair), scored(11, gold=[]), scored(5, **known)]
+    alone = {"better": [], "worse": [], "strength": [], "probability": []}
+    comparisons = [scored(7), scored(2, subset="", **pair), scored(11, gold=[]), scored(5, **known), scored(4, **alone)]
     assert not out.has_scores("eval")
     out.write_scores("eval", comparisons)
     assert out.has_scores("eval")

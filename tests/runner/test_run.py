@@ -221,6 +221,7 @@ def test_a_run_killed_after_its_last_step_takes_no_further_step(tmp_path):
     assert (out / "metrics.json").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_redone_run_starts_from_the_beginning(tmp_path):
     rmlab(tmp_path, "debug=tiny")
     out = run_directory(tmp_path)
@@ -230,6 +231,7 @@ def test_a_redone_run_starts_from_the_beginning(tmp_path):
     assert (out / "metrics.json").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_other_data_under_the_same_name_is_noticed(tmp_path):
     """Finished: skipped with a warning. Begun: started afresh instead of resumed."""
     arguments = ["debug=tiny", "data=files", "data.path=my.jsonl"]
@@ -241,6 +243,7 @@ def test_other_data_under_the_same_name_is_noticed(tmp_path):
     assert "was begun with other inputs than is here now; it starts afresh" in rmlab(tmp_path, *arguments).stdout
 
 
+@pytest.mark.slow
 def test_a_multirun_makes_one_directory_per_run_and_skips_finished_ones(tmp_path):
     arguments = ["-m", "debug=tiny", "loss=plain,margin", "seed=0,1"]
     rmlab(tmp_path, *arguments)
@@ -273,7 +276,8 @@ def test_terms_combine_on_the_command_line(tmp_path):
     assert config["loss"] == {"bradley_terry": {"margin": 1.0}, "center": {"weight": 0.01}}
 
 
-@pytest.mark.parametrize("logger", ["tensorboard", pytest.param("trackio", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("logger", ["tensorboard", "trackio"])
+@pytest.mark.slow
 def test_other_loggers(logger, tmp_path):
     pytest.importorskip(logger, reason=f"{logger} is an extra")
     done = rmlab(tmp_path, "debug=tiny", f"logger={logger}", TRACKIO_DIR=str(tmp_path / "trackio"))

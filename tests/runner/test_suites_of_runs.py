@@ -13,7 +13,7 @@ from rmlab.messages import UserError
 from rmlab.runner.check import check_run
 from rmlab.runner.config import Config, content_id
 from rmlab.runner.directory import RunDirectory
-from rmlab.runner.suites import outstanding
+from rmlab.runner.suites import outstanding, read_suites
 from rmlab.scoring.reward_model import RewardModel
 
 ROWS = [
@@ -38,6 +38,14 @@ def without_training(monkeypatch):
     monkeypatch.setattr("rmlab.runner.run.train_here", refused)
 
 
+class Stopped(BaseException):
+    """Before the training itself."""
+
+
+def stop(*_):
+    raise Stopped
+
+
 def test_suites_are_scored_at_the_end_and_added_to_a_finished_run(config, tmp_path, monkeypatch, capsys):
     out = RunDirectory(tmp_path / "run")
     metrics = run(config, out.path)
@@ -45,6 +53,7 @@ def test_suites_are_scored_at_the_end_and_added_to_a_finished_run(config, tmp_pa
     said = read(out.path / "suites" / "mine.json")
     assert (said["suite"], said["overall"]) == ("rows", "accuracy")
     assert set(said["subsets"]) == {"a", "b"}
+    assert {"calibration", "length"} <= set(said["diagnostics"])
     items = pd.read_parquet(out.path / "scores" / "mine.items.parquet")
     assert list(items.columns) == ["id", "prompt", "subset", "value", "comparison"]
     assert items["value"].mean() == pytest.approx(said["totals"]["accuracy"]["value"])
@@ -52,11 +61,7 @@ def test_suites_are_scored_at_the_end_and_added_to_a_finished_run(config, tmp_pa
     assert "mine" not in metrics["eval"]
 
     before = [comparison.rewards for comparison in out.scores("mine").comparisons()]
-    saved = RewardModel(str(out.path / "model")).score([
-        {**row, "prompt": [{"role": "user", "content": row["prompt"]}],
-         **{side: [{"role": "assistant", "content": row[side]}] for side in ("chosen", "rejected")}}
-        for row in ROWS
-    ])  # fmt: skip
+    saved = RewardModel(str(out.path / "model")).score(ROWS)
     assert saved == pytest.approx(np.array(before), abs=1e-5)
 
     without_training(monkeypatch)
@@ -75,6 +80,29 @@ def test_suites_are_scored_at_the_end_and_added_to_a_finished_run(config, tmp_pa
     assert read(out.path / "suites" / "mine.json")["totals"]["accuracy"]["items"] == 2
     out.forget_results()
     assert not (out.path / "suites").exists()
+
+
+def test_rows_have_the_rewards_that_they_have_as_an_evaluation_set(config, tmp_path):
+    mine = {"source": "load", "path": config["eval"]["mine"]["path"]}
+    out = RunDirectory(tmp_path / "run")
+    metrics = run({**config, "data": {**config["data"], "eval": {"held_out": mine}}}, out.path)
+    both = [[c.rewards for c in out.scores(name).comparisons()] for name in ("held_out", "mine")]
+    assert np.array(both[0]) == pytest.approx(np.array(both[1]), abs=1e-6)
+    said = read(out.path / "suites" / "mine.json")["totals"]["accuracy"]
+    assert said["value"] == pytest.approx(metrics["eval"]["held_out"]["accuracy"])
+
+
+def test_prompts_that_are_trained_on_are_counted(config, tmp_path, monkeypatch, capsys):
+    """White space and wrapping do not hide one."""
+    rows = [{**row, "prompt": f"{row['prompt']}\n"} for row in ROWS[:2]] + [
+        {"prompt": f"q {n}", "chosen": "x", "rejected": "y"} for n in range(20)
+    ]
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = {**config["data"], "train": {"mine": {"source": "load", "path": str(tmp_path / "train.jsonl")}}}
+    monkeypatch.setattr("rmlab.runner.run.train_and_evaluate", stop)
+    with pytest.raises(Stopped):
+        run({**config, "data": {**data, "eval_fraction": 0.0}}, tmp_path / "run")
+    assert "warning: suite mine: 2 of 3 prompts are trained on too" in capsys.readouterr().out
 
 
 def test_a_run_that_kept_no_model_says_so(config, tmp_path):
@@ -116,8 +144,14 @@ def test_a_wrong_entry_is_a_sentence_before_rows_are_read(evals, sentence, confi
         ),
     ],
 )
-def test_wrong_rows_are_named_before_a_model_loads(row, sentence, config, tmp_path, monkeypatch):
-    without_training(monkeypatch)
+def test_wrong_rows_are_named_when_they_are_read(row, sentence, config, tmp_path):
     (tmp_path / "mine.jsonl").write_text(json.dumps(row) + "\n")
     with pytest.raises(UserError, match=sentence):
+        read_suites(config["eval"], Config.of(config).model)
+
+
+def test_rows_are_read_before_a_model_loads(config, tmp_path, monkeypatch):
+    without_training(monkeypatch)
+    (tmp_path / "mine.jsonl").write_text("{}\n")
+    with pytest.raises(UserError, match="no column 'chosen'"):
         run(config, tmp_path / "run")

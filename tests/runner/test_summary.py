@@ -85,3 +85,35 @@ def test_a_hint_says_what_the_numbers_mean(held_out, train, said):
     found = list(hints({"eval": {"dev": {**PART, **held_out}}, "train": {**TRAIN, **train}}))
     assert len(found) == bool(said)
     assert all(words in found[0] for words in said)
+
+
+SHORTER = {"length": {"shorter": {"value": 0.41, "low": 0.37, "high": 0.45, "n": 2000}}}
+STRETCHED = {"calibration": {"temperature": {"value": 2.0, "nll_before": 0.62, "nll_after": 0.6, "n": 1800}}}
+
+
+def test_what_diagnostics_show_is_said_once_for_the_first_set_that_shows_it():
+    sets = {"a": PART, "b": {**PART, "diagnostics": SHORTER}, "c": {**PART, "diagnostics": {**SHORTER, **STRETCHED}}}
+    first, second = hints({"eval": sets, "train": TRAIN})
+    assert first.startswith("b: accuracy is 0.410 on the 2,000 preferences whose better response is the shorter one")
+    assert second.startswith("c: rewards divided by 2.00 take nll from 0.620 to 0.600")
+
+
+@pytest.mark.parametrize(
+    "diagnostics",
+    [
+        {},
+        {"length": {"shorter": {"n": 0}}},
+        {"length": {"shorter": {"value": 0.48, "low": 0.44, "high": 0.52, "n": 99}}},
+        {"calibration": {"temperature": {**STRETCHED["calibration"]["temperature"], "value": 1.2}}},
+        {"calibration": {"temperature": {**STRETCHED["calibration"]["temperature"], "nll_after": 0.619}}},
+        {"calibration": {"temperature": {**STRETCHED["calibration"]["temperature"], "n": 20}}},
+    ],
+)
+def test_diagnostics_that_nobody_would_act_on_are_not_said(diagnostics):
+    assert list(hints({"eval": {"a": {**PART, "diagnostics": diagnostics}}, "train": TRAIN})) == []
+
+
+def test_a_set_with_a_hint_of_its_own_is_not_diagnosed_too():
+    worse = {**PART, "nll": 0.9, "nll_low": 0.8, "nll_high": 1.0, "diagnostics": STRETCHED}
+    (hint,) = hints({"eval": {"a": worse}, "train": TRAIN})
+    assert "too sure" in hint

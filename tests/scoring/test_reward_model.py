@@ -95,7 +95,7 @@ def test_answers_cost_their_prompt_once_and_too_many_are_cut_into_forwards(token
 
 def trees_of(model, row):
     (comparisons,) = windows.blocks([row], "data", 0)
-    return model._window(comparisons).trees
+    return model._window(comparisons, texts=False).trees
 
 
 def seen(batch, sizes):
@@ -190,3 +190,14 @@ def test_long_rows_make_small_windows(monkeypatch):
     assert found == [[0, 1, 2], [3], [4, 5, 6, 7], [8]]
     again = [[n for _, n, _ in block] for block in windows.blocks(rows[4:], "data", 4)]
     assert again == found[2:]
+
+
+def test_scored_rows_know_their_texts(tokenizer):
+    """What metrics and the report want; token ids have none."""
+    rows = [{"prompt": "Name a river.", "responses": ["# The Danube", "no"], "scores": [1, 0]}, {"input_ids": [5, 6]}]
+    texts, ids = RewardModel.of(make_model(), tokenizer).scored(rows, "data")
+    assert texts.excerpts == ["Name a river.", "# The Danube", "no"]
+    assert len(texts.style) == 2
+    assert texts.style[0] != texts.style[1]
+    assert (ids.excerpts, ids.style) == ([], [])
+    assert (texts.better, texts.worse, texts.gold) == ([0], [1], [1.0, 0.0])

@@ -66,6 +66,21 @@ def test_several_named_sets_and_subsets(tokenizer, tmp_path):
     assert set(trainer.evaluations) == {"one", "two"}
 
 
+@pytest.mark.parametrize("grouped", [False, True])
+def test_what_is_evaluated_knows_its_texts(grouped, tokenizer, tmp_path):
+    """Grouped by prompt too; the trainer's own training rows do not."""
+    rows = make_pairs(12)
+    options = {"group_by_prompt": True} if grouped else {}
+    trainer = trainer_for(make_model(), tokenizer, tmp_path, make_pairs(24).select(range(12, 24)), rows, **options)
+    trainer.evaluate()
+    texts = {text.strip() for row in rows for text in (row["prompt"], row["chosen"], row["rejected"])}
+    for comparison in trainer.evaluations["eval"].comparisons:
+        assert len(comparison.excerpts) == 1 + len(comparison.rewards) == 1 + len(comparison.style)
+        assert set(comparison.excerpts) <= texts
+        assert [row[0] for row in comparison.style] == [len(text) for text in comparison.excerpts[1:]]
+    assert "excerpts" not in trainer.train_dataset.column_names
+
+
 def test_compute_metrics_sees_rewards_of_chosen_and_rejected(tokenizer, pairs, tmp_path):
     def compute(prediction):
         chosen, rejected = prediction.predictions.T

@@ -87,6 +87,7 @@ def test_a_term_of_one_value_per_response_is_averaged_over_responses(tokenizer, 
 
 
 @pytest.mark.parametrize("kind", ["qwen3", "bert"])
+@pytest.mark.slow
 def test_two_hundred_steps_padded_and_flat_stay_together(kind, tokenizer, tmp_path):
     curves = {}
     for layout in ("padded", "auto"):
