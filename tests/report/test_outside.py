@@ -136,6 +136,10 @@ def test_verdicts_have_an_accuracy_and_no_nll(tmp_path, capsys):
         ([{"id": "0", "response": 0, "reward": 1.0}] * 2, "has a reward of response 0 already"),
         ([{"id": "q7", "rewards": [1.0, 0.0]}], "matches nothing in eval: its first row is of id 'q7', .* has id '0'"),
         ([{"id": "0", "rewards": [1.0]}], "1 rewards, but the comparison has 2 responses"),
+        (
+            [{"id": "0", "verdict": None}],
+            "judge.jsonl prefers nothing in eval: its rewards or verdicts of it are all empty",
+        ),
         ([{"id": "0", "verdict": 2}], "verdict is 2, but the comparison has 2 responses; the first is 0"),
         ([{"id": "0", "verdict": "better"}], "verdict is 'better'; it must be the index"),
         ([{"id": "0", "rewards": [1.0, "nan"]}], "reward is 'nan', not a finite number"),
