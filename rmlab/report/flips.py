@@ -72,14 +72,14 @@ def flips_tables(found: pd.DataFrame, texts: Callable[[str], pd.DataFrame | None
 
     found: of `flips`. texts: excerpts of a set; None where none are kept. several: sets.
     """
-    tables = Tables()
+    tables, known = Tables(), {str(name): texts(str(name)) for name in found["set"].unique()}
     for (name, arm), part in found.groupby(["set", "arm"], sort=False):
         shown = worst(part)
         gained, lost = (int((part["right"] == who).sum()) for who in ("arm", "baseline"))
         against = f"Flips, {arm} against {part['baseline'].iloc[0]}{f' on {name}' * several}"
         title = f"{against}: {gained:,} gained, {lost:,} lost"
         rest = f"; the {len(shown)} that both are surest of (all in flips.csv)" if len(shown) < len(part) else ""
-        tables.append(Table(title + rest, with_texts(shown, texts(str(name))), "flips", str(name)))
+        tables.append(Table(title + rest, with_texts(shown, known[str(name)]), "flips", str(name)))
     return tables
 
 
@@ -93,22 +93,18 @@ def worst(part: pd.DataFrame) -> pd.DataFrame:
 
 def with_texts(shown: pd.DataFrame, texts: pd.DataFrame | None) -> pd.DataFrame:
     """Cells of a table: id, subset if there are any, who is right, both gaps, and the texts where they are known."""
-    said = (
-        {int(c): (prompt, responses) for c, prompt, responses in texts.itertuples(index=False)}
-        if texts is not None
-        else {}
-    )
+    told: dict[int, tuple[str, Sequence[str]]] = {}
+    if texts is not None:
+        those = texts[texts["comparison"].isin(shown["comparison"])]
+        told = {int(c): (prompt, responses) for c, prompt, responses in those.itertuples(index=False)}
     lines = []
     for _, row in shown.iterrows():
         name = {"arm": row["arm"], "baseline": row["baseline"]}.get(row["right"], "neither: undecided")
         line = {"id": str(row["id"]), "subset": str(row["subset"]), "right": name}
         line |= {f"gap of {row[of]}": f"{row[f'{of}_gap']:+.4g}" for of in ("baseline", "arm")}
-        if said:
-            prompt, responses = said.get(row["comparison"], ("", {}))
-            sides = {"preferred": row["better"], "other": row["worse"]}
-            line |= {
-                "prompt": prompt,
-                **{side: str(responses[k]) if len(responses) else "" for side, k in sides.items()},
-            }
+        if row["comparison"] in told:
+            prompt, responses = told[row["comparison"]]
+            line |= {"prompt": prompt, "preferred": responses[row["better"]], "other": responses[row["worse"]]}
         lines.append(line)
-    return pd.DataFrame(lines).drop(columns=[] if shown["subset"].astype(bool).any() else ["subset"])
+    cells = pd.DataFrame(lines).fillna("")
+    return cells if shown["subset"].astype(bool).any() else cells.drop(columns="subset")

@@ -71,6 +71,8 @@ def with_outside(
         for name in found:
             if one.name in sets[name].arm:
                 raise UserError(f"--scores: {one.name!r} is given twice for {name}; keep one file, or use other names")
+            if np.isnan(matched[name].better - matched[name].worse).all():
+                raise UserError(f"{one.file} prefers nothing in {name}: its rewards or verdicts of it are all empty")
             sets[name] = added(sets[name], one.name, matched[name], read.verdicts)
         notes += told(one, read, items, {name: matched[name] for name in found})
         arms[one.name], values[one.name] = [], {}

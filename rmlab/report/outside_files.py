@@ -107,6 +107,8 @@ def key_of(row: Mapping[str, Any], by: str, where: str) -> tuple[Key, Comparison
         return (by, as_id(row[by])), None
     given = row["responses"] if "responses" in row else [row.get(side) for side in SIDES]
     texts = [text(response, where, "responses") for response in listed(given, where, "responses")]
+    if len(texts) < 2:
+        raise UserError(f"{where}: responses holds {len(texts)}; a comparison has at least 2")
     prompt, responses = split_prompt(row, texts, where)
     return ("text", repr([prompt, responses])), Comparison(prompt, responses, [])
 
@@ -132,7 +134,8 @@ def add(entry: Entry, row: Mapping[str, Any], form: str, where: str, key: Key) -
         values = [] if row["rewards"] is None else listed(row["rewards"], where, "rewards")
         entry.rewards = {k: reward_of(value, where) for k, value in enumerate(values)}
     else:
-        k = row["response"]
+        k = row.get("response")
+        k = int(k) if isinstance(k, float) and k.is_integer() else k  # of a table with gaps
         if isinstance(k, bool) or not isinstance(k, int) or k < 0:
             raise UserError(f"{where}: response is {brief(k)}, not the index of a response, which is 0 for the first")
         if k in entry.rewards:

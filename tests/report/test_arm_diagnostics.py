@@ -3,6 +3,7 @@
 import itertools
 import json
 
+import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,6 +13,8 @@ from rmlab.commands.report import main
 from rmlab.metrics.evaluate import evaluate
 from rmlab.metrics.scored import ScoredComparison
 from rmlab.report.diagnostics import diagnostics_table, scored_of, told_by
+from rmlab.report.figures import diagnostics
+from rmlab.report.figures.look import STYLE, look_of
 from rmlab.report.items import load_items
 from rmlab.report.outside import Asked, with_outside
 from rmlab.report.study import load_study
@@ -113,9 +116,19 @@ def test_scores_from_outside_are_told_like_a_run(study):
     assert float(cells.loc["outside", "ECE (equal mass)"]) == pytest.approx(plain, abs=1e-4)
 
 
-def test_the_figures_are_on_the_page(study, capsys):
-    main([str(study)])
+def test_they_have_figures_where_lengths_are_in_tokens(study):
+    found, scored = loaded(study)
+    for unit, there in (("tokens", True), ("characters", False)):
+        with mpl.rc_context(STYLE):
+            figures = diagnostics(scored["eval"], look_of(found), unit)
+        assert {name: drawing is not None for name, drawing in figures.items()} == {
+            **{"calibration": True, "length_accuracy": there, "best_of_n": True}
+        }
+    assert diagnostics({}, look_of(found), "tokens") == {}
+
+
+def test_they_are_in_the_report(study, capsys):
+    main([str(study), "--no-figures"])
     assert "Diagnostics" in capsys.readouterr().out
-    page = (study / "report" / "index.html").read_text()
-    for title in ("Calibration and temperature", "Accuracy and length", "Best of n"):
-        assert f"<h3>{title}</h3>" in page
+    for file in ("table.md", "table.tex", "index.html"):
+        assert "best-of-n recovery" in (study / "report" / file).read_text()

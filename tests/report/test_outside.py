@@ -136,6 +136,10 @@ def test_verdicts_have_an_accuracy_and_no_nll(tmp_path, capsys):
         ([{"id": "0", "response": 0, "reward": 1.0}] * 2, "has a reward of response 0 already"),
         ([{"id": "q7", "rewards": [1.0, 0.0]}], "matches nothing in eval: its first row is of id 'q7', .* has id '0'"),
         ([{"id": "0", "rewards": [1.0]}], "1 rewards, but the comparison has 2 responses"),
+        (
+            [{"id": "0", "verdict": None}],
+            "judge.jsonl prefers nothing in eval: its rewards or verdicts of it are all empty",
+        ),
         ([{"id": "0", "verdict": 2}], "verdict is 2, but the comparison has 2 responses; the first is 0"),
         ([{"id": "0", "verdict": "better"}], "verdict is 'better'; it must be the index"),
         ([{"id": "0", "rewards": [1.0, "nan"]}], "reward is 'nan', not a finite number"),
@@ -266,3 +270,25 @@ def test_what_two_fixed_arms_would_have_found(tmp_path):
     error = (row["diff_high"] - row["diff_low"]) / 2 / stats.t.isf(0.025, 198)
     assert row["detectable"] == pytest.approx(error * (stats.t.isf(0.025, 198) + stats.norm.isf(0.2)), rel=0.01)
     assert (row["pairs"], row["seeds"]) == (0, 0)
+
+
+def test_it_stands_beside_tuned_arms_under_another_name(tmp_path, capsys):
+    for seed in range(3):
+        for loss, rate, right in (("plain", 0.1, 20), ("plain", 0.2, 25), ("margin", 0.1, 22), ("margin", 0.2, 21)):
+            gaps = np.where(np.arange(40) < right + seed, 1.0, -1.0)
+            write_run(tmp_path / "study", seed, gaps, loss=loss, trainer__learning_rate=rate)
+    file = write_rows(tmp_path / "judge.jsonl", [{"id": n, "verdict": "A" if n < 10 else "B"} for n in range(40)])
+    options = [
+        "--no-figures",
+        "--tune",
+        "trainer.learning_rate",
+        "--rename",
+        "judge=A judge",
+        "--order",
+        "judge,margin",
+    ]
+    main([str(tmp_path / "study"), "--scores", f"judge={file}", *options])
+    assert "A judge" in capsys.readouterr().out
+    rows = pd.read_csv(tmp_path / "study" / "report" / "table.csv").query("metric == 'accuracy'")
+    assert rows["arm"].tolist() == ["plain", "A judge", "margin"]
+    assert rows.set_index("arm")["mean"].to_dict() == pytest.approx({"plain": 0.65, "A judge": 0.25, "margin": 0.575})

@@ -65,7 +65,7 @@ def test_the_report_is_written_in_every_format(study, capsys):
     assert {p.name for p in report.iterdir()} >= {"table.md", "table.tex", "table.csv", "index.html", "figures"}
     assert "| margin | 3 | " in (report / "table.md").read_text()
     tex = (report / "table.tex").read_text()
-    assert tex.count("\\toprule") == tex.count("\\bottomrule") == 4
+    assert tex.count("\\toprule") == tex.count("\\bottomrule") == 5
     assert "$\\pm$" in tex
     rows = pd.read_csv(report / "table.csv")
     assert len(rows) == 6

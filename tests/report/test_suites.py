@@ -1,11 +1,14 @@
 """Benchmark suites of a study: totals as they are weighed, intervals that know of subsets, one family of tests."""
 
+import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
 from studies import write_run, write_suite
 
 from rmlab.commands.report import main
+from rmlab.report.figures.look import STYLE, Look, look_of
+from rmlab.report.figures.suites import suite_figures
 from rmlab.report.items import set_names
 from rmlab.report.study import load_study
 from rmlab.report.suite_tables import suite_tables
@@ -82,7 +85,7 @@ def test_arms_and_suites_are_one_family(tmp_path):
 def test_it_is_in_every_format_and_no_evaluation_set(tmp_path, capsys):
     write_study(tmp_path)
     assert set_names(load_study(tmp_path)) == ["eval"]
-    main([str(tmp_path)])
+    main([str(tmp_path), "--no-figures"])
     assert "Suite bench: overall" in capsys.readouterr().out
     report = tmp_path / "report"
     rows = pd.read_csv(report / "suites.csv")
@@ -92,7 +95,23 @@ def test_it_is_in_every_format_and_no_evaluation_set(tmp_path, capsys):
         assert "0.5500" in text
         assert "hard (20)" in text
     assert "| chance |  | 0.2500 |" in (report / "table.md").read_text()
-    assert (report / "figures" / "suite_bench.png").exists()
+
+
+def test_it_has_a_figure_of_few_arms_and_of_many(tmp_path):
+    """A dot and a bar for each arm and number; beyond what one panel can tell apart, a cell."""
+    study, rows = compared(write_study(tmp_path))
+    with mpl.rc_context(STYLE):
+        (few,) = suite_figures(rows.reset_index(), look_of(study)).values()
+        names = [f"arm {n}" for n in range(9)]
+        many = pd.concat([rows.reset_index().query("arm == 'plain'").assign(arm=name) for name in names])
+        look = Look(names, names[0], dict.fromkeys(names, "#404040"), dict.fromkeys(names, "o"), "", {}, True)
+        (cells,) = suite_figures(many, look).values()
+        assert suite_figures(many.query("arm == 'arm 0'"), look) == {}
+    means = sorted(float(line.get_xdata()[0]) for line in few.canvas.axes[0].lines if line.get_marker() in "osD")
+    assert means == pytest.approx(sorted(rows["mean"]))
+    written = [text.get_text() for text in cells.canvas.axes[0].texts]
+    assert written.count(".550") == 9
+    assert len(written) == 9 * 5
 
 
 def test_what_cannot_be_compared_is_said(tmp_path):
