@@ -31,6 +31,7 @@ def head_modules(model: PreTrainedModel) -> dict[str, nn.Module]:
 def name_the_output(model: PreTrainedModel) -> None:
     """Mark the single output as a reward for whatever reads the saved config."""
     model.config.problem_type = "regression"
+    model.config.sentence_transformers = {"activation_fn": "torch.nn.modules.linear.Identity"}  # for vLLM's /score
     model.config.id2label, model.config.label2id = {0: "reward"}, {"reward": 0}
 
 

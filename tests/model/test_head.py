@@ -61,6 +61,7 @@ def test_the_output_is_a_reward_for_whatever_reads_the_config():
     model = make_model()
     name_the_output(model)
     assert (model.config.problem_type, model.config.num_labels) == ("regression", 1)
+    assert model.config.sentence_transformers == {"activation_fn": "torch.nn.modules.linear.Identity"}
     assert model.config.id2label == {0: "reward"}
 
 
