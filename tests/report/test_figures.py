@@ -142,14 +142,14 @@ def test_every_figure_of_a_study_with_all_data_in_three_formats(grid, tmp_path):
     study, items = grid
     drawn = figures.draw(study, items, make_rows(study, items), tmp_path)
     assert [figure.name for figure in drawn] == [
-        *("accuracy", "heatmap", "learning_curves", "strength", "reliability", "length", "rewards")
+        *("accuracy", "heatmap", "learning_curves", "strength", "length", "rewards")
     ]
     check_files(drawn, tmp_path)
 
 
 def test_figures_without_data_are_left_out_and_those_of_several_sets_are_named_after_them(report):
     folder, drawn, _ = report
-    kinds = ("accuracy", "length", "rewards")  # no history, no grid, hardly a full bin; b has one strength only
+    kinds = ("accuracy", "length", "rewards")  # no history, no grid; b has one strength only
     assert {figure.name for figure in drawn} == {f"{kind}_{name}" for kind in kinds for name in "ab"} | {"strength_a"}
     check_files(drawn, folder / "figures")
     assert len(list((folder / "figures").iterdir())) == 3 * len(drawn)
@@ -205,16 +205,6 @@ def test_a_response_of_several_preferences_counts_once():
     items = Items([], np.array(["a"]), np.array([0]), better, worse, length, np.zeros(3, int), one, one, one)
     rewards, tokens = of_items.responses(items)
     assert sorted(zip(rewards[0], tokens, strict=True)) == [(1, 10), (2, 20), (3, 30)]
-
-
-def test_reliability_bins_leave_out_what_is_too_small():
-    confidence = np.concatenate([np.full(20, 0.62), np.full(5, 0.9)])
-    outcome = np.concatenate([np.ones(5), np.zeros(20)])
-    points, shares = of_items.reliability_bins(confidence[None], outcome[None], np.arange(25))
-    assert points == pytest.approx(np.array([[0.62, 0.25, np.sqrt(0.25 * 0.75 / 20)]]))
-    pairs, _ = of_items.reliability_bins(confidence[None], outcome[None], np.array([*range(5), *[9] * 15, *[10] * 5]))
-    assert pairs[0, 2] == pytest.approx(np.sqrt(5 * 0.75**2 + (15 * 0.25) ** 2) / 20)  # 15 of one prompt, 5 of others
-    assert shares[[2, 8]].tolist() == [0.8, 0.2]
 
 
 def test_chosen_and_rejected_swap_sides_below_one_half():

@@ -17,7 +17,7 @@ from rmlab.report.figures.arms import accuracy, bayes_accuracy, heatmap, learnin
 from rmlab.report.figures.best_of_n import best_of_n
 from rmlab.report.figures.by_length import length_accuracy
 from rmlab.report.figures.calibration import Scored, calibration
-from rmlab.report.figures.items import length, reliability, rewards, strength
+from rmlab.report.figures.items import length, rewards, strength
 from rmlab.report.figures.look import STYLE, UNDATED, Drawing, Look, look_of
 from rmlab.report.figures.suites import suite_figures
 from rmlab.report.items import Items
@@ -84,7 +84,6 @@ def of_one_set(
         "heatmap": heatmap(grid, name, items),
         "learning_curves": learning_curves(study, name, items, look, only),
         "strength": strength(scored, look) if len(scored.arm) else None,
-        "reliability": reliability(rewarded, look) if len(rewarded.arm) else None,
         "length": length(rewarded, look) if len(rewarded.arm) else None,
         "rewards": rewards(rewarded, look) if len(rewarded.arm) else None,
     }

@@ -1,4 +1,4 @@
-"""Figures of the items: by strength, calibration, rewards, length."""
+"""Figures of the items: by strength, rewards, length."""
 
 from collections.abc import Iterable, Sequence
 
@@ -8,16 +8,13 @@ from matplotlib.colors import to_hex
 from matplotlib.patches import Rectangle
 from scipy.stats import spearmanr
 
-from rmlab.metrics.evaluate import calibration_error, confidence_and_outcome
 from rmlab.report.figures.look import (
     FAINT,
-    LEAST,
     PALETTE,
     Drawing,
     Look,
     counted,
     draw_bands,
-    is_leftmost,
     label_axes,
     legend,
     line,
@@ -92,62 +89,6 @@ def mean_and_error(correct: np.ndarray, prompt: np.ndarray) -> tuple[float, floa
     of_prompts = np.square(np.bincount(prompt, weights=each - mean)).sum() / len(each) ** 2
     of_seeds = correct.mean(axis=1).var(ddof=1) / len(correct) if len(correct) > 1 else 0.0
     return mean, float(np.sqrt(of_prompts + of_seeds))
-
-
-# ---- calibration ----
-
-
-def reliability(items: Items, look: Look) -> Drawing | None:
-    """What the model claims of the side it prefers, against how often that side was preferred."""
-    arms = [arm for arm in look.arms if arm in items.arm]
-    claims = {arm: claims_of(items, arm) for arm in arms}
-    binned = {arm: reliability_bins(*claims[arm], items.prompt) for arm in arms}
-    arms = [arm for arm in arms if len(binned[arm][0]) > 1]  # one point is no curve
-    if not arms:
-        return None
-    errors = {arm: f"ECE\u00a0{np.mean([*map(calibration_error, *claims[arm])]):.3f}" for arm in arms}
-    canvas, shown = panels(look, arms, 2.8, (1, 0.35), errors)
-    for (ax, below), those in shown:
-        for arm in those:
-            points, shares = binned[arm]
-            ax.errorbar(points[:, 0], points[:, 1], points[:, 2], elinewidth=0.8, **line(look, arm))
-            below.stairs(shares, np.linspace(0.5, 1, 11), color=look.colours[arm], lw=1)
-        ax.plot([0.5, 1], [0.5, 1], color=FAINT, lw=0.8, ls="--", zorder=1)
-        if is_leftmost(ax):
-            ax.set_ylabel("share preferred")
-            below.set_ylabel("share")
-    shown[0][0][1].set_ylim(0, 1.08 * max(binned[arm][1].max() for arm in arms))
-    label_axes(canvas, [axes[1] for axes, _ in shown], "confidence")
-    caption = (
-        "How often the side that a model prefers was preferred, against the probability that it claims; ten bins, "
-        f"seeds pooled, bins of fewer than {LEAST} left out; bars: \u00b11 standard error over prompts; dashed: "
-        "perfect calibration. Below: share of preferences "
-        f"in each bin. ECE: expected calibration error, mean over seeds.{told_apart(look)} "
-    )
-    return Drawing(canvas, "Calibration", caption + counted(items))
-
-
-def claims_of(items: Items, arm: str) -> tuple[np.ndarray, np.ndarray]:
-    """Confidence and outcome (S, I) of an arm's runs."""
-    gap = items.gap[items.arm == arm]
-    return confidence_and_outcome(gap, np.broadcast_to(items.probability, gap.shape))
-
-
-def reliability_bins(confidence: np.ndarray, outcome: np.ndarray, prompt: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """((N, 3) mean confidence, mean outcome and its standard error of bins that hold enough, share in each of ten).
-
-    confidence, outcome (S, I), prompt (I,). The error is that of prompts, which are drawn with all their preferences.
-    """
-    bins = np.minimum(((confidence.ravel() - 0.5) * 20).astype(int), 9)
-    number = np.bincount(bins, minlength=10)
-    prompts = np.tile(prompt, len(confidence))
-    points = []
-    for b in np.flatnonzero(number >= LEAST):
-        mine = bins == b
-        right = outcome.ravel()[mine]
-        sums = np.bincount(prompts[mine], weights=right - right.mean())
-        points.append((confidence.ravel()[mine].mean(), right.mean(), np.sqrt((sums**2).sum()) / len(right)))
-    return np.reshape(points, (-1, 3)), number / number.sum()
 
 
 # ---- rewards ----

@@ -27,7 +27,6 @@ BASELINE, FAINT = "#404040", "#909090"
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe & Ito, for the colour-blind
 MARKERS = "osD^vP"
 Place = Literal["outside lower center", "outside upper center"]
-LEAST = 10  # preferences that a point of the reliability diagram needs
 STYLE: dict[Any, Any] = {
     "font.size": 7.5,
     "axes.titlesize": 8,
