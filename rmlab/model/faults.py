@@ -50,7 +50,10 @@ def refuse_generator(path: str, about: dict[str, Any]) -> None:
 
 
 def refuse_loaded(model: "nn.Module", tokenizer: Tokenizer, config: ModelConfig) -> None:
-    """UserError for weights that the checkpoint lacks, which are random, and a tokenizer of other tokens."""
+    """UserError for weights that the checkpoint lacks, which are random, and a tokenizer of more tokens.
+
+    A line for one of far fewer, which may be another model's too.
+    """
     from rmlab.model.head import base_of
 
     base, missing = base_of(model), set(getattr(base_of(model), "rmlab_new_weights", ()))
@@ -68,6 +71,11 @@ def refuse_loaded(model: "nn.Module", tokenizer: Tokenizer, config: ModelConfig)
         raise UserError(
             f"the tokenizer of {config.path} has tokens up to id {largest}, and the model {rows} embeddings; it is "
             "another model's"
+        )
+    if largest < rows / 2:
+        say(
+            f"warning: the tokenizer of {config.path} has tokens up to id {largest}, and the model {rows} embeddings: "
+            "is it another model's?"
         )
 
 

@@ -128,8 +128,15 @@ def doubled_bos(place, tokenizer):
     tokenizer.chat_template = "{{ bos_token }}" + tokenizer.chat_template
 
 
+def larger_model(place, tokenizer):
+    """Whose tokenizer may be that of a smaller one."""
+    make_model("qwen3", vocab_size=3000).save_pretrained(place)
+    about(place, problem_type="regression")
+
+
 TOLD = {
     good: "",
+    larger_model: r"has tokens up to id \d+, and the model 3000 embeddings: is it another model's\?",
     sigmoid: "pipelines and servers return the sigmoid of the rewards of",
     through_vllm: "vLLM puts the rewards of .* through torch.nn.modules.activation.Sigmoid",
     padded_with_eos: r"pads with EOS \('<\|eos\|>'\), which also ends what is scored",
@@ -147,6 +154,8 @@ def test_what_servers_would_do_otherwise_is_told(make, tokenizer, tmp_path, caps
     assert len(told) == (make is not good)
     if told:
         assert re.search(TOLD[make], told[0])
+    if make is larger_model:
+        return
     expected = RewardModel.of(make_model("qwen3"), tokenizer).score(make_pairs(2))
     assert rewards == pytest.approx(expected, abs=1e-6)
 
