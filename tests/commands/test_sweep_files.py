@@ -117,6 +117,7 @@ def test_a_sweep_file_adds_a_term_and_fields_that_its_options_lack(tmp_path):
         assert {key: config["trainer"][key] for key in asked} == asked
 
 
+@pytest.mark.slow
 def test_a_sweep_takes_dicts_with_new_keys(tmp_path):
     """A column mapping, alone and as the values of a sweep."""
     rows = [{"q": f"p{n} ", "ask": f"p{n}! ", "chosen": f"a{n}", "rejected": f"b{n}"} for n in range(40)]

@@ -252,6 +252,7 @@ def test_a_multirun_makes_one_directory_per_run_and_skips_finished_ones(tmp_path
     assert "sweep debug: 4 runs: 4 finished (skipped)" in again.stdout
 
 
+@pytest.mark.slow
 def test_a_loss_of_ones_own_needs_two_files_and_no_change_of_rmlab(tmp_path):
     """README: one function, one YAML, `plugins` and `-cd`."""
     (tmp_path / "mylab" / "conf" / "loss").mkdir(parents=True)
@@ -270,6 +271,7 @@ def test_a_loss_of_ones_own_needs_two_files_and_no_change_of_rmlab(tmp_path):
     assert yaml.safe_load((out / "config.yaml").read_text())["loss"] == {"hinge": {"gap": 1.0}}
 
 
+@pytest.mark.slow
 def test_terms_combine_on_the_command_line(tmp_path):
     rmlab(tmp_path, "debug=tiny", "loss=margin", "+loss.center.weight=0.01")
     config = yaml.safe_load((run_directory(tmp_path) / "config.yaml").read_text())
@@ -314,6 +316,7 @@ def test_a_pretrained_encoder_learns_from_the_command_line(minilm, tmp_path):
     assert "60 comparisons of 60 rows; 360 responses, 900 preferences, 66 ties" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_linear_probe_computes_its_features_once_for_all_arms(tmp_path):
     """Two losses on one frozen model: features for the training and the evaluation set, made by the first run."""
     arms = [

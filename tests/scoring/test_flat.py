@@ -78,6 +78,7 @@ def test_padded_batches_of_a_plan_are_the_collators_own(kind):
     assert torch.equal(rebuilt.attention_mask, padded.attention_mask)
 
 
+@pytest.mark.slow
 def test_a_real_encoder_is_packed_exactly(minilm):
     model = AutoModelForSequenceClassification.from_pretrained(minilm, num_labels=1)
     disable_dropout(model)
