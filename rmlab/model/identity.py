@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-from rmlab.data.cache import digest
 from rmlab.files import file_hash, read
 from rmlab.messages import UserError
 from rmlab.model.config import ModelConfig, base_of_adapter, hub_file
@@ -40,6 +39,8 @@ def identity_of(path: str | Path) -> str:
 
     Of an adapter, of its base model too. Changes of a base hold its hash themselves.
     """
+    from rmlab.data.cache import digest  # and with it datasets, which takes a second
+
     config = ModelConfig(path=model_folder(path))
     base = base_of_adapter(config)
     below = [] if base is None else [identity_of(base)]
