@@ -177,14 +177,18 @@ def refuse_shared_ids(read: ScoresFile, items: Items, keys: Sequence[Key | None]
 def rewards(entry: Entry, better: int, worse: int, count: int) -> tuple[float, float]:
     """Of two of the `count` responses, by their places in the entry; NaN where it says nothing of them.
 
-    A verdict is 1 for the response that it prefers and 0 for the other. UserError for too few rewards, or a verdict for
-    a response that is not there.
+    A verdict is 1 for the response that it prefers and 0 for the other. UserError for too few rewards, and for a
+    reward or verdict of a response that is not there.
     """
     said, verdict = entry.rewards, entry.verdict
     if verdict is None:
         if said and len(said) != count:
             raise UserError(
                 f"{entry.where}: {len(said)} rewards, but the comparison has {count} responses; give one of each"
+            )
+        if said and max(said) >= count:
+            raise UserError(
+                f"{entry.where}: a reward of response {max(said)}, but the comparison has {count}; the first is 0"
             )
         return said.get(better, math.nan), said.get(worse, math.nan)
     if isinstance(verdict, str):

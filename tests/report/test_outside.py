@@ -76,6 +76,13 @@ def test_every_form_in_every_kind_of_file(tmp_path, form, kind):
     assert gaps == pytest.approx(expected)
 
 
+def test_responses_counted_from_one_are_refused(tmp_path):
+    write_run(tmp_path / "study", 0, GAPS)
+    rows = [{"id": str(n), "response": k, "reward": float(k)} for n in range(4) for k in (1, 2)]
+    with pytest.raises(UserError, match="a reward of response 2, but the comparison has 2; the first is 0"):
+        joined(tmp_path / "study", write_rows(tmp_path / "judge.jsonl", rows))
+
+
 def test_scores_of_a_run_are_scores_from_outside_for_another_study(tmp_path):
     out = write_run(tmp_path / "other", 0, GAPS)
     write_run(tmp_path / "study", 0, -GAPS)
