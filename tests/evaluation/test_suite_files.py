@@ -85,6 +85,14 @@ def test_rows_are_read_from_what_data_sets_are_kept_in(kind, tmp_path):
     assert next(iter(result.totals.values())).value == 1
 
 
+def test_of_a_folder_from_the_hub_the_split_of_the_authors_alone_is_read(tmp_path):
+    rows = [{**PAIR, "id": n} for n in range(4)]
+    for split, number in (("raw", 4), ("filtered", 2)):
+        Dataset.from_list(rows[:number]).to_parquet(tmp_path / f"{split}-00000-of-00001.parquet")
+    assert [row["id"] for row in suite_of("reward_bench", path=str(tmp_path)).rows] == ["hep-go-0", "hep-go-1"]
+    assert len(suite_of("reward_bench", path=str(tmp_path / "raw-00000-of-00001.parquet")).rows) == 4
+
+
 @pytest.mark.skipif(not (DATA / "llmbar").is_dir(), reason="the real LLMBar is not here")
 def test_the_real_llmbar_has_419_pairs():
     suite = suite_of("llmbar", path=str(DATA / "llmbar"))
