@@ -186,8 +186,8 @@ def rows_of(suite: SuiteItems, number: Number, arms: Sequence[str], baseline: st
             "seeds": len(places),
             "items": values.shape[1],
             "mean": own.value,
-            "low": own.low,
-            "high": own.high,
+            "low": min(own.low, own.value),  # bonus points may take a value out of [0, 1]
+            "high": max(own.high, own.value),
         }
         if len(places) > 1:
             row["sd"] = float(values[places].mean(axis=1).std(ddof=1))
