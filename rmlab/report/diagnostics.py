@@ -119,10 +119,11 @@ def unscored(items: Items) -> list[ScoredComparison]:
         "lengths": list(items.length.T),
     }
     table = items.key.assign(**of_items)
-    return [unscored_one(index, of) for index, of in lists_by_comparison(table, list(table)).items()]
+    told = lists_by_comparison(table, list(table))
+    return [unscored_one(index, of, list(items.gold.get(index, ()))) for index, of in told.items()]
 
 
-def unscored_one(index: int, of: Mapping[str, list[Any]]) -> ScoredComparison:
+def unscored_one(index: int, of: Mapping[str, list[Any]], gold: list[float]) -> ScoredComparison:
     """A comparison of these preferences, columns of `unscored`."""
     lengths = [0] * int(of["responses"][0])
     for better, worse, both in zip(of["better"], of["worse"], of["lengths"], strict=True):
@@ -134,7 +135,7 @@ def unscored_one(index: int, of: Mapping[str, list[Any]]) -> ScoredComparison:
         subset=str(of["subset"][0]),
         rewards=[],
         lengths=lengths,
-        gold=[],
+        gold=gold,
         **{name: of[name] for name in PREFERENCE},
     )
 

@@ -53,6 +53,7 @@ class Items(OfRuns):
     left_out: preferences that some run did not have, because other rows were too long for its tokenizer, say.
     key: which preference each item is: comparison, id, better, worse (places of responses), and how many responses.
     verdicts: arms that say who is preferred and not by how much, so that their gap is 1, -1 or 0.
+    gold: of each comparison the true rewards of its responses, of a set without runs; empty where they are not known.
     """
 
     runs: list[Run]
@@ -69,6 +70,7 @@ class Items(OfRuns):
     key: pd.DataFrame = field(default_factory=pd.DataFrame)
     verdicts: frozenset[str] = frozenset()
     unit: str = "tokens"
+    gold: Mapping[int, Sequence[float]] = field(default_factory=dict)
 
     @property
     def gap(self) -> np.ndarray:

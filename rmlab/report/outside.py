@@ -170,7 +170,7 @@ def refuse_shared_ids(read: ScoresFile, items: Items, keys: Sequence[Key | None]
     if both:
         raise UserError(
             f"{read.file}: several comparisons of {name} have the {described(both)}; name each by `comparison`, its "
-            "place in the set, which stands in scores/*.parquet of the runs"
+            "place in the set from 0, as scores/*.parquet of a run have it"
         )
 
 
