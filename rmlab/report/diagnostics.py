@@ -57,12 +57,17 @@ def scored_of(study: Study, items: Items | None, name: str) -> Scored:
 def scored_by_runs(study: Study, name: str) -> tuple[Scored, "Told | None"]:
     """What the runs of each arm have scored, and the first of them. UserError for scores that cannot be read."""
     found, first = Scored(), None
-    for arm, members in study.arms.items():
-        for run in [run for run in members if is_scored(run, name)]:
+    for arm in study.arms:
+        for run in scored_runs(study, arm, name):
             told = comparisons_of(run, name, first)
             first = first or told
             found.setdefault(arm, []).append(told.comparisons)
     return found, first
+
+
+def scored_runs(study: Study, arm: str, name: str) -> list[Run]:
+    """Those of the arm that have scored the set, the last of each seed."""
+    return list({run.seed: run for run in study.arms[arm] if is_scored(run, name)}.values())
 
 
 def is_scored(run: Run, name: str) -> bool:
@@ -180,7 +185,7 @@ def diagnostics_table(study: Study, scored: Mapping[str, Scored]) -> Tables:
 
 def line_of(arm: str, study: Study, name: str, runs: Sequence[Sequence[ScoredComparison]]) -> dict[str, str]:
     """The cells of an arm, empty where its runs do not tell a number."""
-    members = [run for run in study.arms[arm] if is_scored(run, name)] or [None]  # none from outside
+    members = scored_runs(study, arm, name) or [None]  # none from outside
     found = [(run and known_of(run, name, of)) or told_by(of) for run, of in zip(members, runs, strict=True)]
     line = {"arm": arm + " (baseline)" * (arm == study.baseline)}
     for title, path in SHOWN.items():

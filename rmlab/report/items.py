@@ -129,14 +129,14 @@ def set_names(study: Study) -> list[str]:
 
 
 def load_items(study: Study, name: str) -> Items:
-    """Of one evaluation set, from scores/NAME.parquet of every finished run that has it.
+    """Of one evaluation set, from scores/NAME.parquet of every finished run that has it, the last of an arm's seed.
 
     A run whose scores cannot be read, or are no numbers, counts as damaged from then on, and the study's notes say so.
     """
     read = {}
     for run in [run for run in study.finished if run.out.has_scores(name)]:
         try:
-            read[run.out.path] = run, readable_preferences(run, name)
+            read[run.arm, run.seed] = run, readable_preferences(run, name)
         except UserError as error:
             run.is_damaged(str(error))
             study.notes.append(f"{run.out.name} ({run.arm}, seed {run.seed}) is damaged: {error}")

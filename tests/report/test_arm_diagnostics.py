@@ -18,6 +18,7 @@ from rmlab.report.figures.look import STYLE, look_of
 from rmlab.report.items import load_items
 from rmlab.report.outside import Asked, with_outside
 from rmlab.report.study import load_study
+from rmlab.runner.directory import RunDirectory
 
 PROMPTS, K = 60, 4
 
@@ -129,6 +130,17 @@ def test_scores_of_a_suite_that_is_not_finished_are_not_told(study):
     out, *_ = [run.out for run in load_study(study).finished]
     out.write_scores("bench", out.scores("eval").comparisons())
     assert scored_of(load_study(study), None, "bench") == {}
+
+
+def test_of_two_runs_of_a_seed_the_last_counts_everywhere(tmp_path):
+    for folder, noise in (("a", 2.0), ("b", 0.0)):
+        write(tmp_path / folder, "plain", 0, noise)
+    found = load_study([tmp_path / "a", tmp_path / "b"])
+    items = load_items(found, "eval")
+    assert items.seed.tolist() == [0]
+    (scored,) = scored_of(found, items, "eval")["plain"]
+    last = next((tmp_path / "b").glob("plain-s0-*"))
+    assert [c.rewards for c in scored] == [c.rewards for c in RunDirectory(last).scores("eval").comparisons()]
 
 
 def test_scores_from_outside_are_told_like_a_run(study):
