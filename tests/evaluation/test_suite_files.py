@@ -46,6 +46,7 @@ def test_a_missing_column_is_named_with_its_file(name, tmp_path):
         ("reward_bench", {**PAIR, "subset": "hep-goo"}, {}, "no subset 'hep-goo'; did you mean 'hep-go'"),
         ("reward_bench_2", RB2, {}, "holds ref:1 of Ties and no tied:1"),
         ("reward_bench_2", {**RB2, "id": "7"}, {}, "must be ref:N or tied:N"),
+        ("reward_bench_2", {**RB2, "chosen": "yes"}, {}, "chosen and rejected must be lists"),
         ("judge_bench", {**JUDGED, "label": "A=B"}, {"responses": "gpt"}, "label 'A=B'"),
         ("judge_bench", JUDGED, {"responses": "claude"}, "holds no responses of claude"),
         ("judge_bench", JUDGED, {"responses": "gtp"}, "did you mean 'gpt'"),
@@ -111,6 +112,15 @@ def test_a_benchmark_is_a_chat_or_text_with_a_gap():
     assert to_comparison(row, "row").responses[0] == [{"role": "assistant", "content": "x"}]
     assert as_text(row)["prompt"] == "q\n\n"
     assert as_text({**row, "prompt": dialogue})["prompt"] == "user: hi\n\nassistant: yes?\n\nuser: q\n\nassistant: "
+
+
+def test_parts_of_text_and_calls_of_tools_are_text_too():
+    parts = [{"role": "user", "content": [{"type": "text", "text": "how "}, {"type": "text", "text": "far?"}]}]
+    called = [*parts, {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "map"}}]}]
+    row = {"chosen": "a", "rejected": "b"}
+    assert as_text({**row, "prompt": parts})["prompt"] == "how far?\n\n"
+    told = as_text({**row, "prompt": called})["prompt"]
+    assert told == 'user: how far?\n\nassistant: [{"function": {"name": "map"}}]\n\nassistant: '
 
 
 def test_rows_of_ones_own_stay_as_they_are(tokenizer):
