@@ -1,5 +1,6 @@
 """Diagnostics of every arm: calibration, length, best-of-n; what its runs have measured, or what their scores tell."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -163,8 +164,14 @@ def in_common(read: Scored) -> Scored:
 
 
 def by_name(comparisons: Sequence[ScoredComparison]) -> dict[tuple[Any, ...], ScoredComparison]:
-    """By what identifies them in every run; of those that are there twice, the last."""
-    return {(c.prompt_id, c.id, *c.better, *c.worse): c for c in comparisons}
+    """By what identifies them in every run: of a row that is there twice, the last number says which."""
+    found: dict[tuple[Any, ...], ScoredComparison] = {}
+    times = Counter[tuple[Any, ...]]()
+    for c in comparisons:
+        name = (c.prompt_id, c.id, *c.better, *c.worse)
+        found[*name, times[name]] = c
+        times[name] += 1
+    return found
 
 
 def diagnostics_table(study: Study, scored: Mapping[str, Scored]) -> Tables:

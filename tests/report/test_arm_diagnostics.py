@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from dataclasses import replace
 
 import matplotlib as mpl
 import numpy as np
@@ -98,6 +99,14 @@ def test_only_comparisons_of_all_runs_are_counted(study):
     assert len(names) == 4
     assert all(one == names[0] for one in names)
     assert sorted(map(int, names[0])) == list(range(10, PROMPTS))
+
+
+def test_a_row_that_one_run_has_twice_counts_once(study):
+    out = load_study(study).finished[0].out
+    comparisons = out.scores("eval").comparisons()
+    out.write_scores("eval", [*comparisons, replace(comparisons[0], index=PROMPTS)])
+    scored = scored_of(load_study(study), None, "eval")
+    assert {len(run) for runs in scored.values() for run in runs} == {PROMPTS}
 
 
 def test_what_a_run_wrote_of_more_comparisons_is_not_taken(study):
