@@ -3,9 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from rmlab.data import Text, Tokenizer
-from rmlab.data.excerpts import message
-from rmlab.data.values import text
+from rmlab.data import Text, Tokenizer, excerpts, values
 
 BETWEEN = "\n\n"  # a question in plain text and its answer, turns of a dialogue
 
@@ -26,7 +24,7 @@ def as_text(row: Mapping[str, Any]) -> Mapping[str, Any]:
     answers = row.get("responses") or [row.get("chosen"), row.get("rejected")]
     if not isinstance(prompt, list) or not prompt or not all(isinstance(answer, str) for answer in answers):
         return row
-    said = [message(one) for one in text(prompt, "a row that was read", "prompt")]
+    said = [excerpts.message(values.message(one, "prompt")) for one in prompt]
     if len(said) == 1:
         return {**row, "prompt": said[0].rstrip() + BETWEEN}
     turns = [f"{one['role']}: {what}" for one, what in zip(prompt, said, strict=True)]

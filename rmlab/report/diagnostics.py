@@ -18,7 +18,7 @@ from rmlab.metrics.calibration import calibration
 from rmlab.metrics.length import length
 from rmlab.metrics.pairs import Pairs, Responses
 from rmlab.metrics.scored import ScoredComparison
-from rmlab.report.items import Items
+from rmlab.report.items import KEY, Items
 from rmlab.report.runs import Run
 from rmlab.report.study import Study
 from rmlab.report.tables import Table, Tables, mean_and_sd
@@ -117,7 +117,7 @@ def with_rewards(comparisons: Sequence[ScoredComparison], items: Items, arm: str
 
 def unscored(items: Items) -> list[ScoredComparison]:
     """The comparisons of a set without runs, from its preferences; their rewards are not known."""
-    of_items = {
+    of_items: dict[str, Any] = {
         "prompt": items.prompt.astype(str),
         "subset": items.subset,
         "strength": items.strength,
@@ -125,7 +125,7 @@ def unscored(items: Items) -> list[ScoredComparison]:
         "lengths": list(items.length.T),
     }
     table = items.key.assign(**of_items)
-    told = lists_by_comparison(table, list(table))
+    told = lists_by_comparison(table, [*KEY, *of_items])
     return [unscored_one(index, of, list(items.gold.get(index, ()))) for index, of in told.items()]
 
 
@@ -192,8 +192,9 @@ def diagnostics_table(study: Study, scored: Mapping[str, Scored]) -> Tables:
 
 def line_of(arm: str, study: Study, name: str, runs: Sequence[Sequence[ScoredComparison]]) -> dict[str, str]:
     """The cells of an arm, empty where its runs do not tell a number."""
-    members = scored_runs(study, arm, name) or [None]  # none from outside
-    found = [(run and known_of(run, name, of)) or told_by(of) for run, of in zip(members, runs, strict=True)]
+    members = scored_runs(study, arm, name)  # none of scores from outside
+    known = [known_of(run, name, of) for run, of in zip(members, runs, strict=True)] if members else [{}]
+    found = [one or told_by(of) for one, of in zip(known, runs, strict=True)]
     line = {"arm": arm + " (baseline)" * (arm == study.baseline)}
     for title, path in SHOWN.items():
         numbers = [number for one in found if (number := at(one, path)) is not None]
