@@ -13,6 +13,7 @@ from studies import write_run, write_study
 from rmlab.commands.report import main
 from rmlab.messages import UserError
 from rmlab.report.compare import compare
+from rmlab.report.gold import gold_items, gold_study
 from rmlab.report.items import OUTSIDE, load_items, texts_of_set
 from rmlab.report.outside import Asked, asked_of, with_outside
 from rmlab.report.outside_files import read_scores_file
@@ -81,6 +82,18 @@ def test_an_empty_verdict_is_not_scored(tmp_path):
     rows = [{"id": n, "verdict": said} for n, said in enumerate(("A", "", " ", None))]
     _, items = joined(tmp_path / "study", write_rows(tmp_path / "judge.jsonl", rows))
     assert np.isnan([gap_of(items)[name] for name in "123"]).all()
+
+
+def test_two_prompts_that_end_alike_are_not_told_apart_by_excerpts(tmp_path, monkeypatch):
+    """A file with scores of one of them: they are not those of the other, too."""
+    monkeypatch.chdir(tmp_path)
+    asked = " Answer yes or no." * 40
+    gold = [{"prompt": f"text {n}.{asked if n < 2 else ''}", "chosen": "yes", "rejected": "no"} for n in range(4)]
+    write_rows(tmp_path / "gold.jsonl", gold)
+    items, texts = gold_items("gold.jsonl", {})
+    file = write_rows(tmp_path / "judge.jsonl", [{**gold[n], "rewards": [n, 0.0]} for n in (1, 2)])
+    _, found = with_outside(gold_study("gold.jsonl"), {"g": items}, [Asked("judge", file)], lambda _: texts)
+    assert found["g"].gap[0].tolist() == pytest.approx([np.nan, np.nan, 2.0, np.nan], nan_ok=True)
 
 
 def test_responses_counted_from_one_are_refused(tmp_path):
