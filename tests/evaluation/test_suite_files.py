@@ -22,6 +22,10 @@ JUDGED = {
 STYLED = {"id": "1", "prompt": "q", "chosen": ["x"] * 3, "rejected": ["y"] * 3, "domain": "chat"}
 VOTE = {"question_id": "1", "winner": "model_a", "prompt": "q", "response_1": "x", "response_2": "y", "language": "en"}
 SCENARIO = {"scenario": "planning", "label": 0, "prompt": "q", "response 1": "x", "response 2": "y"}
+CHOSEN = {
+    "pair_uid": "1", "conversation_input": [{"role": "user", "content": "q"}], "chosen": {"answer": "x"},
+    "reject": {"answer": "y"}, "category_path": "Pairwise/Helpfulness/Chat",
+}  # fmt: skip
 RIGHT = {
     "reward_bench": (PAIR, {}),
     "judge_bench": (JUDGED, {"responses": "gpt"}),
@@ -55,6 +59,8 @@ def test_a_missing_column_is_named_with_its_file(name, tmp_path):
         ("ppe_preference", {**VOTE, "winner": "tie"}, {"by": "language"}, "holds no decided vote"),
         ("auto_j", {**SCENARIO, "scenario": "x"}, {}, "unknown scenario 'x'"),
         ("llmbar", {"input": "q"}, {}, "its name tells no subset"),
+        ("rmb", {**CHOSEN, "category_path": "Helpfulness"}, {}, "category_path of Helpfulness or Harmlessness"),
+        ("rmb", {k: v for k, v in CHOSEN.items() if k != "pair_uid"}, {}, "neither pair_uid, chosen and reject nor"),
         ("rows", {"prompt": "q", "chosen": "x"}, {}, "no column 'rejected'"),
     ],
 )
