@@ -67,7 +67,8 @@ class Index:
         self.near = new_lsh()
         for place, (name, prompt) in enumerate(prompts):
             self.ids.append(name)
-            self.same.setdefault(digest(as_messages(prompt)), []).append(place)
+            if said(prompt).strip():  # nothing is in no other rows
+                self.same.setdefault(digest(as_messages(prompt)), []).append(place)
             self.shingles.append(shingles(said(prompt)))
             self.known |= self.shingles[-1]
             if self.shingles[-1]:

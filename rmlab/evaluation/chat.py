@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from rmlab.data import Text, Tokenizer
+from rmlab.data import Text, Tokenizer, excerpts, values
 
 BETWEEN = "\n\n"  # a question in plain text and its answer, turns of a dialogue
 
@@ -24,7 +24,8 @@ def as_text(row: Mapping[str, Any]) -> Mapping[str, Any]:
     answers = row.get("responses") or [row.get("chosen"), row.get("rejected")]
     if not isinstance(prompt, list) or not prompt or not all(isinstance(answer, str) for answer in answers):
         return row
-    if len(prompt) == 1:
-        return {**row, "prompt": prompt[0]["content"].rstrip() + BETWEEN}
-    turns = [f"{message['role']}: {message['content']}" for message in prompt]
+    said = [excerpts.message(values.message(one, "prompt")) for one in prompt]
+    if len(said) == 1:
+        return {**row, "prompt": said[0].rstrip() + BETWEEN}
+    turns = [f"{one['role']}: {what}" for one, what in zip(prompt, said, strict=True)]
     return {**row, "prompt": BETWEEN.join([*turns, "assistant: "])}

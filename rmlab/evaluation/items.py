@@ -37,17 +37,9 @@ def all_beaten(comparison: ScoredComparison) -> bool:
     return min(right) - max(wrong) > TIE
 
 
-def strict_item(comparison: ScoredComparison, subset: str | None = None) -> Item:
-    """1 where the one right response beats every wrong one, 0 where some wrong one has as much reward or more."""
-    value = float(all_beaten(comparison))
-    chance = 1 / len(comparison.rewards)
-    name = comparison.subset if subset is None else subset
-    return Item(comparison.id, comparison.prompt_id, name, value, (comparison.index,), chance)
-
-
 def strict_items(scored: Sequence[ScoredComparison]) -> list[Item]:
-    """An item per comparison, in the subset of its row."""
-    return [strict_item(comparison) for comparison in scored]
+    """An item per comparison, 1 where the one right response beats every wrong one; 0 also where one has as much."""
+    return [Item(c.id, c.prompt_id, c.subset, float(all_beaten(c)), (c.index,), 1 / len(c.rewards)) for c in scored]
 
 
 def over_items(counts: Mapping[str, int], subsets: Iterable[str] | None = None) -> dict[str, float]:

@@ -1,5 +1,6 @@
 """Rows of a benchmark: of local files or folders as its authors give them away, or of data sets on the hub."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,8 @@ from rmlab.data.columns import read_rows, where_of
 from rmlab.data.sources import load as load_rows
 from rmlab.data.sources import local_files
 from rmlab.messages import UserError, did_you_mean
+
+SHARD = re.compile(r"(.+)-\d{5}-of-\d{5}\..+")  # how files of a split are named on the hub
 
 
 @dataclass(frozen=True)
@@ -42,11 +45,12 @@ class Table:
 def read(path: str | None, *parts: Part) -> list[Table]:
     """A table for each file of a local path, or for each part of a hub data set (or of a `save_to_disk` folder).
 
+    Of a folder of files that are named as on the hub, SPLIT-00000-of-00001.parquet, only the splits of the parts.
     UserError, of data.path, for what is not there, cannot be read or holds no row.
     """
     if path is None:
         raise UserError("data.path is not set; give the files that conf/eval names: data.path=FOLDER")
-    files = files_of(path)
+    files = of_splits(files_of(path), {part.split for part in parts})
     if files:
         root = Path(path).expanduser()
         labels = {file: file.name if file == root else file.relative_to(root).as_posix() for file in files}
@@ -83,6 +87,12 @@ def files_of(path: str) -> list[Path]:
     if not files:
         raise UserError(f"data.path: no {', '.join(names)} file (or .gz of one) in {place}")
     return files
+
+
+def of_splits(files: list[Path], splits: set[str]) -> list[Path]:
+    """Without files of other splits, where files are named as on the hub and some are of these."""
+    split_of = {file: shard[1] for file in files if (shard := SHARD.fullmatch(file.name))}
+    return [file for file in files if split_of.get(file) in {None, *splits}] if splits & {*split_of.values()} else files
 
 
 def named(label: str, known: Mapping[str, str], where: str) -> str:

@@ -36,8 +36,8 @@ def reward_bench_2(*, path: str) -> Suite:
         table.need("id", "prompt", "chosen", "rejected", "subset")
         for n, row in enumerate(table.rows):
             subset = next((name for name in SUBSETS if name.lower() == row["subset"].lower()), row["subset"])
-            if not row["chosen"] or not row["rejected"]:
-                raise UserError(f"{table.where(n)}: chosen and rejected must hold a response each")
+            if not all(row[side] and isinstance(row[side], list) for side in ("chosen", "rejected")):
+                raise UserError(f"{table.where(n)}: chosen and rejected must be lists of at least one response")
             rows.append(row_of(row["prompt"], row["chosen"], row["rejected"], row["id"], subset))
             if subset == TIES:
                 kind_and_number(row["id"], table, n)

@@ -30,11 +30,14 @@ def row_in(table: Table, index: int) -> dict[str, Any]:
     row, where = table.rows[index], table.where(index)
     if not index:
         table.need("conversation_input", "category_path")
-    _, goal, *tasks = row["category_path"].split("/")
-    pair = "chosen" in row and "reject" in row
-    if goal not in GOALS or not (pair or {"bon_best", "loser_list"} <= set(row)):
-        raise UserError(f"{where}: neither chosen and reject nor bon_best and loser_list, of {' or '.join(GOALS)}")
-    subset = " ".join([KINDS[not pair], goal, *tasks[: goal == "Helpfulness"]])
+    _, goal, *tasks = [*row["category_path"].split("/"), ""]
+    pair = set(row) >= {"chosen", "reject", "pair_uid"}
+    if goal not in GOALS or not (pair or set(row) >= {"bon_best", "loser_list", "bon_uid"}):
+        raise UserError(
+            f"{where}: neither pair_uid, chosen and reject nor bon_uid, bon_best and loser_list, with a category_path "
+            f"of {' or '.join(GOALS)}"
+        )
+    subset = " ".join(filter(None, [KINDS[not pair], goal, *tasks[: goal == "Helpfulness"]]))
     best, losers = (row["chosen"], [row["reject"]]) if pair else (row["bon_best"], row["loser_list"])
     prompt = [{"role": m["role"], "content": m["content"]} for m in row["conversation_input"]]
     identity = row["pair_uid"] if pair else row["bon_uid"]

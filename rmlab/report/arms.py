@@ -151,10 +151,10 @@ def without_usual(values: Values, usual: Values) -> Values:
 
 
 def show(value: Any) -> str:
-    """Short, but never so short that two values look alike."""
+    """Short, in one line, but never so short that two values look alike."""
     if isinstance(value, float):
         return f"{value:g}" if float(f"{value:g}") == value else repr(value)
-    return "none" if value is None else str(value)
+    return "none" if value is None else str(value).replace("\n", "\\n")  # of a prompt separator, say
 
 
 def is_one_of(name: str, keys: Sequence[str]) -> bool:

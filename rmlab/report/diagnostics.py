@@ -1,24 +1,28 @@
 """Diagnostics of every arm: calibration, length, best-of-n; what its runs have measured, or what their scores tell."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from pyarrow.parquet import read_metadata
 
 from rmlab.files import read
+from rmlab.messages import UserError
 from rmlab.metrics.best_of_n import best_of_n
 from rmlab.metrics.calibration import calibration
 from rmlab.metrics.length import length
 from rmlab.metrics.pairs import Pairs, Responses
 from rmlab.metrics.scored import ScoredComparison
-from rmlab.report.items import Items
+from rmlab.report.items import KEY, Items
 from rmlab.report.runs import Run
 from rmlab.report.study import Study
 from rmlab.report.tables import Table, Tables, mean_and_sd
-from rmlab.runner.scores import TEXTS, Scores, read_table
+from rmlab.runner.scores import PREFERENCE, TEXTS, Scores, lists_by_comparison, read_table
 
 Scored = dict[str, list[list[ScoredComparison]]]  # arm -> the comparisons of each of its runs
 
@@ -38,12 +42,11 @@ def scored_of(study: Study, items: Items | None, name: str) -> Scored:
 
     Of scores from outside, too, where they are rewards of every response. items: of the set; None for a suite.
     """
-    found, first = Scored(), None
-    for arm, members in study.arms.items():
-        for run in [run for run in members if is_scored(run, name)]:
-            told = comparisons_of(run, name, first)
-            first = first or told
-            found.setdefault(arm, []).append(told.comparisons)
+    try:
+        found, first = scored_by_runs(study, name)
+    except UserError as error:
+        study.notes.append(f"{name} has no diagnostics: {error}")
+        return {}
     if items is None:
         return in_common(found)
     rewarded = [arm for arm in study.outside if arm in items.arm and arm not in items.verdicts]
@@ -52,9 +55,31 @@ def scored_of(study: Study, items: Items | None, name: str) -> Scored:
     return in_common(found | {arm: [one] for arm, one in outside.items() if one})
 
 
+def scored_by_runs(study: Study, name: str) -> tuple[Scored, "Told | None"]:
+    """What the runs of each arm have scored, and the first of them. UserError for scores that cannot be read."""
+    found, first = Scored(), None
+    for arm in study.arms:
+        for run in scored_runs(study, arm, name):
+            told = comparisons_of(run, name, first)
+            first = first or told
+            found.setdefault(arm, []).append(told.comparisons)
+    return found, first
+
+
+def scored_runs(study: Study, arm: str, name: str) -> list[Run]:
+    """Those of the arm that have scored the set, the last of each seed."""
+    return list({run.seed: run for run in study.arms[arm] if is_scored(run, name)}.values())
+
+
 def is_scored(run: Run, name: str) -> bool:
-    """Whether it is finished, and has kept its scores of the set."""
-    return run.state == "finished" and run.out.has_scores(name)
+    """Whether it is finished, and has kept its scores of the set, or of a suite that is finished."""
+    whole = run.state == "finished" and run.out.has_scores(name)
+    return whole and (name in run.metrics["eval"] or suite_file(run, name).exists())
+
+
+def suite_file(run: Run, name: str) -> Path:
+    """Where the run keeps the numbers of a suite."""
+    return run.out.path / "suites" / f"{name}.json"
 
 
 @dataclass(frozen=True)
@@ -92,27 +117,33 @@ def with_rewards(comparisons: Sequence[ScoredComparison], items: Items, arm: str
 
 def unscored(items: Items) -> list[ScoredComparison]:
     """The comparisons of a set without runs, from its preferences; their rewards are not known."""
-    found = []
-    for _, rows in items.key.groupby("comparison", sort=False):
-        at, lengths = rows.index.to_numpy(), [0] * int(rows["responses"].iloc[0])
-        for side, of in zip(("better", "worse"), items.length[:, at], strict=True):
-            for response, length_of in zip(rows[side], of, strict=True):
-                lengths[response] = int(length_of)
-        one = ScoredComparison(
-            index=int(rows["comparison"].iloc[0]),
-            id=str(rows["id"].iloc[0]),
-            prompt_id=str(items.prompt[at[0]]),
-            subset=str(items.subset[at[0]]),
-            rewards=[],
-            lengths=lengths,
-            gold=[],
-            better=rows["better"].tolist(),
-            worse=rows["worse"].tolist(),
-            strength=items.strength[at].tolist(),
-            probability=items.probability[at].tolist(),
-        )
-        found.append(one)
-    return found
+    of_items: dict[str, Any] = {
+        "prompt": items.prompt.astype(str),
+        "subset": items.subset,
+        "strength": items.strength,
+        "probability": items.probability,
+        "lengths": list(items.length.T),
+    }
+    table = items.key.assign(**of_items)
+    told = lists_by_comparison(table, [*KEY, *of_items])
+    return [unscored_one(index, of, list(items.gold.get(index, ()))) for index, of in told.items()]
+
+
+def unscored_one(index: int, of: Mapping[str, list[Any]], gold: list[float]) -> ScoredComparison:
+    """A comparison of these preferences, columns of `unscored`."""
+    lengths = [0] * int(of["responses"][0])
+    for better, worse, both in zip(of["better"], of["worse"], of["lengths"], strict=True):
+        lengths[better], lengths[worse] = map(int, both)
+    return ScoredComparison(
+        index=index,
+        id=str(of["id"][0]),
+        prompt_id=of["prompt"][0],
+        subset=str(of["subset"][0]),
+        rewards=[],
+        lengths=lengths,
+        gold=gold,
+        **{name: of[name] for name in PREFERENCE},
+    )
 
 
 def is_alike(one: Scores, other: Scores) -> bool:
@@ -133,8 +164,14 @@ def in_common(read: Scored) -> Scored:
 
 
 def by_name(comparisons: Sequence[ScoredComparison]) -> dict[tuple[Any, ...], ScoredComparison]:
-    """By what identifies them in every run; of those that are there twice, the last."""
-    return {(c.prompt_id, c.id, *c.better, *c.worse): c for c in comparisons}
+    """By what identifies them in every run: of a row that is there twice, the last number says which."""
+    found: dict[tuple[Any, ...], ScoredComparison] = {}
+    times = Counter[tuple[Any, ...]]()
+    for c in comparisons:
+        name = (c.prompt_id, c.id, *c.better, *c.worse)
+        found[*name, times[name]] = c
+        times[name] += 1
+    return found
 
 
 def diagnostics_table(study: Study, scored: Mapping[str, Scored]) -> Tables:
@@ -155,8 +192,9 @@ def diagnostics_table(study: Study, scored: Mapping[str, Scored]) -> Tables:
 
 def line_of(arm: str, study: Study, name: str, runs: Sequence[Sequence[ScoredComparison]]) -> dict[str, str]:
     """The cells of an arm, empty where its runs do not tell a number."""
-    members = [known_of(run, name) for run in study.arms[arm] if is_scored(run, name)] or [{}]  # none from outside
-    found = [known or told_by(of) for known, of in zip(members, runs, strict=True)]
+    members = scored_runs(study, arm, name)  # none of scores from outside
+    known = [known_of(run, name, of) for run, of in zip(members, runs, strict=True)] if members else [{}]
+    found = [one or told_by(of) for one, of in zip(known, runs, strict=True)]
     line = {"arm": arm + " (baseline)" * (arm == study.baseline)}
     for title, path in SHOWN.items():
         numbers = [number for one in found if (number := at(one, path)) is not None]
@@ -165,9 +203,11 @@ def line_of(arm: str, study: Study, name: str, runs: Sequence[Sequence[ScoredCom
     return line
 
 
-def known_of(run: Run, name: str) -> dict[str, Any]:
-    """What the run wrote at its end; empty for an older one."""
-    told = run.metrics["eval"].get(name) or read(run.out.path / "suites" / f"{name}.json")
+def known_of(run: Run, name: str, comparisons: Sequence[ScoredComparison]) -> dict[str, Any]:
+    """What the run wrote at its end; empty for an older one, and where these are not all that it has scored."""
+    if read_metadata(run.out.scores_file(name)).num_rows != sum(len(c.rewards) for c in comparisons):
+        return {}
+    told = run.metrics["eval"].get(name) or read(suite_file(run, name))
     return dict(told.get("diagnostics") or {})
 
 

@@ -31,10 +31,11 @@ def facts_of(study: Study, items: Mapping[str, Items], rows: pd.DataFrame, suite
     ]
     if len(suites):
         tested = int(suites["p_holm"].notna().sum())
+        over = f"the {tested} comparisons of all arms and suites" if tested > 1 else "nothing, being one"
         facts.append(
             "Suites: a total is the weighted mean of the means of its subsets, as the authors of the suite weigh them; "
             "its interval varies prompts and seeds within subsets. p: of each suite's score, the first total, "
-            f"corrected (Holm) over the {tested} comparisons of all arms and suites, a family of their own."
+            f"corrected (Holm) over {over}, a family of their own."
         )
     if study.outside:
         files = "; ".join(f"{arm}: {file}" for arm, file in study.outside.items())

@@ -54,6 +54,7 @@ def gold_items(data: str, columns: Mapping[str, Any]) -> tuple[Items, pd.DataFra
         subset=subsets_of(pd.Series([c.subset or "" for _, c, _ in each])),
         key=pd.DataFrame(key, columns=KEY),
         unit="characters",
+        gold={n: c.gold for n, c in enumerate(comparisons) if c.gold is not None},
     )
     excerpts = [texts_of(c)[1] for c in comparisons]
     texts = [(n, prompt, responses) for n, (prompt, *responses) in enumerate(excerpts)]

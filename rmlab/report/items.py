@@ -53,6 +53,7 @@ class Items(OfRuns):
     left_out: preferences that some run did not have, because other rows were too long for its tokenizer, say.
     key: which preference each item is: comparison, id, better, worse (places of responses), and how many responses.
     verdicts: arms that say who is preferred and not by how much, so that their gap is 1, -1 or 0.
+    gold: of each comparison the true rewards of its responses, of a set without runs; empty where they are not known.
     """
 
     runs: list[Run]
@@ -69,6 +70,7 @@ class Items(OfRuns):
     key: pd.DataFrame = field(default_factory=pd.DataFrame)
     verdicts: frozenset[str] = frozenset()
     unit: str = "tokens"
+    gold: Mapping[int, Sequence[float]] = field(default_factory=dict)
 
     @property
     def gap(self) -> np.ndarray:
@@ -127,14 +129,14 @@ def set_names(study: Study) -> list[str]:
 
 
 def load_items(study: Study, name: str) -> Items:
-    """Of one evaluation set, from scores/NAME.parquet of every finished run that has it.
+    """Of one evaluation set, from scores/NAME.parquet of every finished run that has it, the last of an arm's seed.
 
     A run whose scores cannot be read, or are no numbers, counts as damaged from then on, and the study's notes say so.
     """
     read = {}
     for run in [run for run in study.finished if run.out.has_scores(name)]:
         try:
-            read[run.out.path] = run, readable_preferences(run, name)
+            read[run.arm, run.seed] = run, readable_preferences(run, name)
         except UserError as error:
             run.is_damaged(str(error))
             study.notes.append(f"{run.out.name} ({run.arm}, seed {run.seed}) is damaged: {error}")

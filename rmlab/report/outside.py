@@ -170,21 +170,25 @@ def refuse_shared_ids(read: ScoresFile, items: Items, keys: Sequence[Key | None]
     if both:
         raise UserError(
             f"{read.file}: several comparisons of {name} have the {described(both)}; name each by `comparison`, its "
-            "place in the set, which stands in scores/*.parquet of the runs"
+            "place in the set from 0, as scores/*.parquet of a run have it"
         )
 
 
 def rewards(entry: Entry, better: int, worse: int, count: int) -> tuple[float, float]:
     """Of two of the `count` responses, by their places in the entry; NaN where it says nothing of them.
 
-    A verdict is 1 for the response that it prefers and 0 for the other. UserError for too few rewards, or a verdict for
-    a response that is not there.
+    A verdict is 1 for the response that it prefers and 0 for the other. UserError for too few rewards, and for a
+    reward or verdict of a response that is not there.
     """
     said, verdict = entry.rewards, entry.verdict
     if verdict is None:
         if said and len(said) != count:
             raise UserError(
                 f"{entry.where}: {len(said)} rewards, but the comparison has {count} responses; give one of each"
+            )
+        if said and max(said) >= count:
+            raise UserError(
+                f"{entry.where}: a reward of response {max(said)}, but the comparison has {count}; the first is 0"
             )
         return said.get(better, math.nan), said.get(worse, math.nan)
     if isinstance(verdict, str):
@@ -202,17 +206,21 @@ def found_by_text(
 ) -> tuple[list[Key | None], list[list[int] | None]]:
     """(key, place of each response in the entry) of each item, by excerpts of its texts; None where it is not there.
 
-    What two entries have in common is found for neither. UserError where the set keeps no texts.
+    What two entries, or two prompts of the set, have in common is found for neither. UserError where the set keeps no
+    texts.
     """
     if texts is None:
         raise UserError(f"{read.file} names no ids, and the runs keep no texts of {name} to find its rows by; give ids")
     told = [(key, texts_of(entry.texts)[1]) for key, entry in read.entries.items() if entry.texts]
     times = Counter(content(excerpts) for _, excerpts in told)
     entries = {content(e): (key, e[1:]) for key, e in told if times[content(e)] == 1 and len(set(e[1:])) == len(e) - 1}
+    prompts = dict(zip(items.key["comparison"].tolist(), items.prompt.tolist(), strict=True))
+    ours = [(c, content([prompt, *of]), of) for c, prompt, of in texts.itertuples(index=False) if c in prompts]
+    asked = Counter(said for said, _ in {(said, prompts[c]) for c, said, _ in ours})
     found: dict[int, tuple[Key, list[int]]] = {}
-    for comparison, prompt, responses in texts.itertuples(index=False):
-        key, theirs = entries.get(content([prompt, *responses]), (None, []))
-        if key:
+    for comparison, said, responses in ours:
+        key, theirs = entries.get(said, (None, []))
+        if key and asked[said] == 1:
             found[int(comparison)] = key, [theirs.index(response) for response in responses]
     each = [found.get(int(comparison), (None, None)) for comparison in items.key["comparison"]]
     return [key for key, _ in each], [order for _, order in each]

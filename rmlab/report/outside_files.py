@@ -155,9 +155,9 @@ def missing(value: Any) -> bool:
 
 def verdict_of(value: Any, where: str) -> Verdict | None:
     """An index, `tie`, `chosen` or `rejected`; None where nothing is said."""
-    if missing(value):
-        return None
     word = value.strip() if isinstance(value, str) else value
+    if missing(word) or word == "":
+        return None
     if isinstance(word, float) and word.is_integer():
         word = int(word)
     if isinstance(word, int) and not isinstance(word, bool) and word >= 0:

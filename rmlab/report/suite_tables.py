@@ -56,7 +56,7 @@ def matrix(part: pd.DataFrame, baseline: str) -> pd.DataFrame:
     for _, row in part.iterrows():
         name = named(row)
         cells[row["arm"]][name] = f"{row['mean']:.3f} {interval(row['low'], row['high'], '{:.3f}')}".rstrip()
-        chance[name] = number(row["chance"])[:5]
+        chance[name] = f"{row['chance']:.3f}" if known(row["chance"]) else ""
     whole = pd.DataFrame({**cells, "chance": chance}).fillna("")
     whole = whole.drop(columns="chance") if not any(chance.values()) else whole
     whole = whole.rename(columns={baseline: f"{baseline} (baseline)"})

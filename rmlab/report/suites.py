@@ -12,6 +12,7 @@ import pandas as pd
 
 from rmlab.files import read
 from rmlab.messages import UserError
+from rmlab.report.diagnostics import suite_file
 from rmlab.report.items import OfRuns
 from rmlab.report.runs import Run
 from rmlab.report.statistics import LEVEL, estimate, holm
@@ -83,13 +84,8 @@ def load_suites(study: Study) -> dict[str, SuiteItems]:
     """Of every suite that a finished run of an arm has been scored on, by name; notes say which cannot be read."""
     runs = [run for arm in study.arms.values() for run in arm if run.state == "finished"]
     names = sorted({file.stem for run in runs for file in (run.out.path / "suites").glob("*.json")})
-    found = {name: load_suite(study, [run for run in runs if kept_in(run, name).exists()], name) for name in names}
+    found = {name: load_suite(study, [run for run in runs if suite_file(run, name).exists()], name) for name in names}
     return {name: of for name, of in found.items() if of}
-
-
-def kept_in(run: Run, name: str) -> Any:
-    """Where the run keeps the numbers of a suite."""
-    return run.out.path / "suites" / f"{name}.json"
 
 
 def load_suite(study: Study, runs: Sequence[Run], name: str) -> SuiteItems | None:
@@ -97,7 +93,7 @@ def load_suite(study: Study, runs: Sequence[Run], name: str) -> SuiteItems | Non
     told, tables, kept = [], [], []
     for run in runs:
         try:
-            told.append(read(kept_in(run, name)))
+            told.append(read(suite_file(run, name)))
             tables.append(item_table(run, name))
             kept.append(run)
         except UserError as error:
@@ -186,8 +182,8 @@ def rows_of(suite: SuiteItems, number: Number, arms: Sequence[str], baseline: st
             "seeds": len(places),
             "items": values.shape[1],
             "mean": own.value,
-            "low": own.low,
-            "high": own.high,
+            "low": min(own.low, own.value),  # bonus points may take a value out of [0, 1]
+            "high": max(own.high, own.value),
         }
         if len(places) > 1:
             row["sd"] = float(values[places].mean(axis=1).std(ddof=1))

@@ -63,6 +63,11 @@ def test_prompts_without_words_are_only_ever_the_same():
     assert contamination([("e", "?!"), ("f", "...")], [("t", "..."), ("u", "-")]) == [Match("f", "t", 1.0, True)]
 
 
+@pytest.mark.parametrize("nothing", ["", " ", [{"role": "user", "content": ""}]])
+def test_rows_without_a_prompt_have_none_in_common(nothing):
+    assert contamination([("a", nothing)], [("0", nothing)]) == []
+
+
 def test_the_most_similar_training_prompt_is_told_the_first_of_several():
     text = sentence("x")
     shorter = " ".join(text.split()[:-2])

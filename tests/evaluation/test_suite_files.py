@@ -22,6 +22,10 @@ JUDGED = {
 STYLED = {"id": "1", "prompt": "q", "chosen": ["x"] * 3, "rejected": ["y"] * 3, "domain": "chat"}
 VOTE = {"question_id": "1", "winner": "model_a", "prompt": "q", "response_1": "x", "response_2": "y", "language": "en"}
 SCENARIO = {"scenario": "planning", "label": 0, "prompt": "q", "response 1": "x", "response 2": "y"}
+CHOSEN = {
+    "pair_uid": "1", "conversation_input": [{"role": "user", "content": "q"}], "chosen": {"answer": "x"},
+    "reject": {"answer": "y"}, "category_path": "Pairwise/Helpfulness/Chat",
+}  # fmt: skip
 RIGHT = {
     "reward_bench": (PAIR, {}),
     "judge_bench": (JUDGED, {"responses": "gpt"}),
@@ -46,6 +50,7 @@ def test_a_missing_column_is_named_with_its_file(name, tmp_path):
         ("reward_bench", {**PAIR, "subset": "hep-goo"}, {}, "no subset 'hep-goo'; did you mean 'hep-go'"),
         ("reward_bench_2", RB2, {}, "holds ref:1 of Ties and no tied:1"),
         ("reward_bench_2", {**RB2, "id": "7"}, {}, "must be ref:N or tied:N"),
+        ("reward_bench_2", {**RB2, "chosen": "yes"}, {}, "chosen and rejected must be lists"),
         ("judge_bench", {**JUDGED, "label": "A=B"}, {"responses": "gpt"}, "label 'A=B'"),
         ("judge_bench", JUDGED, {"responses": "claude"}, "holds no responses of claude"),
         ("judge_bench", JUDGED, {"responses": "gtp"}, "did you mean 'gpt'"),
@@ -54,6 +59,8 @@ def test_a_missing_column_is_named_with_its_file(name, tmp_path):
         ("ppe_preference", {**VOTE, "winner": "tie"}, {"by": "language"}, "holds no decided vote"),
         ("auto_j", {**SCENARIO, "scenario": "x"}, {}, "unknown scenario 'x'"),
         ("llmbar", {"input": "q"}, {}, "its name tells no subset"),
+        ("rmb", {**CHOSEN, "category_path": "Helpfulness"}, {}, "category_path of Helpfulness or Harmlessness"),
+        ("rmb", {k: v for k, v in CHOSEN.items() if k != "pair_uid"}, {}, "neither pair_uid, chosen and reject nor"),
         ("rows", {"prompt": "q", "chosen": "x"}, {}, "no column 'rejected'"),
     ],
 )
@@ -85,6 +92,14 @@ def test_rows_are_read_from_what_data_sets_are_kept_in(kind, tmp_path):
     assert next(iter(result.totals.values())).value == 1
 
 
+def test_of_a_folder_from_the_hub_the_split_of_the_authors_alone_is_read(tmp_path):
+    rows = [{**PAIR, "id": n} for n in range(4)]
+    for split, number in (("raw", 4), ("filtered", 2)):
+        Dataset.from_list(rows[:number]).to_parquet(tmp_path / f"{split}-00000-of-00001.parquet")
+    assert [row["id"] for row in suite_of("reward_bench", path=str(tmp_path)).rows] == ["hep-go-0", "hep-go-1"]
+    assert len(suite_of("reward_bench", path=str(tmp_path / "raw-00000-of-00001.parquet")).rows) == 4
+
+
 @pytest.mark.skipif(not (DATA / "llmbar").is_dir(), reason="the real LLMBar is not here")
 def test_the_real_llmbar_has_419_pairs():
     suite = suite_of("llmbar", path=str(DATA / "llmbar"))
@@ -103,6 +118,15 @@ def test_a_benchmark_is_a_chat_or_text_with_a_gap():
     assert to_comparison(row, "row").responses[0] == [{"role": "assistant", "content": "x"}]
     assert as_text(row)["prompt"] == "q\n\n"
     assert as_text({**row, "prompt": dialogue})["prompt"] == "user: hi\n\nassistant: yes?\n\nuser: q\n\nassistant: "
+
+
+def test_parts_of_text_and_calls_of_tools_are_text_too():
+    parts = [{"role": "user", "content": [{"type": "text", "text": "how "}, {"type": "text", "text": "far?"}]}]
+    called = [*parts, {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "map"}}]}]
+    row = {"chosen": "a", "rejected": "b"}
+    assert as_text({**row, "prompt": parts})["prompt"] == "how far?\n\n"
+    told = as_text({**row, "prompt": called})["prompt"]
+    assert told == 'user: how far?\n\nassistant: [{"function": {"name": "map"}}]\n\nassistant: '
 
 
 def test_rows_of_ones_own_stay_as_they_are(tokenizer):

@@ -2,12 +2,13 @@
 
 import itertools
 import json
+from dataclasses import replace
 
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
-from studies import write_run
+from studies import write_run, write_suite
 
 from rmlab.commands.report import main
 from rmlab.metrics.evaluate import evaluate
@@ -18,6 +19,7 @@ from rmlab.report.figures.look import STYLE, look_of
 from rmlab.report.items import load_items
 from rmlab.report.outside import Asked, with_outside
 from rmlab.report.study import load_study
+from rmlab.runner.directory import RunDirectory
 
 PROMPTS, K = 60, 4
 
@@ -97,6 +99,57 @@ def test_only_comparisons_of_all_runs_are_counted(study):
     assert len(names) == 4
     assert all(one == names[0] for one in names)
     assert sorted(map(int, names[0])) == list(range(10, PROMPTS))
+
+
+def test_a_row_that_one_run_has_twice_counts_once(study):
+    out = load_study(study).finished[0].out
+    comparisons = out.scores("eval").comparisons()
+    out.write_scores("eval", [*comparisons, replace(comparisons[0], index=PROMPTS)])
+    scored = scored_of(load_study(study), None, "eval")
+    assert {len(run) for runs in scored.values() for run in runs} == {PROMPTS}
+
+
+def test_what_a_run_wrote_of_more_comparisons_is_not_taken(study):
+    """One run lacks ten of the rows: what the others wrote is of other rows than what is told of it."""
+    for out in [run.out for run in load_study(study).finished]:
+        metrics = out.metrics()
+        metrics["eval"]["eval"]["diagnostics"] = {"calibration": {"ece_equal_mass": 0.125}}
+        (out.path / "metrics.json").write_text(json.dumps(metrics))
+    for file in next(study.glob("plain-s0-*")).glob("scores/eval*.parquet"):
+        table = pd.read_parquet(file)
+        table[table["comparison"] > 9].to_parquet(file, index=False)
+    found, scored = loaded(study)
+    (table,) = diagnostics_table(found, scored)
+    told = [told_by(of)["calibration"]["ece_equal_mass"] for of in scored["eval"]["margin"]]
+    assert table.cells.set_index("arm").loc["margin", "ECE (equal mass)"].startswith(f"{np.mean(told):.4f}")
+
+
+def test_a_damaged_file_of_a_suite_costs_its_diagnostics_alone(study):
+    for run in load_study(study).finished:
+        write_suite(run.out, {"a": [1, 0, 1]})
+        (run.out.path / "scores" / "bench.parquet").write_text("no table")
+    main([str(study), "--no-figures"])
+    text = (study / "report" / "table.md").read_text()
+    assert "Suite bench: overall" in text
+    assert "**Note:** bench has no diagnostics: cannot read" in text
+
+
+def test_scores_of_a_suite_that_is_not_finished_are_not_told(study):
+    """As a process leaves them that was killed while it scored the suite again."""
+    out, *_ = [run.out for run in load_study(study).finished]
+    out.write_scores("bench", out.scores("eval").comparisons())
+    assert scored_of(load_study(study), None, "bench") == {}
+
+
+def test_of_two_runs_of_a_seed_the_last_counts_everywhere(tmp_path):
+    for folder, noise in (("a", 2.0), ("b", 0.0)):
+        write(tmp_path / folder, "plain", 0, noise)
+    found = load_study([tmp_path / "a", tmp_path / "b"])
+    items = load_items(found, "eval")
+    assert items.seed.tolist() == [0]
+    (scored,) = scored_of(found, items, "eval")["plain"]
+    last = next((tmp_path / "b").glob("plain-s0-*"))
+    assert [c.rewards for c in scored] == [c.rewards for c in RunDirectory(last).scores("eval").comparisons()]
 
 
 def test_scores_from_outside_are_told_like_a_run(study):

@@ -39,6 +39,16 @@ def test_code_packages_and_data_that_differ_between_arms_are_shown(tmp_path):
     assert "python" not in cells.index
 
 
+def test_a_value_of_several_lines_keeps_the_tables_whole(tmp_path):
+    for separator in ("\n\nAssistant:", "\n\nBot:"):
+        write_run(tmp_path, 0, GAPS, data__prompt_separator=separator)
+    main([str(tmp_path), "--no-figures"])
+    tables = [line for line in (tmp_path / "report" / "table.md").read_text().splitlines() if "Bot:" in line]
+    assert any("\\n\\nBot:" in line for line in tables)
+    assert all(line.count("|") > 2 for line in tables if line.startswith("|"))
+    assert not any(line.startswith("Bot:") for line in tables)
+
+
 def test_a_key_that_an_arm_has_not_is_empty(tmp_path):
     write_run(tmp_path, 0, GAPS)
     write_run(tmp_path, 0, GAPS, loss="hinge")

@@ -13,6 +13,7 @@ from studies import write_run, write_study
 from rmlab.commands.report import main
 from rmlab.messages import UserError
 from rmlab.report.compare import compare
+from rmlab.report.gold import gold_items, gold_study
 from rmlab.report.items import OUTSIDE, load_items, texts_of_set
 from rmlab.report.outside import Asked, asked_of, with_outside
 from rmlab.report.outside_files import read_scores_file
@@ -74,6 +75,32 @@ def test_every_form_in_every_kind_of_file(tmp_path, form, kind):
     gaps = gap_of(joined(tmp_path / "study", file)[1])
     expected = EXPECTED if "verdict" not in rows[0] else {k: float(np.sign(v)) for k, v in EXPECTED.items()}
     assert gaps == pytest.approx(expected)
+
+
+def test_an_empty_verdict_is_not_scored(tmp_path):
+    write_run(tmp_path / "study", 0, GAPS)
+    rows = [{"id": n, "verdict": said} for n, said in enumerate(("A", "", " ", None))]
+    _, items = joined(tmp_path / "study", write_rows(tmp_path / "judge.jsonl", rows))
+    assert np.isnan([gap_of(items)[name] for name in "123"]).all()
+
+
+def test_two_prompts_that_end_alike_are_not_told_apart_by_excerpts(tmp_path, monkeypatch):
+    """A file with scores of one of them: they are not those of the other, too."""
+    monkeypatch.chdir(tmp_path)
+    asked = " Answer yes or no." * 40
+    gold = [{"prompt": f"text {n}.{asked if n < 2 else ''}", "chosen": "yes", "rejected": "no"} for n in range(4)]
+    write_rows(tmp_path / "gold.jsonl", gold)
+    items, texts = gold_items("gold.jsonl", {})
+    file = write_rows(tmp_path / "judge.jsonl", [{**gold[n], "rewards": [n, 0.0]} for n in (1, 2)])
+    _, found = with_outside(gold_study("gold.jsonl"), {"g": items}, [Asked("judge", file)], lambda _: texts)
+    assert found["g"].gap[0].tolist() == pytest.approx([np.nan, np.nan, 2.0, np.nan], nan_ok=True)
+
+
+def test_responses_counted_from_one_are_refused(tmp_path):
+    write_run(tmp_path / "study", 0, GAPS)
+    rows = [{"id": str(n), "response": k, "reward": float(k)} for n in range(4) for k in (1, 2)]
+    with pytest.raises(UserError, match="a reward of response 2, but the comparison has 2; the first is 0"):
+        joined(tmp_path / "study", write_rows(tmp_path / "judge.jsonl", rows))
 
 
 def test_scores_of_a_run_are_scores_from_outside_for_another_study(tmp_path):
@@ -196,6 +223,21 @@ def test_missing_rewards_and_verdicts_count_as_not_scored(tmp_path):
     assert gap_of(items) == pytest.approx({"0": np.nan, "1": 1.0, "2": np.nan, "3": np.nan}, nan_ok=True)
     assert any("no score of 3 of 4 preferences" in note for note in loaded.notes)
     assert len(read_scores_file(tmp_path / "judge.jsonl").entries) == 2
+
+
+def test_gold_data_with_ratings_tells_what_best_of_n_recovers(tmp_path, monkeypatch):
+    """One picks the best of three each time, the other one the worst: of 0, 1 and 5, whose mean is 2."""
+    monkeypatch.chdir(tmp_path)
+    rows = [{"prompt": f"q{n}", "responses": ["a", "b", "c"], "scores": [0, 1, 5]} for n in range(5)]
+    write_rows(tmp_path / "gold.jsonl", rows)
+    for name, rewards in (("best", [1, 2, 3]), ("worst", [3, 2, 1])):
+        write_rows(tmp_path / f"{name}.jsonl", [{"id": n, "rewards": rewards} for n in range(5)])
+    main(["--scores", "best=best.jsonl", "--scores", "worst=worst.jsonl", "--gold", "gold.jsonl"])
+    text = (tmp_path / "gold-report" / "table.md").read_text()
+    (table,) = [part for part in text.split("\n\n") if "best-of-n recovery" in part]
+    head, _, *lines = [line.strip("| ").split(" | ") for line in table.splitlines()]
+    assert [line[head.index("best-of-n recovery")] for line in lines] == ["1.0000", "-0.6667"]
+    assert (tmp_path / "gold-report" / "figures" / "best_of_n.png").exists()
 
 
 def test_outside_scores_alone_are_compared_on_gold_data(tmp_path, capsys, monkeypatch):

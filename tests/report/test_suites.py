@@ -7,6 +7,7 @@ import pytest
 from studies import write_run, write_suite
 
 from rmlab.commands.report import main
+from rmlab.report.facts import facts_of
 from rmlab.report.figures.look import STYLE, Look, look_of
 from rmlab.report.figures.suites import suite_figures
 from rmlab.report.items import set_names
@@ -139,3 +140,23 @@ def test_without_a_total_no_subset_stands_for_the_suite(tmp_path):
     _, rows = compared(tmp_path)
     assert rows["p_holm"].isna().all()
     assert [table.kind for table in suite_tables(rows.reset_index(), "plain")] == ["matrix"]
+
+
+def test_bonus_points_beyond_one_are_within_their_interval(tmp_path):
+    for seed in range(2):
+        write_suite(write_run(tmp_path, seed, [1.0, -1.0]), {"Ties": [1.01] * 8}, weights={"overall": {"Ties": 1.0}})
+    row = compared(tmp_path)[1].iloc[0]
+    assert row["low"] < row["mean"] == row["high"] == pytest.approx(1.01)
+
+
+def test_chance_is_rounded_to_three_decimals(tmp_path):
+    _, rows = compared(write_study(tmp_path))
+    matrix = suite_tables(rows.assign(chance=2 / 3).reset_index(), "plain")[1].cells
+    assert set(matrix["chance"]) == {"0.667"}
+
+
+def test_a_single_comparison_of_suites_needs_no_correction(tmp_path):
+    study, rows = compared(write_study(tmp_path))
+    none = pd.DataFrame(columns=["p_holm", "metric"])
+    facts = facts_of(study, {}, none, rows)
+    assert "corrected (Holm) over nothing, being one, a family of their own." in facts[-1]
