@@ -141,7 +141,7 @@ def loaded(options: argparse.Namespace) -> "Ensemble":
         options.c,
         dtype=options.dtype,
         device=options.device,
-        max_length=int(length) if length.isdigit() else length,
+        max_length=int(length) if length.isdigit() else None if length == "null" else length,
         overlong=options.overlong,
         tokens_per_batch=options.tokens_per_batch,
         chat_template_kwargs=template_of(options),
@@ -185,11 +185,11 @@ def write_rewards(options: argparse.Namespace, stream: "RowStream", name: str) -
         say(f"skipped {out.path}: it is finished, of the same model, data and options (--redo writes it again)")
         return
     with out.locked():
-        done, began = out.begun(), time.monotonic()
+        began, total, model = time.monotonic(), stream.checked(name), loaded(options)
+        done = out.begun()  # now that no wrong option can cost what is ready
         if done:
             say(f"{done:,} rows are ready in {out.parts}; it goes on after them")
-        total = stream.checked(name)
-        rows, responses = write_parts(loaded(options), out, stream.rows(done), name, done, total)
+        rows, responses = write_parts(model, out, stream.rows(done), name, done, total)
         out.finish(rows)
     seconds = time.monotonic() - began
     say(f"{out.path}: {rows:,} rows; {responses:,} responses in {seconds:.1f} s, {responses / seconds:,.0f} a second")
