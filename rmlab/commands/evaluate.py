@@ -28,6 +28,7 @@ if TYPE_CHECKING:  # which imports torch
     from rmlab.scoring.reward_model import RewardModel
 
 SUITE = re.compile(r"suite=\[?([^\]]*)\]?")
+COMMON = re.compile(r"model|adapter|checkpoints?|checkpoint-\d+|[0-9a-f]{40}")  # names of folders of many models
 PLACE = Path("evals")  # of results on models that are no runs
 
 
@@ -99,12 +100,12 @@ def check_word(word: str) -> None:
 def evaluate(model: str, config: Mapping[str, Any]) -> None:
     """Score what is left of the suites, and print a table of each. UserError before a model loads for all but it."""
     import_plugins(config["plugins"])
-    entries(config["eval"])
     run, folder = RunDirectory.of(model), model_folder(model)
     is_run = folder != model
     trained = run.config().get("model", {}) if is_run else {}
     other = {key: config[key] for key, usual in usual_of(trained).items() if config[key] not in (None, usual)}
     place = RunDirectory.of(config["out"] or (run.path if is_run and not other else PLACE / name_of(model)))
+    entries(config["eval"], place.metrics().get("eval", {}))  # whose scores lie there
     identity = "" if place == run else digest([identity_of(model), other])
     suites = read_suites(config["eval"], ModelConfig(path=folder), identity)
     asked = config["contamination"]
@@ -138,9 +139,12 @@ def loaded(model: str, config: Mapping[str, Any], trained: Mapping[str, Any]) ->
 
 
 def name_of(model: str) -> str:
-    """A folder's name for a model: of a path its last part, of a hub name both."""
+    """A folder's name for a model: of a path its last part, of one that many runs have the one before too."""
     place = Path(model).expanduser()
-    return place.resolve().name if place.exists() else model.strip("/").replace("/", "--")
+    if not place.exists():
+        return model.strip("/").replace("/", "--")
+    place = place.resolve()
+    return f"{place.parent.name}--{place.name}" if COMMON.fullmatch(place.name) else place.name
 
 
 if __name__ == "__main__":

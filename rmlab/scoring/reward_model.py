@@ -142,6 +142,14 @@ class RewardModel:
         """Where it computes."""
         return next(self.model.parameters()).device
 
+    @property
+    def measured(self) -> dict[str, Any]:
+        """What its rewards depend on besides the rows, for who reads them later."""
+        dtype = str(base_of(self.model).dtype).removeprefix("torch.")
+        template = {key: value for key, value in self.options.template.items()}
+        told = {"model": self.name, "dtype": dtype, "max_length": self.max_length, "overlong": self.overlong}
+        return {**told, "chat_template_kwargs": dict(self.options.template)}
+
     # ---- scoring ----
 
     def score(self, rows: Iterable[Mapping[str, Any]]) -> np.ndarray:

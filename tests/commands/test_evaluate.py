@@ -72,6 +72,35 @@ def test_a_run_measured_in_another_way_keeps_its_results(model, tokenizer, tmp_p
     assert "skipped suite rows: it is finished in run" in capsys.readouterr().out
 
 
+def test_a_suite_does_not_write_over_the_scores_of_a_run(model, tmp_path, capsys):
+    out = RunDirectory(tmp_path / "run")
+    out.write_config({"model": {"dtype": "float32"}, "run": {"keep": ["model"]}})
+    out.write_metrics({"eval": {"dev": {}}, "train": {}})
+    (tmp_path / "tiny").rename(out.model)
+    assert main(["run", "+eval.dev={suite: rows, path: mine.jsonl}"]) == 1
+    assert "eval.dev has the name of an evaluation set" in capsys.readouterr().err
+    assert not out.has_scores("dev")
+
+
+def test_results_say_how_they_were_measured(model):
+    assert main([model, "suite=rows", "eval.rows.path=mine.jsonl", "max_length=7", "dtype=bfloat16"]) == 0
+    said = read(RunDirectory.of("evals/tiny").path / "suites" / "rows.json")["measured"]
+    assert said == {
+        **{"model": "tiny", "dtype": "bfloat16", "max_length": 7, "overlong": "truncate"},
+        "chat_template_kwargs": {},
+    }
+
+
+def test_models_of_two_runs_have_results_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for place in ("a/model", "b/model", "a/checkpoint-10", "a/tiny"):
+        (tmp_path / place).mkdir(parents=True)
+    assert [evaluate.name_of(place) for place in ("a/model", "b/model")] == ["a--model", "b--model"]
+    assert evaluate.name_of("a/checkpoint-10") == "a--checkpoint-10"
+    assert evaluate.name_of("a/tiny") == "tiny"
+    assert evaluate.name_of("org/model") == "org--model"
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
