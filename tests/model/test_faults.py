@@ -123,6 +123,12 @@ def padded_with_eos(place, tokenizer):
     tokenizer.pad_token = tokenizer.eos_token
 
 
+def without_eos(place, tokenizer):
+    good(place, tokenizer)
+    about(place, pad_token_id=None)
+    tokenizer.eos_token = None
+
+
 def doubled_bos(place, tokenizer):
     good(place, tokenizer)
     tokenizer.chat_template = "{{ bos_token }}" + tokenizer.chat_template
@@ -130,6 +136,7 @@ def doubled_bos(place, tokenizer):
 
 TOLD = {
     good: "",
+    without_eos: "",
     sigmoid: "pipelines and servers return the sigmoid of the rewards of",
     through_vllm: "vLLM puts the rewards of .* through torch.nn.modules.activation.Sigmoid",
     padded_with_eos: r"pads with EOS \('<\|eos\|>'\), which also ends what is scored",
@@ -144,7 +151,7 @@ def test_what_servers_would_do_otherwise_is_told(make, tokenizer, tmp_path, caps
     tokenizer.save_pretrained(tmp_path / "model")
     rewards = RewardModel(str(tmp_path / "model")).score(make_pairs(2))
     told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning: ")]
-    assert len(told) == (make is not good)
+    assert len(told) == bool(TOLD[make])
     if told:
         assert re.search(TOLD[make], told[0])
     expected = RewardModel.of(make_model("qwen3"), tokenizer).score(make_pairs(2))
