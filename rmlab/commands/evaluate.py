@@ -81,7 +81,7 @@ def composed(overrides: Sequence[str]) -> dict[str, Any]:
     except HydraException as error:
         raise UserError(first_line(error)) from error
     assert isinstance(config, dict)
-    if not config["eval"]:
+    if not config.get("eval"):
         raise UserError(f"no suite is named; suite=NAME,NAME takes {', '.join(known())}")
     return {str(key): value for key, value in config.items()}
 

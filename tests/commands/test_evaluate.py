@@ -82,6 +82,16 @@ def test_a_suite_does_not_write_over_the_scores_of_a_run(model, tmp_path, capsys
     assert not out.has_scores("dev")
 
 
+def test_what_fails_costs_no_results(model, capsys):
+    words = [model, "suite=rows", "eval.rows.path=mine.jsonl"]
+    assert main(words) == 0
+    file = RunDirectory.of("evals/tiny").path / "suites" / "rows.json"
+    before = file.read_text()
+    assert main([*words, "max_length=3", "overlong=error"]) == 1
+    assert "overlong=truncate" in capsys.readouterr().err
+    assert file.read_text() == before
+
+
 def test_results_say_how_they_were_measured(model):
     assert main([model, "suite=rows", "eval.rows.path=mine.jsonl", "max_length=7", "dtype=bfloat16"]) == 0
     said = read(RunDirectory.of("evals/tiny").path / "suites" / "rows.json")["measured"]
@@ -105,6 +115,7 @@ def test_models_of_two_runs_have_results_of_their_own(tmp_path, monkeypatch):
     ("words", "sentence"),
     [
         ([], "no suite is named; suite=NAME,NAME takes auto_j"),
+        (["suite="], "no suite is named"),
         (["suite=llmbr"], "no suite 'llmbr'; did you mean 'llmbar'?"),
         (["eval=[llmbar,hhhh]"], "no suite 'hhhh'; did you mean 'hhh'?"),
         (["llmbar"], "'llmbar' is no key=value"),
