@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from rmlab.data.cache import digest
-from rmlab.messages import UserError, check_all, did_you_mean, first_line, say
+from rmlab.messages import UserError, check_all, did_you_mean, first_line, in_words, say
 from rmlab.model.config import ModelConfig
 from rmlab.model.identity import identity_of, model_folder
 from rmlab.registry import import_plugins
@@ -29,6 +29,9 @@ if TYPE_CHECKING:  # which imports torch
 
 SUITE = re.compile(r"suite=\[?([^\]]*)\]?")
 COMMON = re.compile(r"model|adapter|checkpoints?|checkpoint-\d+|[0-9a-f]{40}")  # names of folders of many models
+OPEN = ("eval.", "chat_template_kwargs.")  # nodes of config that take keys which they do not have
+# How this command calls what training's sentences name by keys of its config.
+WORDS = {"data.chat_template_kwargs": "chat_template_kwargs", "model.path: ": "", "model.dtype": "dtype"}
 PLACE = Path("evals")  # of results on models that are no runs
 
 
@@ -38,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         evaluate(options.model, composed(options.overrides))
     except UserError as error:
-        print(f"rmlab-eval: error: {error}", file=sys.stderr)
+        print(f"rmlab-eval: error: {in_words(str(error), WORDS)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\nrmlab-eval: interrupted; the same command goes on with the suites that are left", file=sys.stderr)
@@ -71,7 +74,7 @@ def composed(overrides: Sequence[str]) -> dict[str, Any]:
     """The config of these overrides. UserError for what is none, and where no suite is named."""
     words = [SUITE.sub(r"eval=[\1]", word) if SUITE.fullmatch(word) else word for word in overrides]
     check_all(*(partial(check_word, word) for word in words))
-    words = [f"++{word}" if word.startswith("eval.") else word for word in words]  # an entry may be a new one
+    words = [f"++{word}" if word.startswith(OPEN) else word for word in words]
     try:
         with initialize_config_dir(config_dir=str(CONF.resolve()), version_base="1.3"):
             config = OmegaConf.to_container(compose("evaluate", words), resolve=True, throw_on_missing=True)

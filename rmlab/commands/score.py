@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rmlab import __version__
-from rmlab.messages import UserError, say
+from rmlab.messages import UserError, in_words, say
 
 if TYPE_CHECKING:  # imported by the task itself: --help must not wait for them
     from rmlab.data.streams import RowStream
@@ -38,18 +38,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         score(options)
     except UserError as error:
-        print(f"rmlab-score: error: {in_words(str(error))}", file=sys.stderr)
+        print(f"rmlab-score: error: {in_words(str(error), WORDS)}", file=sys.stderr)
         raise SystemExit(1) from None
     except KeyboardInterrupt:
         print("rmlab-score: stopped; the same command goes on", file=sys.stderr)
         raise SystemExit(130) from None
-
-
-def in_words(sentence: str) -> str:
-    """A sentence by the names of this command's options."""
-    for key, word in WORDS.items():
-        sentence = sentence.replace(key, word)
-    return sentence
 
 
 def parser() -> argparse.ArgumentParser:

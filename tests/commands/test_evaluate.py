@@ -134,6 +134,8 @@ def test_what_is_wrong_is_a_sentence_before_the_model_loads(words, sentence, mod
 
 
 def test_a_model_that_is_not_there_is_a_sentence(model, capsys):
+    assert main([model, "suite=rows", "eval.rows.path=mine.jsonl", "dtype=fp32"]) == 1
+    assert "error: dtype: torch has no dtype 'fp32'" in capsys.readouterr().err
     assert main(["./nowhere", "suite=rows", "eval.rows.path=mine.jsonl"]) == 1
     assert "nowhere" in capsys.readouterr().err
 
@@ -143,6 +145,11 @@ def test_suites_are_named_shortly_or_as_in_training(words):
     config = composed([*words, "eval.llmbar.path=here", "eval.mine={suite: rows, path: x}"])
     assert set(config["eval"]) == {"llmbar", "hhh", "mine"}
     assert config["eval"]["llmbar"] == {"path": "here"}
+
+
+def test_a_variable_of_the_template_needs_no_plus():
+    words = ["suite=rows", "eval.rows.path=x", "chat_template_kwargs.enable_thinking=false"]
+    assert composed(words)["chat_template_kwargs"] == {"enable_thinking": False}
 
 
 def test_a_missing_value_is_named():
