@@ -114,6 +114,20 @@ def test_a_run_that_kept_no_model_says_so(config, tmp_path):
     assert out.state == "finished"
 
 
+@pytest.mark.parametrize(("keep", "state"), [([], "half-done"), (["model"], "finished")])
+def test_a_run_that_is_killed_in_its_suites_has_them_in_the_end(keep, state, config, tmp_path, monkeypatch):
+    config["run"] = {**config["run"], "keep": keep}
+    out = RunDirectory(tmp_path / "run")
+    with monkeypatch.context() as patch:
+        patch.setattr("rmlab.runner.suites.score_suite", stop)
+        with pytest.raises(Stopped):
+            run(config, out.path)
+    assert out.state == state
+    run(config, out.path)
+    assert out.state == "finished"
+    assert outstanding(config["eval"], out) == []
+
+
 def test_suites_do_not_change_the_id_of_a_run(config):
     assert content_id(config) == content_id({**config, "eval": {}})
 
