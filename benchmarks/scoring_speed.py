@@ -42,6 +42,7 @@ from rmlab.model.tokenizer import load_tokenizer
 from rmlab.scoring.reward_model import TOKENS, TOKENS_ELSEWHERE
 
 Row = dict[str, str]
+LIMIT = 512  # tokens
 SEPARATOR = "\n\nAssistant:"
 SIZES = {  # hidden, layers, heads, key heads, head_dim
     "toy": (64, 2, 2, 1, 32),
@@ -145,18 +146,24 @@ def with_pipeline(model: Any, tokenizer: Any, limit: int, size: int) -> Callable
     return score
 
 
+def whole(place: Path, rows: list[Row]) -> np.ndarray:
+    """Which texts are read whole; of others rmlab cuts the prompt, alike for both responses, transformers the end."""
+    tokenizer = AutoTokenizer.from_pretrained(place)
+    return np.array([len(ids) <= LIMIT for ids in tokenizer(texts_of(rows, tokenizer.eos_token))["input_ids"]])
+
+
 def arms_of(place: Path, arguments: argparse.Namespace) -> dict[str, Callable[[list[Row]], np.ndarray]]:
     device = torch.device(arguments.device)
     budget = arguments.max_tokens or TOKENS.get(device.type, TOKENS_ELSEWHERE)
-    told = {"dtype": arguments.dtype, "device": arguments.device, "tokens_per_batch": budget, "max_length": 512}
+    told = {"dtype": arguments.dtype, "device": arguments.device, "tokens_per_batch": budget, "max_length": LIMIT}
     ours = RewardModel(str(place), **told)
     model = AutoModelForSequenceClassification.from_pretrained(place, dtype=getattr(torch, arguments.dtype))
     model, tokenizer = model.to(device).eval(), AutoTokenizer.from_pretrained(place)
     return {
         "rmlab": with_rmlab(ours, alone=False),
         "alone": with_rmlab(ours, alone=True),
-        "transformers": with_transformers(model, tokenizer, 512, budget),
-        "pipeline": with_pipeline(model, tokenizer, 512, arguments.batch_size),
+        "transformers": with_transformers(model, tokenizer, LIMIT, budget),
+        "pipeline": with_pipeline(model, tokenizer, LIMIT, arguments.batch_size),
     }
 
 
@@ -175,13 +182,13 @@ def measure(place: Path, rows: list[Row], arguments: argparse.Namespace) -> dict
             f"  round {number}: {', '.join(f'{name} {took[-1]:.2f} s' for name, took in seconds.items())}", flush=True
         )
     counted = {name: took[1:] for name, took in seconds.items()}
-    scale = float(np.abs(rewards["transformers"]).max())
+    scale, alike = float(np.abs(rewards["transformers"]).max()), whole(place, rows).reshape(-1, 2).all(1).repeat(2)
     return {
         name: {
             "responses_per_s": 2 * len(rows) / median(took),
             "times_transformers": median(t / own for t, own in zip(counted["transformers"], took, strict=True)),
             "times_pipeline": median(t / own for t, own in zip(counted["pipeline"], took, strict=True)),
-            "largest_difference": float(np.abs(rewards[name] - rewards["transformers"]).max()) / scale,
+            "largest_difference": float(np.abs(rewards[name] - rewards["transformers"])[alike].max(initial=0)) / scale,
             "seconds": took,
         }
         for name, took in counted.items()

@@ -3,7 +3,7 @@
 import difflib
 import logging
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from rmlab.terminal import is_logged, tell
 
@@ -75,6 +75,13 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     more = f" and {len(known) - MANY} more" if len(known) > MANY else ""
     return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(known[:MANY])}{more}"
+
+
+def in_words(sentence: str, words: Mapping[str, str]) -> str:
+    """A sentence with what training calls by keys of its config under the names that a command has for them."""
+    for key, word in words.items():
+        sentence = sentence.replace(key, word)
+    return sentence
 
 
 def first_line(error: BaseException) -> str:

@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from rmlab.data.cache import digest
-from rmlab.messages import UserError, check_all, did_you_mean, first_line, say
+from rmlab.messages import UserError, check_all, did_you_mean, first_line, in_words, say
 from rmlab.model.config import ModelConfig
 from rmlab.model.identity import identity_of, model_folder
 from rmlab.registry import import_plugins
@@ -28,6 +28,10 @@ if TYPE_CHECKING:  # which imports torch
     from rmlab.scoring.reward_model import RewardModel
 
 SUITE = re.compile(r"suite=\[?([^\]]*)\]?")
+COMMON = re.compile(r"model|adapter|checkpoints?|checkpoint-\d+|[0-9a-f]{40}")  # names of folders of many models
+OPEN = ("eval.", "chat_template_kwargs.")  # nodes of config that take keys which they do not have
+# How this command calls what training's sentences name by keys of its config.
+WORDS = {"data.chat_template_kwargs": "chat_template_kwargs", "model.path: ": "", "model.dtype": "dtype"}
 PLACE = Path("evals")  # of results on models that are no runs
 
 
@@ -37,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         evaluate(options.model, composed(options.overrides))
     except UserError as error:
-        print(f"rmlab-eval: error: {error}", file=sys.stderr)
+        print(f"rmlab-eval: error: {in_words(str(error), WORDS)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\nrmlab-eval: interrupted; the same command goes on with the suites that are left", file=sys.stderr)
@@ -70,7 +74,7 @@ def composed(overrides: Sequence[str]) -> dict[str, Any]:
     """The config of these overrides. UserError for what is none, and where no suite is named."""
     words = [SUITE.sub(r"eval=[\1]", word) if SUITE.fullmatch(word) else word for word in overrides]
     check_all(*(partial(check_word, word) for word in words))
-    words = [f"++{word}" if word.startswith("eval.") else word for word in words]  # an entry may be a new one
+    words = [f"++{word}" if word.startswith(OPEN) else word for word in words]
     try:
         with initialize_config_dir(config_dir=str(CONF.resolve()), version_base="1.3"):
             config = OmegaConf.to_container(compose("evaluate", words), resolve=True, throw_on_missing=True)
@@ -80,7 +84,7 @@ def composed(overrides: Sequence[str]) -> dict[str, Any]:
     except HydraException as error:
         raise UserError(first_line(error)) from error
     assert isinstance(config, dict)
-    if not config["eval"]:
+    if not config.get("eval"):
         raise UserError(f"no suite is named; suite=NAME,NAME takes {', '.join(known())}")
     return {str(key): value for key, value in config.items()}
 
@@ -99,12 +103,12 @@ def check_word(word: str) -> None:
 def evaluate(model: str, config: Mapping[str, Any]) -> None:
     """Score what is left of the suites, and print a table of each. UserError before a model loads for all but it."""
     import_plugins(config["plugins"])
-    entries(config["eval"])
     run, folder = RunDirectory.of(model), model_folder(model)
     is_run = folder != model
     trained = run.config().get("model", {}) if is_run else {}
     other = {key: config[key] for key, usual in usual_of(trained).items() if config[key] not in (None, usual)}
     place = RunDirectory.of(config["out"] or (run.path if is_run and not other else PLACE / name_of(model)))
+    entries(config["eval"], place.metrics().get("eval", {}))  # whose scores lie there
     identity = "" if place == run else digest([identity_of(model), other])
     suites = read_suites(config["eval"], ModelConfig(path=folder), identity)
     asked = config["contamination"]
@@ -138,9 +142,12 @@ def loaded(model: str, config: Mapping[str, Any], trained: Mapping[str, Any]) ->
 
 
 def name_of(model: str) -> str:
-    """A folder's name for a model: of a path its last part, of a hub name both."""
+    """A folder's name for a model: of a path its last part, of one that many runs have the one before too."""
     place = Path(model).expanduser()
-    return place.resolve().name if place.exists() else model.strip("/").replace("/", "--")
+    if not place.exists():
+        return model.strip("/").replace("/", "--")
+    place = place.resolve()
+    return f"{place.parent.name}--{place.name}" if COMMON.fullmatch(place.name) else place.name
 
 
 if __name__ == "__main__":

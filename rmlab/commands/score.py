@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rmlab import __version__
-from rmlab.messages import UserError, say
+from rmlab.messages import UserError, in_words, say
 
 if TYPE_CHECKING:  # imported by the task itself: --help must not wait for them
     from rmlab.data.streams import RowStream
@@ -38,18 +38,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         score(options)
     except UserError as error:
-        print(f"rmlab-score: error: {in_words(str(error))}", file=sys.stderr)
+        print(f"rmlab-score: error: {in_words(str(error), WORDS)}", file=sys.stderr)
         raise SystemExit(1) from None
     except KeyboardInterrupt:
         print("rmlab-score: stopped; the same command goes on", file=sys.stderr)
         raise SystemExit(130) from None
-
-
-def in_words(sentence: str) -> str:
-    """A sentence by the names of this command's options."""
-    for key, word in WORDS.items():
-        sentence = sentence.replace(key, word)
-    return sentence
 
 
 def parser() -> argparse.ArgumentParser:
@@ -141,7 +134,7 @@ def loaded(options: argparse.Namespace) -> "Ensemble":
         options.c,
         dtype=options.dtype,
         device=options.device,
-        max_length=int(length) if length.isdigit() else length,
+        max_length=int(length) if length.isdigit() else None if length == "null" else length,
         overlong=options.overlong,
         tokens_per_batch=options.tokens_per_batch,
         chat_template_kwargs=template_of(options),
@@ -185,11 +178,11 @@ def write_rewards(options: argparse.Namespace, stream: "RowStream", name: str) -
         say(f"skipped {out.path}: it is finished, of the same model, data and options (--redo writes it again)")
         return
     with out.locked():
-        done, began = out.begun(), time.monotonic()
+        began, total, model = time.monotonic(), stream.checked(name), loaded(options)
+        done = out.begun()  # now that no wrong option can cost what is ready
         if done:
             say(f"{done:,} rows are ready in {out.parts}; it goes on after them")
-        total = stream.checked(name)
-        rows, responses = write_parts(loaded(options), out, stream.rows(done), name, done, total)
+        rows, responses = write_parts(model, out, stream.rows(done), name, done, total)
         out.finish(rows)
     seconds = time.monotonic() - began
     say(f"{out.path}: {rows:,} rows; {responses:,} responses in {seconds:.1f} s, {responses / seconds:,.0f} a second")

@@ -30,7 +30,8 @@ def row_in(table: Table, index: int) -> dict[str, Any]:
     row, where = table.rows[index], table.where(index)
     if not index:
         table.need("conversation_input", "category_path")
-    _, goal, *tasks = [*row["category_path"].split("/"), ""]
+    names: list[str] = [*row["category_path"].split("/"), ""]
+    goal, tasks = names[1], names[2:]
     pair = set(row) >= {"chosen", "reject", "pair_uid"}
     if goal not in GOALS or not (pair or set(row) >= {"bon_best", "loser_list", "bon_uid"}):
         raise UserError(

@@ -93,7 +93,8 @@ def tell_servers(model: "nn.Module", tokenizer: Tokenizer, config: ModelConfig) 
     activation = str((about.get("sentence_transformers") or {}).get("activation_fn", "Identity"))
     if not activation.endswith("Identity"):
         say(f"warning: vLLM puts the rewards of {config.path} through {activation}, as its config.json says")
-    if is_decoder(base_of(model)) and tokenizer.eos_token_id in (tokenizer.pad_token_id, about.get("pad_token_id")):
+    eos, pads = tokenizer.eos_token_id, (tokenizer.pad_token_id, about.get("pad_token_id"))
+    if is_decoder(base_of(model)) and eos is not None and eos in pads:
         say(
             f"warning: {config.path} pads with EOS ({tokenizer.eos_token!r}), which also ends what is scored: plain "
             "transformers reads the reward a token before it; give it a pad token of its own"

@@ -13,6 +13,11 @@ if TYPE_CHECKING:  # which imports torch
     from rmlab.training.trainer import RewardTrainer
 
 
+def keeps_model(config: Config) -> bool:
+    """Whether a finished run has its model still, or what it takes to make it."""
+    return bool({"model", "changes"} & set(config.run.keep))
+
+
 def keep_model(config: Config, out: RunDirectory, trainer: "RewardTrainer", tokenizer: Tokenizer) -> None:
     """model/, and adapter/ where there is one. Every rank must call it, as weights may be spread over them."""
     from rmlab.model.export import export, gathered

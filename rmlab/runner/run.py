@@ -22,7 +22,7 @@ from rmlab.runner.config import Config, computed
 from rmlab.runner.curves import history, last_train_logs
 from rmlab.runner.directory import BusyError, RunDirectory, objective
 from rmlab.runner.environment import changed_since, describe_environment, fingerprints
-from rmlab.runner.keep import forget_checkpoints, keep_model, tidy
+from rmlab.runner.keep import forget_checkpoints, keep_model, keeps_model, tidy
 from rmlab.runner.resume import full_disk, on_first_rank, refuse_other_run, start_afresh_if_needed
 from rmlab.runner.suites import Read, read_suites, score_suites
 from rmlab.runner.summary import print_table
@@ -164,13 +164,15 @@ def train_here(config: Config, out: RunDirectory, inputs: dict[str, str], checke
             metrics, model = train_and_evaluate(config, out, checked, tokenizer, sets)
             track_metrics(tracker, metrics)
             seconds = time.time() - started
+            scored, keeps = partial(score_suites, checked.suites, out, model, again=True), keeps_model(config)
+            suites = {} if keeps else scored()  # killed in them, it is resumed; a finished run has no model for them
             out.write_environment({**environment, "seconds": round(seconds, 1), "files": out.marks(metrics)})
             out.write_metrics(metrics)
             forget_checkpoints(out)
             if is_first_rank():
                 print_table(metrics, out, seconds)
-            tell_suites(score_suites(checked.suites, out, model, again=True), tracker)
-            del model
+            tell_suites(scored() if keeps else suites, tracker)
+            del model, scored
     finally:
         free_memory()
     return metrics
@@ -217,7 +219,7 @@ def train_and_evaluate(
         out.write_scores(name, scored.comparisons)
     if trainer.is_world_process_zero():
         out.write_history(curves)
-    if {"model", "changes"} & set(config.run.keep):
+    if keeps_model(config):
         keep_model(config, out, trainer, tokenizer)
     return metrics, partial(trained_model, config, out, trainer, tokenizer)
 

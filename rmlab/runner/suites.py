@@ -4,6 +4,7 @@ suites/NAME.json is written last: with the same key there is nothing left to do.
 and its preferences, what counts in scores/NAME.items.parquet.
 """
 
+import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rmlab.files import read, replacing, write_json
+from rmlab.files import file_hash, read, replacing, write_json
 from rmlab.messages import UserError, check_all, is_first_rank, say
 from rmlab.runner.directory import RunDirectory
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:  # which import torch, pandas or datasets
     from rmlab.scoring.reward_model import RewardModel
 
 NAME = re.compile(r"[\w-]+")
+# The part of an error that names the option of a data source, which suites read rows by; and not data.jsonl.
+KEY = re.compile(r"(?<![\w./-])data\.(?=(path|name|split|revision|columns|prompt_separator)\b(?!\.json|\.parquet))")
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,12 @@ class Read:
     def name(self) -> str:
         """That of the entry, of its files and in tables."""
         return self.entry.name
+
+    @property
+    def stated(self) -> dict[str, Any]:
+        """What suites/NAME.json says of it besides its numbers."""
+        options = {"suite": self.entry.suite, **self.entry.options}
+        return {"suite": self.entry.suite, "key": self.key, "options": options}
 
     def file(self, out: RunDirectory) -> Path:
         """Its suites/NAME.json."""
@@ -123,10 +132,12 @@ def read_suite(entry: Entry, model: "ModelConfig", identity: str) -> Read:
         first = suite.rows[0]
         check_row(model, first if model.has_chat_template() else as_text(first), entry.name)
     except UserError as error:
-        said = str(error).replace("data.", f"eval.{entry.name}.")
+        said = KEY.sub(f"eval.{entry.name}.", str(error))
         raise UserError(said if f"eval.{entry.name}" in said else f"eval.{entry.name}: {said}") from error
-    counted = code(Path(evaluation.__file__).parent)
-    return Read(entry, suite, digest([entry.suite, counted, list(suite.rows), identity]), prompts)
+    own = Path(inspect.getfile(evaluation.SUITES[entry.suite]))  # a plugin's
+    counted = code(Path(evaluation.__file__).parent), file_hash(own) if own.is_file() else None
+    options = {key: value for key, value in entry.options.items() if key != "path"}  # its rows may have moved
+    return Read(entry, suite, digest([entry.suite, options, counted, list(suite.rows), identity]), prompts)
 
 
 def outstanding(evals: Mapping[str, Any], out: RunDirectory) -> list[str]:
@@ -137,7 +148,7 @@ def outstanding(evals: Mapping[str, Any], out: RunDirectory) -> list[str]:
             kept = read(out.path / "suites" / f"{name}.json")
         except UserError:
             kept = {}
-        if kept.get("options") != (dict(spec) if isinstance(spec, Mapping) else spec):
+        if not isinstance(spec, Mapping) or kept.get("options") != {"suite": str(name), **spec}:
             found.append(str(name))
     return found
 
@@ -154,6 +165,7 @@ def score_suites(
     todo = [suite for suite in suites if again or not suite.is_finished(out)]
     for suite in [suite for suite in suites if suite not in todo]:
         say(f"skipped suite {suite.name}: it is finished in {out}")
+        write_json(suite.file(out), {**read(suite.file(out)), **suite.stated})  # its rows may have moved
     if todo:
         loaded = model()
         for suite in todo:
@@ -169,12 +181,12 @@ def score_suite(read_one: Read, out: RunDirectory, model: "RewardModel") -> None
 
     name, suite = read_one.name, read_one.suite
     say(f"suite {name}: {len(suite.rows):,} comparisons")
-    read_one.file(out).unlink(missing_ok=True)
     scored = list(shown(model.scored(rows_for(model.tokenizer, suite.rows), name), name, len(suite.rows)))
     result = Result.of(suite, scored, name)
+    read_one.file(out).unlink(missing_ok=True)  # of rewards that now go; what failed before has cost nothing
     out.write_scores(name, scored)
     write_items(result, out.path / "scores" / f"{name}.items.parquet")
-    told = {"suite": read_one.entry.suite, "key": read_one.key, "options": spec_of(read_one.entry), **result.as_dict()}
+    told = {**read_one.stated, "measured": model.measured, **result.as_dict()}
     told["diagnostics"] = diagnose(scored) if any(comparison.better for comparison in scored) else {}
     read_one.file(out).parent.mkdir(parents=True, exist_ok=True)
     write_json(read_one.file(out), told)
@@ -187,11 +199,6 @@ def shown(scored: Iterable["ScoredComparison"], name: str, whole: int) -> Iterab
 
     console = Console(stderr=True)
     return track(scored, name, whole, console=console, transient=True, disable=not console.is_terminal)
-
-
-def spec_of(entry: Entry) -> dict[str, Any]:
-    """The entry as the config has it."""
-    return {**({"suite": entry.suite} if entry.suite != entry.name else {}), **entry.options}
 
 
 def write_items(result: "Result", path: Path) -> None:

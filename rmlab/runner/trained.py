@@ -10,7 +10,7 @@ from rmlab.messages import is_first_rank, say
 from rmlab.runner.config import Config
 from rmlab.runner.directory import RunDirectory
 from rmlab.runner.suite_tables import print_totals
-from rmlab.runner.suites import Read, read_suites, score_suites
+from rmlab.runner.suites import Read, outstanding, read_suites, score_suites
 from rmlab.runner.tracking import track_suites
 
 if TYPE_CHECKING:  # which import torch or datasets
@@ -39,7 +39,7 @@ def saved_model(config: Config, out: RunDirectory) -> "RewardModel":
 def add_suites(config: Config, out: RunDirectory, lock: contextlib.AbstractContextManager[None]) -> None:
     """Score what a finished run has not been scored on, with the model that it has kept. lock: its directory's."""
     suites = read_suites(config.eval, config.model)
-    if all(suite.is_finished(out) for suite in suites):
+    if all(suite.is_finished(out) for suite in suites) and not outstanding(config.eval, out):
         return
     with lock:
         tell_suites(score_suites(suites, out, partial(saved_model, config, out)))

@@ -12,6 +12,7 @@ from rmlab.messages import UserError, check_at_least, check_one_of
 from rmlab.metrics.scored import ScoredComparison
 from rmlab.scoring.reward_model import RewardModel, as_array
 
+END: Any = object()  # of rows, which may be anything, also null
 # (M, K) rewards of M members -> (K,). `c`: how much a member's disagreement costs.
 REDUCE: dict[str, Callable[[np.ndarray, float], np.ndarray]] = {
     "mean": lambda rewards, c: rewards.mean(0),
@@ -78,8 +79,8 @@ def shared(rows: Iterable[Mapping[str, Any]], count: int) -> list[Iterator[Mappi
     def taken(copy: Iterator[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
         while True:
             with lock:
-                row = next(copy, None)
-            if row is None:
+                row = next(copy, END)
+            if row is END:
                 return
             yield row
 

@@ -37,7 +37,7 @@ def reward_function(
     def rewards(prompts: Sequence[Text], completions: Sequence[Text], **columns: Any) -> list[float]:
         """One reward per completion."""
         rows = ({"prompt": p, "response": c} for p, c in zip(prompts, completions, strict=True))
-        return [scored.rewards[0] for scored in model.scored(rows, "prompts and completions")]
+        return [scored.rewards[0] for scored in model.scored(rows, "prompts and completions", texts=False)]
 
     rewards.__name__ = Path(path).name  # TRL logs it
     return rewards

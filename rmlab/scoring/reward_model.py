@@ -142,6 +142,13 @@ class RewardModel:
         """Where it computes."""
         return next(self.model.parameters()).device
 
+    @property
+    def measured(self) -> dict[str, Any]:
+        """What its rewards depend on besides the rows, for who reads them later."""
+        dtype = str(base_of(self.model).dtype).removeprefix("torch.")
+        told = {"model": self.name, "dtype": dtype, "max_length": self.max_length, "overlong": self.overlong}
+        return {**told, "chat_template_kwargs": dict(self.options.template)}
+
     # ---- scoring ----
 
     def score(self, rows: Iterable[Mapping[str, Any]]) -> np.ndarray:
@@ -189,9 +196,9 @@ class RewardModel:
         """The rows of a window with their rewards, in their order."""
         found: dict[int, list[float]] = {}
         with evaluating(self.model):
-            if not self.scorer.is_proved:
-                self._prove([piece for _, piece in window.pieces])
             try:
+                if not self.scorer.is_proved:
+                    self._prove([piece for _, piece in window.pieces])
                 scored = [(batch, self.scorer(self.model, batch.to(self.device))) for batch in window.batches]
             except torch.OutOfMemoryError as error:
                 raise UserError(

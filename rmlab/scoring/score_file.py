@@ -75,10 +75,14 @@ class ScoreFile:
             lock.acquire()
         except Timeout:
             raise UserError(f"{self.path} is being written by another process; wait for it, or stop it") from None
-        with lock:
+        whole = False
+        try:
             yield
-        lock.release()
-        shutil.rmtree(self.parts, ignore_errors=True)
+            whole = True
+        finally:
+            lock.release()
+            if whole or not any(self.parts.glob("*.jsonl")):  # stopped before its first part it leaves nothing
+                shutil.rmtree(self.parts, ignore_errors=True)
 
     def begun(self) -> int:
         """How many rows are ready, of these inputs; parts of others are removed, with a line."""
@@ -163,5 +167,6 @@ def write_parquet(files: Sequence[Path], place: Path) -> None:
     fields = [("id", pa.string()), ("rewards", rewards), ("members", pa.list_(rewards))][: 2 + several]
     with pq.ParquetWriter(place, pa.schema(fields)) as writer:
         for file in files:
-            rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+            with file.open(encoding="utf-8") as lines:  # an id may hold what `splitlines` also ends a line at
+                rows = [json.loads(line) for line in lines]
             writer.write_table(pa.Table.from_pylist(rows, schema=pa.schema(fields)))

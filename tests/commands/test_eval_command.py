@@ -72,10 +72,50 @@ def test_a_run_measured_in_another_way_keeps_its_results(model, tokenizer, tmp_p
     assert "skipped suite rows: it is finished in run" in capsys.readouterr().out
 
 
+def test_a_suite_does_not_write_over_the_scores_of_a_run(model, tmp_path, capsys):
+    out = RunDirectory(tmp_path / "run")
+    out.write_config({"model": {"dtype": "float32"}, "run": {"keep": ["model"]}})
+    out.write_metrics({"eval": {"dev": {}}, "train": {}})
+    (tmp_path / "tiny").rename(out.model)
+    assert main(["run", "+eval.dev={suite: rows, path: mine.jsonl}"]) == 1
+    assert "eval.dev has the name of an evaluation set" in capsys.readouterr().err
+    assert not out.has_scores("dev")
+
+
+def test_what_fails_costs_no_results(model, capsys):
+    words = [model, "suite=rows", "eval.rows.path=mine.jsonl"]
+    assert main(words) == 0
+    file = RunDirectory.of("evals/tiny").path / "suites" / "rows.json"
+    before = file.read_text()
+    assert main([*words, "max_length=3", "overlong=error"]) == 1
+    assert "overlong=truncate" in capsys.readouterr().err
+    assert file.read_text() == before
+
+
+def test_results_say_how_they_were_measured(model):
+    assert main([model, "suite=rows", "eval.rows.path=mine.jsonl", "max_length=7", "dtype=bfloat16"]) == 0
+    said = read(RunDirectory.of("evals/tiny").path / "suites" / "rows.json")["measured"]
+    assert said == {
+        **{"model": "tiny", "dtype": "bfloat16", "max_length": 7, "overlong": "truncate"},
+        "chat_template_kwargs": {},
+    }
+
+
+def test_models_of_two_runs_have_results_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for place in ("a/model", "b/model", "a/checkpoint-10", "a/tiny"):
+        (tmp_path / place).mkdir(parents=True)
+    assert [evaluate.name_of(place) for place in ("a/model", "b/model")] == ["a--model", "b--model"]
+    assert evaluate.name_of("a/checkpoint-10") == "a--checkpoint-10"
+    assert evaluate.name_of("a/tiny") == "tiny"
+    assert evaluate.name_of("org/model") == "org--model"
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
         ([], "no suite is named; suite=NAME,NAME takes auto_j"),
+        (["suite="], "no suite is named"),
         (["suite=llmbr"], "no suite 'llmbr'; did you mean 'llmbar'?"),
         (["eval=[llmbar,hhhh]"], "no suite 'hhhh'; did you mean 'hhh'?"),
         (["llmbar"], "'llmbar' is no key=value"),
@@ -94,6 +134,8 @@ def test_what_is_wrong_is_a_sentence_before_the_model_loads(words, sentence, mod
 
 
 def test_a_model_that_is_not_there_is_a_sentence(model, capsys):
+    assert main([model, "suite=rows", "eval.rows.path=mine.jsonl", "dtype=fp32"]) == 1
+    assert "error: dtype: torch has no dtype 'fp32'" in capsys.readouterr().err
     assert main(["./nowhere", "suite=rows", "eval.rows.path=mine.jsonl"]) == 1
     assert "nowhere" in capsys.readouterr().err
 
@@ -103,6 +145,11 @@ def test_suites_are_named_shortly_or_as_in_training(words):
     config = composed([*words, "eval.llmbar.path=here", "eval.mine={suite: rows, path: x}"])
     assert set(config["eval"]) == {"llmbar", "hhh", "mine"}
     assert config["eval"]["llmbar"] == {"path": "here"}
+
+
+def test_a_variable_of_the_template_needs_no_plus():
+    words = ["suite=rows", "eval.rows.path=x", "chat_template_kwargs.enable_thinking=false"]
+    assert composed(words)["chat_template_kwargs"] == {"enable_thinking": False}
 
 
 def test_a_missing_value_is_named():

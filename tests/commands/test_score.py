@@ -20,7 +20,9 @@ from datasets import Dataset
 from rmlab import Ensemble, RewardModel
 from rmlab.commands import score
 from rmlab.data.tokenizer import build_tokenizer
+from rmlab.metrics.scored import ScoredComparison
 from rmlab.scoring import score_file, windows
+from rmlab.scoring.ensemble import shared
 from rmlab.scoring.score_file import PART
 from rmlab.scoring.windows import WINDOW
 
@@ -165,6 +167,26 @@ def test_what_is_ready_of_another_model_is_not_gone_on_with(here, models, capsys
     assert (here / "o.jsonl").read_bytes() == (here / "other.jsonl").read_bytes()
 
 
+@pytest.mark.parametrize("wrong", [["--reduce", "max"], ["--max-length", "-5"], ["--device", "cuba"]])
+def test_a_wrong_option_costs_nothing_that_is_ready(wrong, here, models, capsys):
+    data = rows_in("jsonl", PAIRS)
+    killed_at(3, [models[0], data, "-o", "o.jsonl"])
+    error_of(capsys, models[0], data, "-o", "o.jsonl", *wrong)
+    score.main([models[0], data, "-o", "o.jsonl"])
+    assert "8 rows are ready in o.jsonl.parts" in capsys.readouterr().out
+
+
+def test_an_id_of_any_signs_is_one_row_of_parquet(here):
+    """Also of one at which Python, and not JSON, ends a line."""
+    out = score_file.ScoreFile(Path("o.parquet"), {"data": "x"})
+    scored = ScoredComparison(0, "a\u2028b\x85c", "", "", [1.0], [1], [], [], [], [], [])
+    with out.locked():
+        out.begun()
+        out.write_part(0, [score_file.line_of([scored], scored)])
+        out.finish(1)
+    assert written("o.parquet") == {"a\u2028b\x85c": [1.0]}
+
+
 def test_a_finished_file_is_skipped_and_one_of_other_inputs_refused(here, models, capsys):
     data = rows_in("jsonl", PAIRS)
     score.main([models[0], data, "-o", "o.jsonl"])
@@ -207,6 +229,16 @@ def test_what_goes_on_has_the_windows_of_what_was_not_killed():
 
 
 # ---- several models, other scales ----
+
+
+def test_members_do_not_end_at_a_row_that_is_none():
+    copies = shared(iter([{"a": 1}, None, {"a": 2}]), 2)
+    assert list(map(list, copies)) == [[{"a": 1}, None, {"a": 2}]] * 2
+
+
+def test_no_limit_of_tokens_is_what_the_model_takes(here, models):
+    score.main([models[1], rows_in("jsonl", PAIRS), "-o", "o.jsonl", "--max-length", "null"])
+    assert np.array(list(written("o.jsonl").values())) == pytest.approx(RewardModel(models[1]).score(PAIRS), abs=1e-6)
 
 
 def test_members_read_rows_that_come_slowly(here, models):
@@ -291,7 +323,7 @@ def test_what_cannot_be_done_is_one_sentence(arguments, message, here, models, c
     (here / "tools.jsonl").write_text(json.dumps({"messages": talk, "tools": [{"name": "f"}]}))
     (here / "pictures.jsonl").write_text('{"response": "a", "images": ["x.png"]}\n')
     assert message in error_of(capsys, models[1], *arguments)
-    assert not list(here.glob("o.*[!s]")), "no file of rewards"
+    assert not list(here.glob("o.*")), "no file of rewards, nor what would become one"
 
 
 def test_a_run_directory_is_scored_by_its_model_with_its_template(here, models, tokenizer):

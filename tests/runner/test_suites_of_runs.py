@@ -1,6 +1,7 @@
 """Benchmark suites of a run: scored at its end, added later, kept out of what its numbers are checked by."""
 
 import copy
+import importlib
 import json
 
 import numpy as np
@@ -113,6 +114,20 @@ def test_a_run_that_kept_no_model_says_so(config, tmp_path):
     assert out.state == "finished"
 
 
+@pytest.mark.parametrize(("keep", "state"), [([], "half-done"), (["model"], "finished")])
+def test_a_run_that_is_killed_in_its_suites_has_them_in_the_end(keep, state, config, tmp_path, monkeypatch):
+    config["run"] = {**config["run"], "keep": keep}
+    out = RunDirectory(tmp_path / "run")
+    with monkeypatch.context() as patch:
+        patch.setattr("rmlab.runner.suites.score_suite", stop)
+        with pytest.raises(Stopped):
+            run(config, out.path)
+    assert out.state == state
+    run(config, out.path)
+    assert out.state == "finished"
+    assert outstanding(config["eval"], out) == []
+
+
 def test_suites_do_not_change_the_id_of_a_run(config):
     assert content_id(config) == content_id({**config, "eval": {}})
 
@@ -155,3 +170,63 @@ def test_rows_are_read_before_a_model_loads(config, tmp_path, monkeypatch):
     (tmp_path / "mine.jsonl").write_text("{}\n")
     with pytest.raises(UserError, match="no column 'chosen'"):
         run(config, tmp_path / "run")
+
+
+SUITE = """
+from rmlab.evaluation import SUITES, Item, Suite
+from rmlab.evaluation.items import over_items, row_of
+
+
+@SUITES.register
+def counted_mine(*, least: float = 0.0):
+    def items(scored):
+        return [Item(c.id, c.prompt_id, c.subset, float(c.rewards[0] > least) * WORTH, (c.index,)) for c in scored]
+
+    return Suite([row_of("q", ["a"], ["b"], 1, "s")], items, lambda counts: {"all": over_items(counts)})
+"""
+
+
+def test_what_is_counted_otherwise_is_not_finished(config, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "counted_mine.py").write_text(SUITE.replace("WORTH", "1"))
+    importlib.import_module("counted_mine")
+
+    def key(**options):
+        return read_suites({"counted_mine": options}, Config.of(config).model)[0].key
+
+    first = key()
+    assert key() == first
+    assert key(least=5.0) != first
+    (tmp_path / "counted_mine.py").write_text(SUITE.replace("WORTH", "0.5"))
+    assert key() != first
+
+
+def test_rows_that_have_moved_are_not_scored_again(config, tmp_path, monkeypatch):
+    out = RunDirectory(tmp_path / "run")
+    run(config, out.path)
+    said = read(out.path / "suites" / "mine.json")
+    monkeypatch.setattr("rmlab.runner.trained.saved_model", stop)
+    moved = (tmp_path / "mine.jsonl").rename(tmp_path / "data.jsonl")
+    config["eval"] = {"mine": {"suite": "rows", "path": str(moved)}}
+    assert outstanding(config["eval"], out) == ["mine"]
+    run(config, out.path)
+    assert outstanding(config["eval"], out) == []
+    assert read(out.path / "suites" / "mine.json") == {**said, "options": config["eval"]["mine"]}
+
+
+def test_an_entry_may_name_the_suite_that_it_is_called_by(tmp_path, config):
+    evals = {"rows": {**config["eval"]["mine"]}}
+    out = RunDirectory(tmp_path / "run")
+    (suite,) = read_suites(evals, Config.of(config).model)
+    suite.file(out).parent.mkdir(parents=True)
+    suite.file(out).write_text(json.dumps(suite.stated))
+    assert outstanding(evals, out) == []
+    assert outstanding({"rows": {"path": evals["rows"]["path"]}}, out) == []
+
+
+def test_files_keep_their_names_in_errors(config, tmp_path):
+    (tmp_path / "mydata.jsonl").write_text('{"prompt": "a')
+    for name, sentence in (("mydata.jsonl", "mydata.jsonl line 1"), ("data.json", "eval.mine.path: .*data.json'")):
+        config["eval"]["mine"]["path"] = str(tmp_path / name)
+        with pytest.raises(UserError, match=sentence):
+            read_suites(config["eval"], Config.of(config).model)

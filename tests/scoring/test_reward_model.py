@@ -12,6 +12,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from rmlab import RewardModel, UserError
 from rmlab.scoring import windows
+from rmlab.scoring.scorer import Scorer
 
 KINDS = ("llama", "qwen3", "gemma2", "bert", "modernbert", "gpt2")
 
@@ -214,3 +215,13 @@ def test_scored_rows_know_their_texts(tokenizer):
     assert texts.style[0] != texts.style[1]
     assert (ids.excerpts, ids.style) == ([], [])
     assert (texts.better, texts.worse, texts.gold) == ([0], [1], [1.0, 0.0])
+
+
+@pytest.mark.parametrize("where", ["prove", "__call__"])
+def test_a_forward_that_has_no_room_is_a_sentence(where, tokenizer, monkeypatch):
+    def full(*_, **__):
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(Scorer, where, full)
+    with pytest.raises(UserError, match="has no memory for 4096 tokens in one forward; lower tokens_per_batch"):
+        RewardModel.of(make_model(), tokenizer).score(make_pairs(2))
