@@ -48,14 +48,20 @@ def tell_contamination(
     """A line for each suite, and suites/NAME.contamination.csv: id of the item, training row, similarity, exact."""
     from rmlab.data.contamination import contamination, prompts_of
 
-    for suite in suites:
-        found = contamination(prompts_of(suite.suite.rows, suite.name), trained())
-        file = out.path / "suites" / f"{suite.name}.contamination.csv"
-        write_matches(file, [tuple(getattr(match, column) for column in COLUMNS) for match in found])
-        same = sum(match.exact for match in found)
+    asked = (
+        (f"{number} {item}", prompt)  # of all suites at once, for training rows may be many
+        for number, suite in enumerate(suites)
+        for item, prompt in prompts_of(suite.suite.rows, suite.name)
+    )
+    matches = contamination(asked, trained())
+    for number, suite in enumerate(suites):
+        mine = [m for m in matches if m.id.startswith(f"{number} ")]
+        rows = [(m.id.split(" ", 1)[1], m.row, m.similarity, m.exact) for m in mine]
+        file, same = out.path / "suites" / f"{suite.name}.contamination.csv", sum(m.exact for m in mine)
+        write_matches(file, rows)
         say(
-            f"suite {suite.name}: {len(found):,} of {len(suite.suite.rows):,} comparisons have a prompt that is in the "
-            f"training rows, {same:,} in the same words" + f"; {file}" * bool(found)
+            f"suite {suite.name}: {len(rows):,} of {len(suite.suite.rows):,} comparisons have a prompt that is in the "
+            f"training rows, {same:,} in the same words" + f"; {file}" * bool(rows)
         )
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rmlab.files import file_hash, read, replacing, write_json
-from rmlab.messages import UserError, check_all, is_first_rank, say
+from rmlab.messages import UserError, check_all, first_line, is_first_rank, say
 from rmlab.runner.directory import RunDirectory
 
 if TYPE_CHECKING:  # which import torch, pandas or datasets
@@ -134,6 +134,11 @@ def read_suite(entry: Entry, model: "ModelConfig", identity: str) -> Read:
     except UserError as error:
         said = KEY.sub(f"eval.{entry.name}.", str(error))
         raise UserError(said if f"eval.{entry.name}" in said else f"eval.{entry.name}: {said}") from error
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:  # of a value of another type
+        raise UserError(
+            f"eval.{entry.name}: its rows are not those that {entry.suite} has ({type(error).__name__}: "
+            f"{first_line(error)}); is {entry.options.get('path')} the right data?"
+        ) from error
     own = Path(inspect.getfile(evaluation.SUITES[entry.suite]))  # a plugin's
     counted = code(Path(evaluation.__file__).parent), file_hash(own) if own.is_file() else None
     options = {key: value for key, value in entry.options.items() if key != "path"}  # its rows may have moved

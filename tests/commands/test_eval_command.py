@@ -193,3 +193,15 @@ def test_training_rows_must_be_known(model, monkeypatch, capsys):
     assert "name its training rows: contamination=FILE" in capsys.readouterr().err
     assert main([model, "suite=rows", "eval.rows.path=mine.jsonl", "contamination=gone.jsonl"]) == 1
     assert "gone.jsonl" in capsys.readouterr().err
+
+
+def test_rows_of_another_benchmark_are_a_sentence(model, monkeypatch, capsys):
+    """Here HHH's, whose targets hold something else than scores."""
+    no_model(monkeypatch)
+    with open("hhh.jsonl", "w") as file:
+        file.write(json.dumps({"input": "q", "targets": {"choices": ["a", "b"], "labels": [1, 0]}}) + "\n")
+        file.write(json.dumps({"input": "q", "targets": 7}) + "\n")
+    assert main([model, "suite=hhh", "eval.hhh.path=hhh.jsonl"]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("rmlab-eval: error: eval.hhh")
+    assert error.count("\n") == 1
