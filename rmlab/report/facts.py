@@ -13,7 +13,7 @@ MUCH = 0.1  # of all preferences, on one prompt
 def facts_of(study: Study, items: Mapping[str, Items], rows: pd.DataFrame, suites: pd.DataFrame) -> list[str]:
     """What a reader of the tables must know of how they were made. rows, suites: of `compare`, of `compare_suites`."""
     tested = int((rows["p_holm"].notna() & (rows["metric"] == "accuracy")).sum())
-    over = f"the {tested} comparisons of a metric, all arms and sets together" if tested > 1 else "nothing, being one"
+    over = family(tested, "comparisons of a metric, all arms and sets together")
     facts = [
         f"Baseline: {study.baseline}. Evaluated on {'; '.join(size_of(name, i) for name, i in items.items())}.",
         "mean ± sd: over seeds. Every interval holds what other prompts and what other seeds would have given: prompts "
@@ -31,7 +31,7 @@ def facts_of(study: Study, items: Mapping[str, Items], rows: pd.DataFrame, suite
     ]
     if len(suites):
         tested = int(suites["p_holm"].notna().sum())
-        over = f"the {tested} comparisons of all arms and suites" if tested > 1 else "nothing, being one"
+        over = family(tested, "comparisons of all arms and suites")
         facts.append(
             "Suites: a total is the weighted mean of the means of its subsets, as the authors of the suite weigh them; "
             "its interval varies prompts and seeds within subsets. p: of each suite's score, the first total, "
@@ -45,6 +45,11 @@ def facts_of(study: Study, items: Mapping[str, Items], rows: pd.DataFrame, suite
             "outside model might have come out another time."
         )
     return facts
+
+
+def family(tested: int, what: str) -> str:
+    """What a correction is over: so many comparisons, one, or none (of single seeds)."""
+    return f"the {tested} {what}" if tested > 1 else "nothing, being one" if tested else "nothing, for none is tested"
 
 
 def size_of(name: str, items: Items) -> str:
