@@ -4,6 +4,7 @@ suites/NAME.json is written last: with the same key there is nothing left to do.
 and its preferences, what counts in scores/NAME.items.parquet.
 """
 
+import contextlib
 import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -192,9 +193,21 @@ def score_suite(read_one: Read, out: RunDirectory, model: "RewardModel") -> None
     out.write_scores(name, scored)
     write_items(result, out.path / "scores" / f"{name}.items.parquet")
     told = {**read_one.stated, "measured": model.measured, **result.as_dict()}
-    told["diagnostics"] = diagnose(scored) if any(comparison.better for comparison in scored) else {}
+    known = any(comparison.better for comparison in scored)
+    told["diagnostics"] = diagnose(scored, seen_before(out, model)) if known else {}
     read_one.file(out).parent.mkdir(parents=True, exist_ok=True)
     write_json(read_one.file(out), told)
+
+
+def seen_before(out: RunDirectory, model: "RewardModel") -> tuple[float, float] | None:
+    """(mean, sd) of the rewards that rmlab_reward.json tells of the model; None without it. out: of one in memory."""
+    from rmlab.model.reference import read_reference
+
+    for place in [model.folder] if model.folder else [out.model, out.path / "adapter"]:
+        with contextlib.suppress(UserError):
+            reference = read_reference(place)
+            return reference.mean, reference.std
+    return None
 
 
 def shown(scored: Iterable["ScoredComparison"], name: str, whole: int) -> Iterable["ScoredComparison"]:

@@ -58,6 +58,8 @@ class RewardModel:
     Raises UserError if it cannot be loaded.
     """
 
+    folder: str | None = None  # of its weights; None where it was in memory
+
     def __init__(
         self,
         path: str,
@@ -87,7 +89,7 @@ class RewardModel:
             cast(nn.Module, model).to(place)
         model.eval()
         self._take(model, tokenizer, str(path), max_length, overlong, tokens_per_batch, template)
-        self.reference = reference
+        self.reference, self.folder = reference, folder
 
     @classmethod
     def of(
@@ -106,8 +108,7 @@ class RewardModel:
         """
         check_options(max_length, overlong, tokens_per_batch)
         made = cls.__new__(cls)
-        template = chat_template_kwargs or {}
-        made._take(model, tokenizer, "the model", max_length, overlong, tokens_per_batch, template)
+        made._take(model, tokenizer, "the model", max_length, overlong, tokens_per_batch, chat_template_kwargs or {})
         return made
 
     def _take(

@@ -55,6 +55,8 @@ def test_suites_are_scored_at_the_end_and_added_to_a_finished_run(config, tmp_pa
     assert (said["suite"], said["overall"]) == ("rows", "accuracy")
     assert set(said["subsets"]) == {"a", "b"}
     assert {"calibration", "length"} <= set(said["diagnostics"])
+    known, scale = read(out.model / "rmlab_reward.json"), said["diagnostics"]["scale"]
+    assert scale["shift"] == pytest.approx((scale["mean"] - known["mean"]) / known["std"])
     items = pd.read_parquet(out.path / "scores" / "mine.items.parquet")
     assert list(items.columns) == ["id", "prompt", "subset", "value", "comparison"]
     assert items["value"].mean() == pytest.approx(said["totals"]["accuracy"]["value"])
