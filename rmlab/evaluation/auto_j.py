@@ -6,12 +6,14 @@ responses the same reward, so it loses the label ties; agreement without ties le
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from rmlab.evaluation import SUITES, Item, Suite
 from rmlab.evaluation.chat import asked
 from rmlab.evaluation.items import Totals, over_items
 from rmlab.evaluation.read import Part, read
 from rmlab.messages import UserError
-from rmlab.metrics.evaluate import TIE
+from rmlab.metrics.evaluate import decisions
 from rmlab.metrics.scored import ScoredComparison
 
 GROUPS = {
@@ -76,10 +78,9 @@ def item(comparison: ScoredComparison, subset: str) -> Item:
     return Item(comparison.id, comparison.prompt_id, subset, float(right), (comparison.index,), chance)
 
 
-def order(values: Sequence[float]) -> int:
+def order(values: Sequence[float]) -> float:
     """1: the first is more, -1: the second, 0: a tie."""
-    difference = values[0] - values[1]
-    return 0 if abs(difference) <= TIE else 1 if difference > 0 else -1
+    return float(decisions(np.array(values[0] - values[1])))
 
 
 def totals(counts: Mapping[str, int]) -> Totals:

@@ -7,7 +7,7 @@ import numpy as np
 
 from rmlab.messages import UserError
 from rmlab.metrics.correlation import of_differences
-from rmlab.metrics.evaluate import TIE
+from rmlab.metrics.evaluate import decisions
 from rmlab.metrics.pairs import Number, Pairs, share
 from rmlab.metrics.scored import ScoredComparison
 
@@ -53,11 +53,6 @@ def agreement(a: Sequence[ScoredComparison], b: Sequence[ScoredComparison]) -> A
         correlation=of_differences(of_a.gap, of_b.gap, of_a.prompt),
         flips=flips(a, of_a.gap, of_b.gap, np.flatnonzero(one != two)),
     )
-
-
-def decisions(gap: np.ndarray) -> np.ndarray:
-    """(P,) 1 for the better response, -1 for the worse one, 0 where the rewards tie."""
-    return np.where(np.abs(gap) <= TIE, 0, np.sign(gap)).astype(int)
 
 
 def kappa(one: np.ndarray, two: np.ndarray) -> float | None:

@@ -102,6 +102,11 @@ def per_preference(gap: np.ndarray, probability: np.ndarray) -> dict[str, np.nda
     }
 
 
+def decisions(gap: np.ndarray) -> np.ndarray:
+    """1 where the better response has more reward, -1 where the worse one has, 0 where they tie; NaN stays."""
+    return np.where(np.abs(gap) <= TIE, 0.0, np.sign(gap))
+
+
 def uncertainty(gap: np.ndarray, probability: np.ndarray, prompts: np.ndarray) -> dict[str, float]:
     """`accuracy_low`, `accuracy_high`, `nll_low` and `nll_high`: 95% intervals, with prompts (P,) drawn whole."""
     each, decided = per_preference(gap, probability), probability != 0.5

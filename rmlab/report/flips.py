@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from rmlab.metrics.evaluate import TIE
+from rmlab.metrics.evaluate import decisions
 from rmlab.report.items import Items
 from rmlab.report.tables import Table, Tables
 
@@ -35,7 +35,7 @@ def flips(items: Mapping[str, Items], arms: Sequence[str], baseline: str) -> pd.
 
 def flips_of(items: Items, arm: str, baseline: str) -> pd.DataFrame:
     """Those of one arm and set."""
-    (mine, my_gap, my_size), (theirs, their_gap, their_size) = (decisions(items, name) for name in (arm, baseline))
+    (mine, my_gap, my_size), (theirs, their_gap, their_size) = (decided_by(items, name) for name in (arm, baseline))
     places = np.flatnonzero(mine * theirs < 0)  # never of NaN
     side = np.sign(items.probability - 0.5)[places]
     found = items.key.iloc[places][["id", "better", "worse"]].assign(
@@ -49,19 +49,14 @@ def flips_of(items: Items, arm: str, baseline: str) -> pd.DataFrame:
     return found.sort_values("size", ascending=False, kind="stable")
 
 
-def decisions(items: Items, arm: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def decided_by(items: Items, arm: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(decision, mean gap, the same in units of its standard deviation) of an arm, (I,) each.
 
     A decision is 1 for the better response, -1 for the worse, 0 for neither; NaN where there is no score.
     """
     gaps = items.gap[items.arm == arm]
-    mean, signs = gaps.mean(axis=0), sign_of(gaps).sum(axis=0)
-    return np.where(signs == 0, sign_of(mean), np.sign(signs)), mean, mean / (np.nanstd(mean) or 1.0)
-
-
-def sign_of(gaps: np.ndarray) -> np.ndarray:
-    """1, -1, or 0 for rewards that tie; NaN stays."""
-    return np.where(np.abs(gaps) <= TIE, 0.0, np.sign(gaps))
+    mean, signs = gaps.mean(axis=0), decisions(gaps).sum(axis=0)
+    return np.where(signs == 0, decisions(mean), np.sign(signs)), mean, mean / (np.nanstd(mean) or 1.0)
 
 
 # ---- for readers ----
