@@ -14,7 +14,7 @@ from rmlab.messages import UserError, did_you_mean, say
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-GROUPS = ("rmlab.losses", "rmlab.data", "rmlab.evaluation")  # of entry points
+GROUPS = ("rmlab.losses", "rmlab.heads", "rmlab.data", "rmlab.evaluation")  # of entry points
 
 
 class Registry:

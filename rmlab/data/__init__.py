@@ -91,6 +91,7 @@ class Preference:
     worse: int
     strength: float = 1.0  # rating difference or vote share; 1.0 when the data states none
     probability: float = 1.0  # how surely better beats worse; 0.5 for a tie
+    weight: float = 1.0  # what it counts in the loss: 2 is the preference twice
 
 
 @dataclass(frozen=True)
@@ -104,4 +105,6 @@ class Comparison:
     id: str | None = None
     subset: str | None = None
     gold: list[float] | None = None  # (K,) the true rewards, or ratings, where the data knows them
+    # What terms of the loss read of the row, by name: of every response (K) or preference (P) its numbers (1 or D).
+    columns: dict[str, list[list[float]]] = field(default_factory=dict)
     template: dict[str, Any] = field(default_factory=dict)  # tools and chat template variables of this row

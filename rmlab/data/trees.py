@@ -51,6 +51,8 @@ class TokenTree:
     excerpts: list[str] = field(default_factory=list)  # (1 + K) of evaluation sets
     token_vectors: "Tensor | None" = None  # (T, d) what frozen layers made of its tokens, see scoring/feature_cache.py
     response_vectors: "Tensor | None" = None  # (K, d) the same of its responses
+    weight: list[float] = field(default_factory=list)  # (P,) what each preference counts in a mean; empty: 1 each
+    columns: list[list[list[float]]] = field(default_factory=list)  # (Options.columns, K or P, 1 or D), see columns.py
 
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> "TokenTree":
@@ -102,6 +104,8 @@ FEATURES = Features(
         "empty": Value("bool"),
         "content": Value("int64"),
         "place": Value("int64"),
+        "weight": List(Value("float32")),
+        "columns": List(List(List(Value("float32")))),
     }
 )
 

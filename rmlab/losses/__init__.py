@@ -1,13 +1,19 @@
 """Losses: pure functions of rewards and preferences. They never see tokens, layouts or the model.
 
-A loss is a sum of named, weighted terms (`conf/loss/*.yaml`). A term returns one value per preference
-(P,) or per response (R,); it never averages: the trainer alone does, so that one optimizer step is the
-exact mean over its pairs however it was split into micro-batches.
+A loss is a sum of named, weighted terms (`conf/loss/*.yaml`). A term returns one value per preference (P,), per
+response (R,) or per comparison (N,), and never averages: the trainer alone does, so that one optimizer step is the
+exact mean over its pairs however it was split into micro-batches. What is no mean of such values (a correlation, the
+square of a mean) is one number () of the whole step.
+
+A term reads what its signature names. The first parameter is the batch; each further one is `outputs`, what the head
+returns, or a column of the rows, of the kind that its annotation says (PerResponse, PerPair, PerOutput); those after
+the `*` are its options.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any, get_args
 
 import torch
 from torch import Tensor
@@ -17,10 +23,17 @@ from rmlab.registry import Registry
 
 LOSSES = Registry("loss", "rmlab.losses")
 
+# Kinds of columns, as annotations of a term's parameters. float32; NaN where a row does not know.
+PerResponse = Annotated[Tensor, "response"]  # (R,)
+PerPair = Annotated[Tensor, "pair"]  # (P,)
+PerOutput = Annotated[Tensor, "output"]  # (R, D): of every response a number for each output of the head
+
+BUILT_IN = {"outputs", "lengths"}  # what every run supplies: (R, D) of the head, (R,) tokens of the responses
+
 
 @dataclass(frozen=True)
 class Preferences:
-    """A batch after scoring: R responses of some prompts and P preferences between them."""
+    """A batch after scoring: R responses of N prompts and P preferences between them."""
 
     rewards: Tensor  # (R,) fp32
     better: Tensor  # (P,) index into R of the preferred response
@@ -28,11 +41,39 @@ class Preferences:
     strength: Tensor  # (P,) fp32: rating difference or vote share, the margin; 1.0 when unknown
     probability: Tensor  # (P,) fp32: how surely better beats worse; 1.0, or 0.5 for a tie
     prompt: Tensor  # (R,) which comparison of the batch a response belongs to
+    outputs: Tensor | None = None  # (R, D) fp32: what the head returns; `rewards` is its one reduction
+    columns: Mapping[str, Tensor] = field(default_factory=dict)  # by name: lengths, and what terms ask of the rows
 
     @property
     def gap(self) -> Tensor:
         """(P,) reward of the better response minus reward of the worse one."""
         return self.rewards[self.better] - self.rewards[self.worse]
+
+    @property
+    def comparisons(self) -> int:
+        """N, how many prompts there are."""
+        return int(self.prompt.max()) + 1 if len(self.prompt) else 0
+
+    @property
+    def pair_prompt(self) -> Tensor:
+        """(P,) which comparison of the batch a preference belongs to."""
+        return self.prompt[self.better]
+
+    def column(self, name: str) -> Tensor:
+        """`outputs` or a column. UserError where there is none."""
+        if name == "outputs":
+            return self.rewards[:, None] if self.outputs is None else self.outputs
+        if name not in self.columns:
+            raise UserError(f"the batch has no column {name!r}, which a term of the loss reads")
+        return self.columns[name]
+
+
+@dataclass(frozen=True)
+class Column:
+    """What a term reads of the rows: a name, and what there is one value of: response, pair, or output."""
+
+    name: str
+    kind: str
 
 
 @dataclass(frozen=True)
@@ -42,13 +83,16 @@ class Term:
     name: str
     weight: float
     function: Callable[[Preferences], Tensor]
-    per: str  # "pair" or "response": what it has one value of, and is averaged over
+    per: str  # "pair", "response", "comparison": what it has one value of and is averaged over; or "step"
+    columns: tuple[Column, ...] = ()  # that it reads of the rows
+    reads_outputs: bool = False
 
 
-def build_loss(config: Mapping[str, Any]) -> list[Term]:
+def build_loss(config: Mapping[str, Any], outputs: int = 1) -> list[Term]:
     """Terms from `{name: {weight: 1.0, **options}}`; every problem is a UserError naming the key.
 
     A term's `weight` defaults to 1. Negative weights are refused: they turn a regulariser into its opposite.
+    outputs: D of the head, which a term may refuse.
     """
     if not config:
         raise UserError("loss has no terms; name at least one, for example loss.bradley_terry.margin=0.0")
@@ -60,18 +104,73 @@ def build_loss(config: Mapping[str, Any]) -> list[Term]:
         weight = options.pop("weight", 1.0)
         if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < float("inf"):
             raise UserError(f"loss.{name}.weight must be a finite number >= 0, not {weight!r}")
-        function = LOSSES.build(name, options)
-        terms.append(Term(name, float(weight), function, values_per(name, function)))
+        function, reads = LOSSES.build(name, options), read_by(name)
+        whole = reading(function, tuple(reads))
+        columns = tuple(Column(column, kind) for column, kind in reads.items() if column not in BUILT_IN)
+        per = values_per(name, whole, reads, outputs)
+        terms.append(Term(name, float(weight), whole, per, columns, "outputs" in reads))
     return terms
 
 
-def values_per(name: str, function: Callable[[Preferences], Tensor]) -> str:
-    """What a term returns one value of, seen on a batch of three responses and one pair.
+def reading(function: Callable[..., Tensor], names: tuple[str, ...]) -> Callable[[Preferences], Tensor]:
+    """The same of a batch alone, whose columns of these names are its further arguments."""
+    return (lambda batch: function(batch, *(batch.column(name) for name in names))) if names else function
+
+
+def read_by(name: str) -> dict[str, str]:
+    """What a registered term reads besides the batch: name -> kind. UserError for one without an annotated kind."""
+    found = {}
+    for parameter in list(inspect.signature(LOSSES[name], eval_str=True).parameters.values())[1:]:
+        if parameter.kind is parameter.KEYWORD_ONLY:
+            continue
+        kinds = get_args(parameter.annotation)[1:]
+        known = {"outputs": "output", "lengths": "response"}
+        if not kinds and parameter.name not in known:
+            raise UserError(
+                f"loss.{name} reads {parameter.name!r}, but does not say what there is one value of; annotate it with "
+                "rmlab.losses.PerResponse, PerPair or PerOutput"
+            )
+        found[parameter.name] = known.get(parameter.name) or kinds[0]
+    return found
+
+
+def columns_read(terms: Sequence[Term]) -> tuple[Column, ...]:
+    """What these terms read of the rows, each column once. UserError for one that two read in two kinds."""
+    found: dict[str, Column] = {}
+    for term in terms:
+        for column in term.columns:
+            if found.setdefault(column.name, column) != column:
+                kinds = f"{found[column.name].kind} and per {column.kind}"
+                raise UserError(f"loss: terms read the column {column.name!r} per {kinds}; give one of them another")
+    return tuple(found.values())
+
+
+def values_per(
+    name: str, function: Callable[[Preferences], Tensor], reads: Mapping[str, str] | None = None, outputs: int = 1
+) -> str:
+    """What a term returns one value of, seen on a batch of N = 2 comparisons, P = 4 pairs and R = 5 responses.
 
     Asked once, here: in a batch with as many pairs as responses (K = 3) the shape alone would not tell.
     """
-    one, zero = torch.ones(1), torch.zeros(3)
-    shape = tuple(function(Preferences(zero, torch.tensor([0]), torch.tensor([1]), one, one, zero.long())).shape)
-    if shape not in ((1,), (3,)):
-        raise UserError(f"loss.{name} returns shape {shape} for 3 responses and 1 pair; it must be (1,) or (3,)")
-    return "pair" if shape == (1,) else "response"
+    sizes = {"response": (5,), "pair": (4,), "output": (5, outputs)}
+    shape = tuple(
+        function(
+            Preferences(
+                rewards=torch.zeros(5),
+                better=torch.tensor([0, 0, 1, 3]),
+                worse=torch.tensor([1, 2, 2, 4]),
+                strength=torch.ones(4),
+                probability=torch.ones(4),
+                prompt=torch.tensor([0, 0, 0, 1, 1]),
+                outputs=torch.zeros(5, outputs),
+                columns={column: torch.ones(sizes[kind]) for column, kind in (reads or {}).items()},
+            )
+        ).shape
+    )
+    known = {(4,): "pair", (5,): "response", (2,): "comparison", (): "step"}
+    if shape not in known:
+        raise UserError(
+            f"loss.{name} returns shape {shape} for 4 pairs between 5 responses of 2 comparisons; it must be "
+            "(4,), (5,), (2,) or ()"
+        )
+    return known[shape]

@@ -1,4 +1,4 @@
-"""From one value per pair or response to the exact mean of an optimizer step, however the step is split."""
+"""From one value per pair, response or comparison to the exact mean of a step, however the step is split."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,24 +11,35 @@ from rmlab.losses import Preferences, Term
 
 @dataclass(frozen=True)
 class Weights:
-    """What each pair and each response counts in a mean: 1, or 1 / (their number in the comparison)."""
+    """What each pair, response and comparison counts in a mean.
+
+    Of a comparison whose preferences weigh w on average: a pair its own weight and the others w, or all of that
+    divided by their number in the comparison (`pair_weighting=prompt`).
+    """
 
     pair: Tensor  # (P,)
     response: Tensor  # (R,)
+    comparison: Tensor  # (N,)
 
     def totals(self) -> Tensor:
-        """(2,) summed weight of the pairs and of the responses."""
-        return torch.stack([self.pair.sum(), self.response.sum()])
+        """(3,) summed weight of the pairs, of the responses and of the comparisons."""
+        return torch.stack([self.pair.sum(), self.response.sum(), self.comparison.sum()])
 
 
 def term_means(terms: Sequence[Term], preferences: Preferences, weights: Weights, totals: Tensor) -> list[Tensor]:
     """Each term's weighted sum over these preferences, divided by the step's total weight of what it is defined on.
 
-    totals (2,): of the pairs and responses of the whole optimizer step, so that the shares of its parts add up.
+    totals (3,): of the pairs, responses and comparisons of the whole optimizer step, so that the shares of its parts
+    add up. A term of the step itself is taken over these preferences, which must be all of it.
     """
-    weight = {"pair": weights.pair, "response": weights.response}
+    weight = {"pair": weights.pair, "response": weights.response, "comparison": weights.comparison}
     total = dict(zip(weight, totals, strict=True))
-    return [(term.function(preferences) * weight[term.per]).sum() / total[term.per] for term in terms]
+
+    def mean(term: Term) -> Tensor:
+        values = term.function(preferences)
+        return values if term.per == "step" else (values * weight[term.per]).sum() / total[term.per]
+
+    return [mean(term) for term in terms]
 
 
 def weighted_sum(terms: Sequence[Term], means: Sequence[Tensor]) -> Tensor:

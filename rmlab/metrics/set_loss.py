@@ -35,7 +35,10 @@ def as_batch(comparisons: Sequence[ScoredComparison], pair_weighting: str) -> tu
         probability=joined([c.probability for c in comparisons]).float(),
         prompt=torch.from_numpy(np.repeat(np.arange(len(comparisons)), counts)),
     )
+    own = [np.asarray(c.weight) if c.weight else np.ones(len(c.better)) for c in comparisons]
+    mean = np.array([w.mean() for w in own])
     return preferences, Weights(
-        pair=torch.from_numpy(np.repeat([1 / p if by_prompt else 1.0 for p in pairs], pairs)),
-        response=torch.from_numpy(np.repeat([1 / c if by_prompt else 1.0 for c in counts], counts)),
+        pair=torch.from_numpy(np.concatenate(own) / (np.repeat(pairs, pairs) if by_prompt else 1.0)),
+        response=torch.from_numpy(np.repeat(mean / counts if by_prompt else mean, counts)),
+        comparison=torch.from_numpy(mean),
     )

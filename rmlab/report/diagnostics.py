@@ -22,7 +22,7 @@ from rmlab.report.items import KEY, Items
 from rmlab.report.runs import Run
 from rmlab.report.study import Study
 from rmlab.report.tables import Table, Tables, mean_and_sd
-from rmlab.runner.scores import PREFERENCE, TEXTS, Scores, lists_by_comparison, read_table
+from rmlab.runner.scores import TEXTS, Scores, lists_by_comparison, read_table
 
 Scored = dict[str, list[list[ScoredComparison]]]  # arm -> the comparisons of each of its runs
 
@@ -142,7 +142,10 @@ def unscored_one(index: int, of: Mapping[str, list[Any]], gold: list[float]) -> 
         rewards=[],
         lengths=lengths,
         gold=gold,
-        **{name: of[name] for name in PREFERENCE},
+        better=of["better"],
+        worse=of["worse"],
+        strength=of["strength"],
+        probability=of["probability"],
     )
 
 

@@ -54,6 +54,8 @@ class PreferenceCollator:
         position = {ck: row for row, ck in enumerate(order)}
         pairs = [(c, p) for c, tree in enumerate(trees) for p in range(len(tree.better))]
         by_prompt = self.pair_weighting == "prompt"
+        own = [tree.weight or [1.0] * len(tree.better) for tree in trees]
+        mean = [sum(some) / len(some) if some else 1.0 for some in own]
         return Batch(
             tokens=self.tokens(trees, order),
             better=torch.tensor([position[c, trees[c].better[p]] for c, p in pairs]),
@@ -62,8 +64,9 @@ class PreferenceCollator:
             probability=floats([trees[c].probability[p] for c, p in pairs]),
             prompt=torch.tensor([c for c, _ in order]),
             weights=Weights(
-                pair=floats([1.0 / len(trees[c].better) if by_prompt else 1.0 for c, _ in pairs]),
-                response=floats([1.0 / len(trees[c].suffixes) if by_prompt else 1.0 for c, _ in order]),
+                pair=floats([own[c][p] / (len(own[c]) if by_prompt else 1) for c, p in pairs]),
+                response=floats([mean[c] / (len(trees[c].suffixes) if by_prompt else 1) for c, _ in order]),
+                comparison=floats(mean),
             ),
             comparisons=tuple(unscored(tree) for tree in trees),
         )

@@ -138,13 +138,13 @@ class RewardTrainer(SavingTrainer):
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Any], Tensor]:
-        """The batches of an optimizer step, and the (2,) weight of all their pairs and responses, over all ranks.
+        """The batches of an optimizer step, and the (3,) weight of all that is in them, over all ranks, see Weights.
 
         Divided by the number of ranks, whose gradients are averaged: a sum of losses over this is the exact mean.
         """
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         self.running.steps += bool(batches)  # there are none at the end of somebody's own data loader
-        totals = torch.zeros(2, device=device)
+        totals = torch.zeros(3, device=device)
         for inputs in batches:
             totals += sum(part.weights.totals().to(device) for part in parts_of(inputs))
         return batches, self.accelerator.reduce(totals, "mean")

@@ -116,8 +116,10 @@ def test_what_a_term_has_one_value_of_is_known_even_where_pairs_equal_responses(
 
     assert values_per("per_pair", lambda p: p.gap) == "pair"
     assert values_per("per_response", lambda p: p.rewards) == "response"
-    with pytest.raises(UserError, match=r"loss.averaged returns shape \(\)"):
-        values_per("averaged", lambda p: p.gap.mean())
+    assert values_per("per_comparison", lambda p: p.rewards.new_zeros(p.comparisons)) == "comparison"
+    assert values_per("of_the_step", lambda p: p.gap.mean()) == "step"
+    with pytest.raises(UserError, match=r"loss.squares returns shape \(4, 4\)"):
+        values_per("squares", lambda p: p.gap[:, None] * p.gap)
 
 
 def test_every_loss_is_in_a_config_and_every_config_builds():

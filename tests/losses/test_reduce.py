@@ -22,7 +22,7 @@ def step(*counts):
         torch.ones(pairs),
         torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts)),
     )
-    weights = Weights(torch.rand(pairs), torch.rand(sum(counts)))
+    weights = Weights(torch.rand(pairs), torch.rand(sum(counts)), torch.rand(len(counts)))
     return preferences, weights
 
 

@@ -119,5 +119,6 @@ def test_the_parts_of_inputs_are_batches_or_the_collator_is_named():
             parts_of(wrong)
 
 
-def test_totals_are_the_weights_of_all_pairs_and_of_all_responses():
-    assert Weights(torch.tensor([1.0, 0.5]), torch.tensor([0.25] * 4)).totals().tolist() == [1.5, 1.0]
+def test_totals_are_the_weights_of_all_pairs_responses_and_comparisons():
+    weights = Weights(torch.tensor([1.0, 0.5]), torch.tensor([0.25] * 4), torch.tensor([3.0]))
+    assert weights.totals().tolist() == [1.5, 1.0, 3.0]
