@@ -29,6 +29,11 @@ def head_of(model: nn.Module) -> Head | None:
     return next((part for part in parts if isinstance(part, Head)), None)
 
 
+def outputs_of(head: Head | None) -> int:
+    """D, how many numbers it returns per response."""
+    return 1 if head is None else len(head.names)
+
+
 def rewards_of(head: Head | None, outputs: Tensor, prompt: Tensor) -> Tensor:
     """(R,) rewards of outputs (R, D). prompt (R,): which comparison each response belongs to."""
     return outputs[:, 0] if head is None else head.rewards(outputs, prompt)
