@@ -144,13 +144,20 @@ def prompt_ids(comparison: Comparison) -> tuple[str, str]:
 
 
 def content_hash(comparison: Comparison) -> int:
-    """Of prompt, responses and preferences, whatever the order of the last two; id, subset and gold are no part."""
+    """Of prompt, responses and preferences, whatever the order of the last two, and what the loss reads of them.
+
+    id, subset and gold are no part.
+    """
     said = [hashed(response) for response in comparison.responses]
     stated = []
     for p in comparison.preferences:
         sides = said[p.better], said[p.worse]
-        stated.append([*(sorted(sides) if p.probability == 0.5 else sides), p.strength, p.probability])
-    return hashed([hashed(comparison.prompt), comparison.template, sorted(said), sorted(stated)])
+        stated.append([*(sorted(sides) if p.probability == 0.5 else sides), p.strength, p.probability, p.weight])
+    columns = {}
+    for name, values in comparison.columns.items():
+        owners: list[Any] = said if len(values) == len(said) else stated
+        columns[name] = sorted(as_json(pair) for pair in zip(owners, values, strict=True))
+    return hashed([hashed(comparison.prompt), comparison.template, sorted(said), sorted(stated), columns])
 
 
 def hashed(value: Any) -> int:
