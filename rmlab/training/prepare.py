@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias, cast
 
@@ -59,8 +60,9 @@ def prepare_eval(
 def trees_of(dataset: AnyDataset, tokenizer: Tokenizer, args: RewardConfig, name: str, texts: bool = False) -> Trees:
     """Token trees, grouped by prompt if `args` says so. texts: with what is known of their texts."""
     cache = None if args.cache_dir is None else Path(args.cache_dir)
+    options = replace(args.options, complete=not texts)  # what an evaluation set does not know is left out of its loss
     with args.main_process_first(desc="tokenise"):
-        trees = tokenize(dataset, tokenizer, args.options, name, cache, args.dataset_num_proc)
+        trees = tokenize(dataset, tokenizer, options, name, cache, args.dataset_num_proc)
         trees = with_texts(trees, dataset, name) if texts else trees
     if not args.group_by_prompt:
         return trees
