@@ -1,7 +1,7 @@
 """The head: what turns a hidden state into the reward, and its first weights."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, cast
 
@@ -31,9 +31,9 @@ def head_of(model: nn.Module) -> Head | None:
     return next((part for part in parts if isinstance(part, Head)), None)
 
 
-def outputs_of(head: Head | None) -> int:
-    """D, how many numbers it returns per response."""
-    return 1 if head is None else len(head.names)
+def names_of(head: Head | None) -> Sequence[str]:
+    """(D,) of the numbers that it returns per response."""
+    return Head.names if head is None else head.names
 
 
 def rewards_of(head: Head | None, outputs: Tensor, prompt: Tensor) -> Tensor:

@@ -191,6 +191,7 @@ def train_and_evaluate(
 
     from rmlab.metrics.diagnostics import diagnose
     from rmlab.model.adapters import PeftConfig
+    from rmlab.model.head import names_of
     from rmlab.model.load import load_model
     from rmlab.training.checkpoints import train_or_resume
     from rmlab.training.interruption import Interruption
@@ -218,7 +219,7 @@ def train_and_evaluate(
     for name in sets.eval:
         scored = trainer.evaluations[name]
         metrics["eval"][name] = {**scored.metrics, "diagnostics": diagnose(scored.comparisons)}
-        out.write_scores(name, scored.comparisons)
+        out.write_scores(name, scored.comparisons, names_of(trainer.head))
     if trainer.is_world_process_zero():
         out.write_history(curves)
     if keeps_model(config):

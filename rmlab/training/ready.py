@@ -10,7 +10,7 @@ from transformers import PreTrainedModel, set_seed
 from rmlab.data import Tokenizer
 from rmlab.data.sets import Sets
 from rmlab.losses import Term, columns_read, reads_logps
-from rmlab.model.head import base_of, head_of, outputs_of
+from rmlab.model.head import base_of, head_of, names_of
 from rmlab.model.lm_head import keep_lm_head
 from rmlab.model.positions import taken_by, tell_shorter
 from rmlab.scoring.scorer import Scorer
@@ -56,7 +56,7 @@ class Ready:
         check_arguments(args, sets.train)
         model = load_if_named(model, args, quantization)
         tokenizer = prepare_tokenizer(tokenizer, model, args)
-        outputs = outputs_of(head_of(model))
+        outputs = len(names_of(head_of(model)))
         terms = prepare_loss(loss, args, sets.train, outputs)
         args.reads = tuple((column.name, column.kind) for column in columns_read(terms))
         of_sets = {name: prepare_loss(loss, args, dataset, outputs) for name, dataset in sets.eval.items()}

@@ -21,7 +21,7 @@ from rmlab.losses.reduce import term_means, weighted_sum
 from rmlab.metrics.running import RunningMetrics
 from rmlab.metrics.scored import ScoredComparison
 from rmlab.metrics.set_loss import set_loss
-from rmlab.model.head import base_of, head_of, outputs_of
+from rmlab.model.head import base_of, head_of, names_of
 from rmlab.model.load import tag
 from rmlab.scoring.batch import parts_of
 from rmlab.scoring.feature_cache import FeatureCache
@@ -212,7 +212,7 @@ class RewardTrainer(ScoringTrainer):
                 return super().get_eval_dataloader(eval_dataset)
         if eval_dataset is not None:
             if not prepare.is_prepared(eval_dataset):
-                self.set_losses["eval"] = prepare_loss(self._loss, self.args, eval_dataset, outputs_of(self.head))
+                self.set_losses["eval"] = prepare_loss(self._loss, self.args, eval_dataset, len(names_of(self.head)))
             trees = prepare.prepare_eval(eval_dataset, self.train_dataset, self._tokenizer, self.args, "eval")
             return self.get_test_dataloader(trees)  # as Trainer's, but never one that it has kept of another set
         ready = self._ready(self.eval_dataset)
