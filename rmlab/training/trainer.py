@@ -22,7 +22,7 @@ from rmlab.messages import UserError
 from rmlab.metrics.running import RunningMetrics
 from rmlab.metrics.scored import ScoredComparison
 from rmlab.metrics.set_loss import set_loss
-from rmlab.model.head import base_of
+from rmlab.model.head import base_of, head_of
 from rmlab.model.load import tag
 from rmlab.scoring.batch import Batch, parts_of
 from rmlab.scoring.collator import PreferenceCollator
@@ -84,6 +84,7 @@ class RewardTrainer(SavingTrainer):
         sets, optimizer = Sets(train_dataset, prepare.named_sets(eval_dataset)), optimizers[0]
         ready = Ready.of(model, args, sets, tokenizer, data_collator, optimizer, quantization_config, peft_config, loss)
         self.loss_terms, self.set_losses, self.scorer = ready.loss, ready.set_losses, ready.scorer
+        self.head = head_of(ready.model)
         self.features = FeatureCache(args.cache_dir, args.feature_cache_gb)
         self.running = RunningMetrics(self.loss_terms)
         self.evaluations: dict[str, Evaluation] = {}
@@ -172,7 +173,7 @@ class RewardTrainer(SavingTrainer):
         """
         (batch,) = parts_of(inputs)
         with activations_on_cpu(self.args.activation_offloading):
-            preferences = batch.preferences(self._rewards(model, batch))
+            preferences = batch.preferences(self._outputs(model, batch), self.head)
         totals = batch.weights.totals() if num_items_in_batch is None else num_items_in_batch
         means = term_means(self.loss_terms, preferences, batch.weights, totals)
         if model.training:
@@ -197,8 +198,8 @@ class RewardTrainer(SavingTrainer):
         """How tokens are laid out for the model: shared_prefix, packed or padded."""
         return self.scorer.layout
 
-    def _rewards(self, model: nn.Module, batch: Batch) -> Tensor:
-        """(R,) rewards of a (micro-)batch."""
+    def _outputs(self, model: nn.Module, batch: Batch) -> Tensor:
+        """(R, D) what the head returns for a (micro-)batch."""
         if not self.scorer.is_proved:  # a sharded model, which only runs wrapped, or somebody's own data loader
             sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
             self._prove(model if sharded else self.accelerator.unwrap_model(model), batch)
@@ -270,7 +271,7 @@ class RewardTrainer(SavingTrainer):
         """Keep the comparisons of a batch with their rewards; Trainer's loop has nothing to gather."""
         for part in parts_of(self._prepare_inputs(inputs)):
             with torch.no_grad(), self.compute_loss_context_manager():
-                self._scored += part.scored(self._rewards(model, part))
+                self._scored += part.scored(self._outputs(model, part), self.head)
         return None, None, None
 
     def evaluation_loop(
