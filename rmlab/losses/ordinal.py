@@ -4,30 +4,32 @@ import torch
 from torch import Tensor
 
 from rmlab.losses import LOSSES, PerResponse, Preferences
-from rmlab.losses.parts import at_least_outputs, known
+from rmlab.losses.parts import at_least_outputs, exactly_outputs, known
 from rmlab.messages import UserError
 
 
 @LOSSES.register
-def ordinal_ce(preferences: Preferences, outputs: Tensor, ratings: PerResponse, *, lowest: float) -> Tensor:  # (R,)
+def ordinal_ce(
+    preferences: Preferences, outputs: Tensor, ratings: PerResponse, *, grades: list[float]
+) -> Tensor:  # (R,)
     """-log p(grade), p = softmax(outputs), of the rated grade, as OPRM's rated responses (2602.12660), with 9 grades.
 
-    Reads the `ordinal` head. `lowest` is the rating of its first grade, the others follow in steps of 1. A rating
-    between two grades is shared by them. UserError for one outside.
+    Reads the `ordinal` head; `grades` are its own. A rating between two grades is shared by them in proportion, an
+    unknown one counts 0. UserError for one outside.
     """
-    at_least_outputs("ordinal_ce", outputs, 2, "ordinal")
+    exactly_outputs("ordinal_ce", outputs, len(grades), "ordinal")
+    if len(grades) < 2 or sorted(set(grades)) != list(grades):
+        raise UserError(f"loss.ordinal_ce.grades must be at least two rising numbers, not {grades}")
     there, rating = known(ratings)
-    place = torch.where(there, rating - lowest, 0.0)
-    last = outputs.shape[1] - 1
-    if bool(((place < 0) | (place > last)).any()):
+    if bool((there & ((rating < grades[0]) | (rating > grades[-1]))).any()):
         raise UserError(
-            f"loss.ordinal_ce: a rating lies outside the {last + 1} grades from {lowest:g} to {lowest + last:g}; set "
-            "lowest, or the number of grades of model/head=ordinal"
+            f"loss.ordinal_ce: a rating lies outside the grades from {grades[0]:g} to {grades[-1]:g}; set grades, here "
+            "and in model/head=ordinal"
         )
-    log_p = outputs.log_softmax(1)
-    below = place.floor().clamp_max(last - 1).long()
-    share = place - below
-    low, high = (log_p.gather(1, (below + up)[:, None])[:, 0] for up in (0, 1))
+    log_p, scale = outputs.log_softmax(1), outputs.new_tensor(grades)
+    below = (torch.bucketize(rating, scale, right=True) - 1).clamp(0, len(grades) - 2)
+    share = (rating - scale[below]) / (scale[below + 1] - scale[below])
+    low, high = (log_p.gather(1, grade[:, None])[:, 0] for grade in (below, below + 1))
     return -torch.where(there, (1 - share) * low + share * high, 0.0)
 
 

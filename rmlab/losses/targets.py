@@ -12,9 +12,9 @@ from rmlab.messages import UserError
 def regression(preferences: Preferences, outputs: Tensor, ratings: PerOutput) -> Tensor:  # (R,)
     """sum over attributes a of (o_a - rating_a)^2 / D, unknown ratings left out: SteerLM (2310.05344).
 
-    HelpSteer2 (2406.08673) too. Reads as many ratings as the head has outputs (`attributes`). NeMo divides by the number of known ratings in a
-    micro-batch; here by D and the responses of the step, so that a rating counts the same whatever its neighbours
-    know. Where all are known, both are the same.
+    HelpSteer2 (2406.08673) too. Reads as many ratings as the head has outputs (`attributes`). NeMo divides by the
+    number of known ratings in a micro-batch; here by D and the responses of the step, so that a rating counts the same
+    whatever its neighbours know. Where all are known, both are the same.
     """
     there, target = known(ratings)
     return (torch.where(there, outputs - target, 0.0)).square().mean(1)

@@ -19,8 +19,8 @@ FARTHEST = 20.0  # of a learned log width from 0: what lies beyond is no tie at 
 def rao_kupper(preferences: Preferences, outputs: Tensor, *, theta: float | str) -> Tensor:  # (P,)
     """P(win) = sigma(gap - m), P(tie) = (theta^2 - 1) sigma(gap - m) sigma(-gap - m), m = log theta.
 
-    Rao and Kupper (1967), for rewards in 2410.05328; VideoAlign's theta (2501.13918) is 5. `theta: learned` reads log m from the second output
-    of the `ties` head. A theta of 1 makes ties impossible and is refused.
+    Rao and Kupper (1967), for rewards in 2410.05328; VideoAlign's theta (2501.13918) is 5. `theta: learned` reads
+    log m from the second output of the `ties` head. A theta of 1 makes ties impossible and is refused.
     """
     if theta == LEARNED:
         m = learned_width("rao_kupper.theta", preferences, outputs)
