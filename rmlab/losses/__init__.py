@@ -150,7 +150,8 @@ def values_per(
 ) -> str:
     """What a term returns one value of, seen on a batch of N = 2 comparisons, P = 4 pairs and R = 5 responses.
 
-    Asked once, here, of rows that know no column: in a batch with as many pairs as responses (K = 3) the shape alone would not tell.
+    Asked once, here, of rows that know no column: in a batch with as many pairs as responses (K = 3) the shape alone
+    would not tell.
     """
     sizes = {"response": (5,), "pair": (4,), "output": (5, outputs)}
     shape = tuple(

@@ -5,7 +5,7 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from rmlab.losses import LOSSES, Preferences
-from rmlab.losses.parts import either_way
+from rmlab.losses.parts import either_way, rising
 from rmlab.messages import UserError
 
 
@@ -53,10 +53,11 @@ def discrete_margin(
     0, 1/3, 2/3, 1 (small) and 0, 1, 2, 3 (large); INF-ORM's scales are 1, 3, 10. Probabilities are soft labels, as in
     bradley_terry; a tie has the margin of its strength, 0 where the rows state no other.
     """
-    if len(margins) != len(levels) + 1 or len(scales) != len(levels) + 1 or sorted(set(levels)) != list(levels):
+    bands = len(rising("discrete_margin.levels", levels)) + 1
+    if len(margins) != bands or len(scales) != bands or min(scales) < 0:
         raise UserError(
-            "loss.discrete_margin needs rising levels, and one more margin and scale than levels, not "
-            f"levels={levels}, margins={margins}, scales={scales}"
+            f"loss.discrete_margin needs {bands} margins and {bands} scales of at least 0 for {len(levels)} levels, "
+            f"not margins={margins} and scales={scales}"
         )
     strength = preferences.strength
     level = torch.bucketize(strength, strength.new_tensor(levels), right=True)

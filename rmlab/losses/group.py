@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from rmlab.losses import LOSSES, Preferences
-from rmlab.losses.parts import per_comparison, same_comparison
+from rmlab.losses.parts import per_comparison
 from rmlab.messages import UserError
 
 
@@ -21,9 +21,9 @@ def plackett_luce(preferences: Preferences) -> Tensor:  # (N,)
     known is taken: tied responses are not compared, each is chosen before those below both. Two responses:
     Bradley-Terry.
     """
-    rewards = preferences.rewards
-    rivals = is_above(preferences) | torch.eye(len(rewards), dtype=torch.bool, device=rewards.device)
-    return per_comparison(preferences, log_sum(rewards, rivals) - rewards)
+    place = places(preferences)
+    worse = below(preferences, place)[preferences.prompt, place]
+    return per_comparison(preferences, choices(preferences, preferences.rewards, place, worse))
 
 
 @LOSSES.register
@@ -35,31 +35,46 @@ def top_one(preferences: Preferences, *, temperature: float) -> Tensor:  # (N,)
     """
     if not temperature > 0:
         raise UserError(f"loss.top_one.temperature is {temperature}; it must be above 0")
-    scaled = preferences.rewards / temperature
-    best = ~ordered(preferences).any(0)
-    rivals = same_comparison(preferences) & (~best | torch.eye(len(best), dtype=torch.bool, device=best.device))
-    losses = (log_sum(scaled, rivals) - scaled) * best
+    place = places(preferences)
+    beaten = stated(preferences, place).any(1)  # (N, K)
+    best = ~beaten[preferences.prompt, place]
+    losses = choices(preferences, preferences.rewards / temperature, place, beaten[preferences.prompt]) * best
     return per_comparison(preferences, losses) / per_comparison(preferences, best.to(losses)).clamp_min(1)
 
 
-def ordered(preferences: Preferences) -> Tensor:
-    """(R, R) whether response i is stated to be better than response j."""
-    better, worse, p = preferences.better, preferences.worse, preferences.probability
-    above = torch.zeros(len(preferences.rewards), len(preferences.rewards), dtype=torch.bool, device=better.device)
-    above[better[p > 0.5], worse[p > 0.5]] = True
-    above[worse[p < 0.5], better[p < 0.5]] = True
+def choices(preferences: Preferences, scores: Tensor, place: Tensor, rivals: Tensor) -> Tensor:
+    """(R,) -log of the chance that each response is chosen among itself and its rivals (R, K), by their scores (R,)."""
+    table = scores.new_full((preferences.comparisons, rivals.shape[1]), -torch.inf)
+    table = table.index_put((preferences.prompt, place), scores)[preferences.prompt]
+    itself = torch.arange(rivals.shape[1], device=place.device) == place[:, None]
+    return torch.where(rivals | itself, table, -torch.inf).logsumexp(1) - scores
+
+
+def places(preferences: Preferences) -> Tensor:
+    """(R,) which of the K responses of its comparison each is, in the order of the batch."""
+    prompt = preferences.prompt
+    order = prompt.argsort(stable=True)
+    counts = prompt.bincount()
+    first = counts.cumsum(0) - counts
+    return torch.empty_like(prompt).index_put(
+        (order,), torch.arange(len(prompt), device=prompt.device) - first[prompt[order]]
+    )
+
+
+def stated(preferences: Preferences, place: Tensor) -> Tensor:
+    """(N, K, K) whether a preference says that response i of a comparison is better than j."""
+    prompt, p, most = preferences.pair_prompt, preferences.probability, int(place.max()) + 1
+    one, other = place[preferences.better], place[preferences.worse]
+    above = torch.zeros(preferences.comparisons, most, most, dtype=torch.bool, device=place.device)
+    for sure, i, j in ((p > 0.5, one, other), (p < 0.5, other, one)):
+        above[prompt[sure], i[sure], j[sure]] = True
     return above
 
 
-def is_above(preferences: Preferences) -> Tensor:
-    """(R, R) whether i is better than j, directly or through others. In a cycle all are above each other."""
-    above = ordered(preferences)
-    for _ in range((len(above) - 1).bit_length()):  # paths of twice the length each time
+def below(preferences: Preferences, place: Tensor) -> Tensor:
+    """(N, K, K) whether i is better than j, directly or through others. In a cycle all are better than all."""
+    above = stated(preferences, place)
+    for _ in range(above.shape[1].bit_length()):  # each time through paths of twice the length
         step = above.to(preferences.rewards.dtype)
         above = above | (step @ step > 0)
     return above
-
-
-def log_sum(rewards: Tensor, chosen: Tensor) -> Tensor:
-    """(R,) log of the sum of e^r over the responses chosen in each row of (R, R)."""
-    return torch.where(chosen, rewards, -torch.inf).logsumexp(1)

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from rmlab.losses import LOSSES, PerResponse, Preferences
-from rmlab.losses.parts import at_least_outputs, exactly_outputs, known
+from rmlab.losses.parts import at_least_outputs, exactly_outputs, known, rising
 from rmlab.messages import UserError
 
 
@@ -17,9 +17,8 @@ def ordinal_ce(
     Reads the `ordinal` head; `grades` are its own. A rating between two grades is shared by them in proportion, an
     unknown one counts 0. UserError for one outside.
     """
-    exactly_outputs("ordinal_ce", outputs, len(grades), "ordinal")
-    if len(grades) < 2 or sorted(set(grades)) != list(grades):
-        raise UserError(f"loss.ordinal_ce.grades must be at least two rising numbers, not {grades}")
+    exactly_outputs("ordinal_ce", outputs, len(rising("ordinal_ce.grades", grades)), "ordinal")
+    at_least_outputs("ordinal_ce", outputs, 2, "ordinal")
     there, rating = known(ratings)
     if bool((there & ((rating < grades[0]) | (rating > grades[-1]))).any()):
         raise UserError(

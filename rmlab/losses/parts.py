@@ -28,11 +28,6 @@ def per_comparison(preferences: Preferences, values: Tensor) -> Tensor:
     return values.new_zeros(preferences.comparisons).index_add(0, preferences.prompt, values)
 
 
-def same_comparison(preferences: Preferences) -> Tensor:
-    """(R, R) whether two responses answer the same prompt."""
-    return preferences.prompt[:, None] == preferences.prompt
-
-
 def at_least_outputs(term: str, outputs: Tensor, least: int, head: str) -> None:
     """UserError for a head of fewer outputs than the term reads."""
     if outputs.shape[1] < least:
@@ -50,6 +45,16 @@ def exactly_outputs(term: str, outputs: Tensor, count: int, head: str) -> None:
 def returns(outputs: Tensor, head: str) -> str:
     """The end of a sentence on a head that does not fit."""
     return f"returns {outputs.shape[1]}; choose model/head={head}, or another loss"
+
+
+def rising(key: str, values: object) -> list[float]:
+    """UserError unless it is a list of at least one number, each above the one before."""
+    numbers = values if isinstance(values, list) else []
+    if not numbers or any(isinstance(v, bool) or not isinstance(v, int | float) for v in numbers):
+        raise UserError(f"loss.{key} must be a list of numbers, not {values!r}")
+    if sorted(set(numbers)) != numbers:
+        raise UserError(f"loss.{key} must rise, not {values}")
+    return numbers
 
 
 def within(log_variance: Tensor, limit: float) -> Tensor:

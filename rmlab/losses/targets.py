@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from rmlab.losses import LOSSES, PerOutput, PerResponse, Preferences
-from rmlab.losses.parts import known
+from rmlab.losses.parts import exactly_outputs, known, rising
 from rmlab.messages import UserError
 
 
@@ -33,11 +33,9 @@ def pinball(preferences: Preferences, outputs: Tensor, ratings: PerResponse, *, 
 
     Reads the outputs of the `quantile` head, one per level; QRM has 19 levels, 0.05 to 0.95.
     """
-    if len(levels) != outputs.shape[1] or not all(0 < t < 1 for t in levels) or sorted(set(levels)) != list(levels):
-        raise UserError(
-            f"loss.pinball needs as many rising levels between 0 and 1 as the head has outputs, {outputs.shape[1]}, "
-            f"not {levels}; choose model/head=quantile with as many"
-        )
+    if not 0 < rising("pinball.levels", levels)[0] <= levels[-1] < 1:
+        raise UserError(f"loss.pinball.levels must lie between 0 and 1, not {levels}")
+    exactly_outputs("pinball", outputs, len(levels), "quantile")
     there, target = known(ratings)
     u = torch.where(there[:, None], target[:, None] - outputs, 0.0)
     t = u.new_tensor(levels)
