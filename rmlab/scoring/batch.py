@@ -11,6 +11,7 @@ from rmlab.data.trees import TokenTree
 from rmlab.heads import Head
 from rmlab.losses import Column, Preferences
 from rmlab.losses.reduce import Weights
+from rmlab.losses.whole import Shares
 from rmlab.messages import UserError
 from rmlab.metrics.scored import ScoredComparison
 from rmlab.model.head import rewards_of
@@ -65,6 +66,7 @@ class Batch:
     prompt: Tensor  # (R,) which comparison a response belongs to
     weights: Weights
     columns: dict[str, Tensor]  # lengths (R,), and what the loss reads of the rows, see rmlab.losses.Column
+    shares: Shares | None  # of the terms of a whole optimizer step, where this is a part of it
     comparisons: tuple[ScoredComparison, ...]  # (N,) the comparisons themselves, without rewards yet
 
     def preferences(self, outputs: Tensor, head: Head | None = None, **columns: Tensor) -> Preferences:
@@ -119,7 +121,7 @@ class Batch:
         return getattr(self.tokens, name)
 
 
-Part = TypeVar("Part", bound=Batch | Padded | Flat | Weights)
+Part = TypeVar("Part", bound=Batch | Padded | Flat | Weights | Shares | Preferences)
 
 
 def moved(value: Part, change: Callable[[Any], Any]) -> Part:
@@ -129,7 +131,7 @@ def moved(value: Part, change: Callable[[Any], Any]) -> Part:
         part = getattr(value, field.name)
         if isinstance(part, Tensor | Plan):
             changed[field.name] = change(part)
-        elif isinstance(part, Padded | Flat | Weights):
+        elif isinstance(part, Padded | Flat | Weights | Shares):
             changed[field.name] = moved(part, change)
         elif isinstance(part, dict):
             changed[field.name] = {name: change(column) for name, column in part.items()}

@@ -76,6 +76,7 @@ class PreferenceCollator:
                 "lengths": floats([lengths[c][k] for c, k in order]),
                 **{name.name: self.column(n, trees, order, pairs) for n, name in enumerate(self.columns)},
             },
+            shares=None,
             comparisons=tuple(unscored(tree, self.columns) for tree in trees),
         )
 

@@ -16,7 +16,7 @@ from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 from rmlab.data import Tokenizer
 from rmlab.data.sets import Sets
 from rmlab.data.trees import Trees
-from rmlab.losses import Term
+from rmlab.losses import Preferences, Term
 from rmlab.losses.reduce import term_means, weighted_sum
 from rmlab.messages import UserError
 from rmlab.metrics.running import RunningMetrics
@@ -37,6 +37,7 @@ from rmlab.training.evaluation import Evaluation, RewardOutput, refuse_divergenc
 from rmlab.training.prepare import AnyDataset
 from rmlab.training.ready import Ready
 from rmlab.training.sampling import seeded
+from rmlab.training.whole_step import with_shares
 
 
 class RewardTrainer(SavingTrainer):
@@ -148,6 +149,7 @@ class RewardTrainer(SavingTrainer):
         totals = torch.zeros(3, device=device)
         for inputs in batches:
             totals += sum(part.weights.totals().to(device) for part in parts_of(inputs))
+        batches = with_shares(batches, self.loss_terms, self._preferences, self.head, self.accelerator)
         return batches, self.accelerator.reduce(totals, "mean")
 
     def training_step(self, model: nn.Module, inputs: Any, num_items_in_batch: Tensor | int | None = None) -> Tensor:
@@ -173,9 +175,9 @@ class RewardTrainer(SavingTrainer):
         """
         (batch,) = parts_of(inputs)
         with activations_on_cpu(self.args.activation_offloading):
-            preferences = batch.preferences(self._outputs(model, batch), self.head)
+            preferences = self._preferences(batch, model)
         totals = batch.weights.totals() if num_items_in_batch is None else num_items_in_batch
-        means = term_means(self.loss_terms, preferences, batch.weights, totals)
+        means = term_means(self.loss_terms, preferences, batch.weights, totals, batch.shares)
         if model.training:
             self.running.add(preferences, means)
         loss = weighted_sum(self.loss_terms, means)
@@ -197,6 +199,13 @@ class RewardTrainer(SavingTrainer):
     def layout(self) -> str:
         """How tokens are laid out for the model: shared_prefix, packed or padded."""
         return self.scorer.layout
+
+    def _preferences(self, batch: Batch, model: nn.Module | None = None) -> Preferences:
+        """A (micro-)batch as losses see it; None: scored by the model that is trained, as training computes."""
+        if model is not None:
+            return batch.preferences(self._outputs(model, batch), self.head)
+        with self.compute_loss_context_manager():
+            return batch.preferences(self._outputs(self.model_wrapped, batch), self.head)
 
     def _outputs(self, model: nn.Module, batch: Batch) -> Tensor:
         """(R, D) what the head returns for a (micro-)batch."""
