@@ -59,7 +59,9 @@ def parser() -> argparse.ArgumentParser:
     add("--columns", default=[], help="rmlab's NAME is the column VALUE; null hides it")
     add("--template", help="a variable of the chat template; default: those of the run")
     told.add_argument("--split", default="train", help="of a folder or a data set on the hub; default: train")
-    told.add_argument("--reduce", default="mean", help="mean (default), min, median, mean-std, mean-var: mean - C * var")
+    told.add_argument(
+        "--reduce", default="mean", help="mean (default), min, median, mean-std, mean-var: mean - C * var"
+    )
     told.add_argument("--c", type=float, default=1.0, help="of mean-std and mean-var; default: 1")
     told.add_argument("--align", default="none", help="prompt: members have the same mean reward of a row's responses")
     told.add_argument("--normalise", action="store_true", help="(reward - mean) / std by the model's rmlab_reward.json")

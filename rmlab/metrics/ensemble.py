@@ -31,9 +31,7 @@ def check_reduce(reduce: str, c: float, align: str = "none") -> None:
     check_one_of("align", align, ALIGN)
 
 
-def together(
-    members: Sequence[ScoredComparison], reduce: str, c: float = 1.0, align: str = "none"
-) -> ScoredComparison:
+def together(members: Sequence[ScoredComparison], reduce: str, c: float = 1.0, align: str = "none") -> ScoredComparison:
     """What M members say of a comparison as one; its `outputs` (K, M) are their rewards. One member stays as it is.
 
     align: `prompt` takes each member's mean over the responses off its rewards, and puts the mean of all members on:
