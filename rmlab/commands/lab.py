@@ -9,7 +9,9 @@ from collections.abc import Sequence
 from rmlab.messages import UserError
 
 # Name of a module of rmlab/lab -> what it does.
-COMMANDS: dict[str, str] = {}
+COMMANDS: dict[str, str] = {
+    "average": "write one model whose weights are the mean of several models'",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
