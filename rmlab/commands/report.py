@@ -21,19 +21,11 @@ if TYPE_CHECKING:  # imported by the task itself: --help must not wait for them
     from rmlab.report.diagnostics import Scored
     from rmlab.report.figures import Figure
     from rmlab.report.items import Items
+    from rmlab.report.power_law import PowerLaw
     from rmlab.report.tables import Tables, Words
 
-FILES = (
-    "table.md",
-    "table.tex",
-    "table_short.tex",
-    "table.csv",
-    "effects.csv",
-    "suites.csv",
-    "claims.csv",
-    "flips.csv",
-    "figures",
-)
+TABLES = ("table.md", "table.tex", "table_short.tex", "table.csv")
+MORE = ("effects.csv", "suites.csv", "claims.csv", "power_laws.csv", "flips.csv")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -53,7 +45,8 @@ class Compared:
     """A study, the preferences that its runs scored by evaluation set, and the tables of their comparison.
 
     rows: of `compare`; effects, flips: of the functions of these names; suites: of `compare_suites`; claims: of
-    `judged`. scored: by set, of `scored_of`. grid: the study before nuisance values were chosen, for the heat map.
+    `judged`; laws: of `power_laws`. scored: by set, of `scored_of`. grid: the study before nuisance values were chosen,
+    for the heat map.
     """
 
     study: Study
@@ -63,6 +56,7 @@ class Compared:
     flips: "pd.DataFrame"
     suites: "pd.DataFrame"
     claims: "pd.DataFrame"
+    laws: "list[PowerLaw]"
     scored: dict[str, "Scored"]
     tables: "Tables"
     grid: Study
@@ -72,6 +66,7 @@ def report(options: argparse.Namespace) -> None:
     """Write tables, figures and page to --out, then print. UserError for a study with nothing to compare."""
     from rmlab.report.facts import facts_of
     from rmlab.report.page import write_page
+    from rmlab.report.power_law import power_law_facts
     from rmlab.report.published import claims_facts
     from rmlab.report.tables import Words, print_tables
 
@@ -80,7 +75,9 @@ def report(options: argparse.Namespace) -> None:
     study = compared.study
     folder = options.out or where(study)
     facts = facts_of(study, compared.items, compared.rows, compared.suites)
-    words = Words(study.title, [*facts, *claims_facts(study, compared.claims)], study.notes)
+    words = Words(
+        study.title, [*facts, *claims_facts(study, compared.claims), *power_law_facts(compared.laws)], study.notes
+    )
     shutil.rmtree(folder / "figures", ignore_errors=True)  # of an earlier report, perhaps with another baseline
     folder.mkdir(parents=True, exist_ok=True)
     write_tables(compared, words, folder)
@@ -89,12 +86,12 @@ def report(options: argparse.Namespace) -> None:
         from rmlab.report.figures import draw
 
         of_items = (study, compared.items, compared.rows, folder / "figures", compared.grid, options.width)
-        figures = draw(*of_items, compared.suites, compared.scored)
+        figures = draw(*of_items, compared.suites, compared.scored, compared.laws)
     page = write_page(study, compared.tables, figures, folder, words)
     if options.wandb:
         log_report(study, compared.tables, figures, folder)
     print_tables(compared.tables, words)
-    for file in (*(folder / name for name in FILES), page):
+    for file in (*(folder / name for name in (*TABLES, *MORE, "figures")), page):
         if file.exists():
             print(file)
     sys.stdout.flush()
@@ -119,6 +116,7 @@ def compare_arms(options: argparse.Namespace) -> Compared:
     from rmlab.report.facts import notes_of
     from rmlab.report.flips import flips, flips_tables
     from rmlab.report.items import presented
+    from rmlab.report.power_law import power_law_tables, power_laws
     from rmlab.report.published import judged, published_tables
     from rmlab.report.suite_tables import suite_tables
     from rmlab.report.suites import compare_suites, load_suites
@@ -139,10 +137,13 @@ def compare_arms(options: argparse.Namespace) -> Compared:
     scored = {name: of for name, of_set in sets.items() if (of := scored_of(study, of_set, name))}
     claims = judged(study, items, of_suites)
     tables = [*readable(rows, references_of(items), study.baseline), *published_tables(study, claims)]
-    tables += effects_tables(found)
+    laws = power_laws(study, items, options.power_law)
+    tables += [*power_law_tables(laws), *effects_tables(found)]
     tables += diagnostics_table(study, scored)
     tables += [*suite_tables(suites, study.baseline), *flips_tables(flipped, texts, len(items) > 1), *arms_table(study)]
-    return Compared(study, items, rows, found, flipped, suites, claims, scored, tables, grid if study.tune else study)
+    return Compared(
+        study, items, rows, found, flipped, suites, claims, laws, scored, tables, grid if study.tune else study
+    )
 
 
 def gathered(
@@ -186,16 +187,13 @@ def with_baseline(study: Study, asked: str | None) -> Study:
 def write_tables(compared: Compared, words: "Words", folder: Path) -> None:
     """table.csv (every number), effects.csv, suites.csv, flips.csv, table.md, table.tex and table_short.tex."""
     from rmlab.report.latex import long_tables, short_tables
+    from rmlab.report.power_law import law_rows
     from rmlab.report.tables import markdown, write_csv
 
     study = compared.study
     write_csv(compared.rows, folder / "table.csv")
-    for name, table in (
-        ("effects", compared.effects),
-        ("suites", compared.suites),
-        ("flips", compared.flips),
-        ("claims", compared.claims),
-    ):
+    more = {"effects": compared.effects, "suites": compared.suites, "flips": compared.flips}
+    for name, table in {**more, "claims": compared.claims, "power_laws": law_rows(compared.laws)}.items():
         (folder / f"{name}.csv").unlink(missing_ok=True)  # of an earlier report
         if len(table):
             table.to_csv(folder / f"{name}.csv", index=False)

@@ -39,6 +39,11 @@ def parser() -> argparse.ArgumentParser:
         help="a nuisance value, such as trainer.learning_rate: each arm at its best; none: as many arms as values",
     )
     told.add_argument(
+        "--power-law",
+        metavar="KEY",
+        help="fit a N^-b + c to losses over this key's values; default: data.max_rows, where it varies",
+    )
+    told.add_argument(
         "--exclude", metavar="ARM", action="append", default=[], help="leave out an arm, or a run by its directory"
     )
     told.add_argument("--rename", metavar="OLD=NEW", action="append", default=[], help="what to call an arm")
