@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from rmlab.heads import Head
 from rmlab.messages import UserError
 
 
@@ -20,6 +21,17 @@ def is_decoder(model: PreTrainedModel) -> bool:
     """Whether the reward is one linear layer, `score`, on one token's hidden state (every causal architecture)."""
     head = getattr(model, "score", None)
     return isinstance(getattr(head, "original_module", head), nn.Linear)  # peft wraps a head that it trains
+
+
+def head_of(model: nn.Module) -> Head | None:
+    """The model's head, where it is one of rmlab's; None for an architecture's own, whose one output is the reward."""
+    parts = (part for child in head_modules(base_of(model)).values() for part in child.modules())
+    return next((part for part in parts if isinstance(part, Head)), None)
+
+
+def rewards_of(head: Head | None, outputs: Tensor, prompt: Tensor) -> Tensor:
+    """(R,) rewards of outputs (R, D). prompt (R,): which comparison each response belongs to."""
+    return outputs[:, 0] if head is None else head.rewards(outputs, prompt)
 
 
 def head_modules(model: PreTrainedModel) -> dict[str, nn.Module]:

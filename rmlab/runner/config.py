@@ -207,10 +207,11 @@ def named(error: OmegaConfBaseException) -> str:
 
 
 def register() -> None:
-    """Tell Hydra the schema and OmegaConf the one resolver, `${rmlab_id:}`. Idempotent."""
+    """Tell Hydra the schema and OmegaConf the resolvers `${rmlab_id:}` and `${rmlab_name:OPTION}`. Idempotent."""
     share_config_store()
     ConfigStore.instance().store(name="schema", node=schema())
     OmegaConf.register_new_resolver("rmlab_id", lambda *, _root_: id_or_none(_root_), replace=True)
+    OmegaConf.register_new_resolver("rmlab_name", lambda option: str(option).replace("/", "-"), replace=True)
 
 
 def schema() -> DictConfig:

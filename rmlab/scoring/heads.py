@@ -16,14 +16,14 @@ from rmlab.upstream import replace_forward, replaced
 
 
 def score(model: nn.Module, tokens: Padded | Flat) -> Tensor:
-    """(R,) fp32 rewards of the tokens of a batch; `model` was prepared by `prepare_for_scoring`.
+    """(R, D) fp32 outputs of the head for the tokens of a batch; `model` was prepared by `prepare_for_scoring`.
 
     Raises Refused where the model's attention does not fit a flat row.
     """
     given = {name: value for name, value in vars(tokens).items() if value is not None}
     if isinstance(tokens, Padded):
         given.update(no_cache(model))
-    return model(**given).logits.float().squeeze(-1)
+    return model(**given).logits.float()
 
 
 def prepare_for_scoring(model: PreTrainedModel) -> None:

@@ -16,13 +16,13 @@ from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 from rmlab.data import Tokenizer
 from rmlab.data.sets import Sets
 from rmlab.data.trees import Trees
-from rmlab.losses import Term
+from rmlab.losses import Preferences, Term
 from rmlab.losses.reduce import term_means, weighted_sum
 from rmlab.messages import UserError
 from rmlab.metrics.running import RunningMetrics
 from rmlab.metrics.scored import ScoredComparison
 from rmlab.metrics.set_loss import set_loss
-from rmlab.model.head import base_of
+from rmlab.model.head import base_of, head_of
 from rmlab.model.load import tag
 from rmlab.scoring.batch import Batch, parts_of
 from rmlab.scoring.collator import PreferenceCollator
@@ -37,6 +37,7 @@ from rmlab.training.evaluation import Evaluation, RewardOutput, refuse_divergenc
 from rmlab.training.prepare import AnyDataset
 from rmlab.training.ready import Ready
 from rmlab.training.sampling import seeded
+from rmlab.training.whole_step import with_shares
 
 
 class RewardTrainer(SavingTrainer):
@@ -84,6 +85,7 @@ class RewardTrainer(SavingTrainer):
         sets, optimizer = Sets(train_dataset, prepare.named_sets(eval_dataset)), optimizers[0]
         ready = Ready.of(model, args, sets, tokenizer, data_collator, optimizer, quantization_config, peft_config, loss)
         self.loss_terms, self.set_losses, self.scorer = ready.loss, ready.set_losses, ready.scorer
+        self.head = head_of(ready.model)
         self.features = FeatureCache(args.cache_dir, args.feature_cache_gb)
         self.running = RunningMetrics(self.loss_terms)
         self.evaluations: dict[str, Evaluation] = {}
@@ -147,6 +149,7 @@ class RewardTrainer(SavingTrainer):
         totals = torch.zeros(3, device=device)
         for inputs in batches:
             totals += sum(part.weights.totals().to(device) for part in parts_of(inputs))
+        batches = with_shares(batches, self.loss_terms, self._preferences, self.head, self.accelerator)
         return batches, self.accelerator.reduce(totals, "mean")
 
     def training_step(self, model: nn.Module, inputs: Any, num_items_in_batch: Tensor | int | None = None) -> Tensor:
@@ -172,9 +175,9 @@ class RewardTrainer(SavingTrainer):
         """
         (batch,) = parts_of(inputs)
         with activations_on_cpu(self.args.activation_offloading):
-            preferences = batch.preferences(self._rewards(model, batch))
+            preferences = self._preferences(batch, model)
         totals = batch.weights.totals() if num_items_in_batch is None else num_items_in_batch
-        means = term_means(self.loss_terms, preferences, batch.weights, totals)
+        means = term_means(self.loss_terms, preferences, batch.weights, totals, batch.shares)
         if model.training:
             self.running.add(preferences, means)
         loss = weighted_sum(self.loss_terms, means)
@@ -197,8 +200,15 @@ class RewardTrainer(SavingTrainer):
         """How tokens are laid out for the model: shared_prefix, packed or padded."""
         return self.scorer.layout
 
-    def _rewards(self, model: nn.Module, batch: Batch) -> Tensor:
-        """(R,) rewards of a (micro-)batch."""
+    def _preferences(self, batch: Batch, model: nn.Module | None = None) -> Preferences:
+        """A (micro-)batch as losses see it; None: scored by the model that is trained, as training computes."""
+        if model is not None:
+            return batch.preferences(self._outputs(model, batch), self.head)
+        with self.compute_loss_context_manager():
+            return batch.preferences(self._outputs(self.model_wrapped, batch), self.head)
+
+    def _outputs(self, model: nn.Module, batch: Batch) -> Tensor:
+        """(R, D) what the head returns for a (micro-)batch."""
         if not self.scorer.is_proved:  # a sharded model, which only runs wrapped, or somebody's own data loader
             sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
             self._prove(model if sharded else self.accelerator.unwrap_model(model), batch)
@@ -270,7 +280,7 @@ class RewardTrainer(SavingTrainer):
         """Keep the comparisons of a batch with their rewards; Trainer's loop has nothing to gather."""
         for part in parts_of(self._prepare_inputs(inputs)):
             with torch.no_grad(), self.compute_loss_context_manager():
-                self._scored += part.scored(self._rewards(model, part))
+                self._scored += part.scored(self._outputs(model, part), self.head)
         return None, None, None
 
     def evaluation_loop(
