@@ -24,7 +24,7 @@ class ModelConfig:
     tokenizer: str | None = None
     dtype: str = "float32"
     attn_implementation: str | None = "sdpa"
-    head: dict[str, Any] | None = field(default_factory=lambda: {"linear": {}})  # null: the checkpoint's own
+    head: dict[str, Any] | None = field(default_factory=dict)  # {}: linear; None: the checkpoint's own
     head_init: Any = "1/sqrt(d+1)"
     train_last_layers: int | None = None
     pad_token: str | None = None
@@ -73,11 +73,10 @@ class ModelConfig:
 
     def check_head(self) -> None:
         """UserError for anything but one head with its options. Its name and they are checked when it is built."""
-        if self.head is None:
+        if not self.head:
             return
         if len(self.head) != 1:
-            told = ", ".join(self.head) or "none"
-            raise UserError(f"model.head names one head, not {len(self.head)} ({told}); choose it with model/head=NAME")
+            raise UserError(f"model.head names one head, not {', '.join(self.head)}; choose it with model/head=NAME")
         ((kind, options),) = self.head.items()
         if not isinstance(options, Mapping):
             raise UserError(

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from rmlab.heads import build_head
+from rmlab import heads
 from rmlab.messages import UserError, first_line, say
 from rmlab.model.config import ModelConfig
 from rmlab.model.head import base_of, head_of, install, last_linear
@@ -53,6 +53,14 @@ def saved_head(config: ModelConfig) -> SavedHead | None:
         return SavedHead(**about)
     except TypeError as error:
         raise UserError(f"model.path: {config.path}/{ABOUT} is not what was written: {first_line(error)}") from error
+
+
+def outputs_of(config: ModelConfig) -> int:
+    """D of the head that a model of this config has. UserError for an unknown head, and for options that it lacks."""
+    if config.head is not None:
+        return heads.outputs_of(config.head or LINEAR)
+    saved = saved_head(config)
+    return 1 if saved is None else len(saved.names)
 
 
 def config_of(model: nn.Module) -> dict[str, Any]:
@@ -124,7 +132,7 @@ def folded_layer(model: PreTrainedModel, state: Mapping[str, Tensor]) -> dict[st
     From the state, for the weights of a sharded model are not all here.
     """
     own = state_of_head(model, state)
-    copy = build_head(config_of(model), own["weight"].shape[1])
+    copy = heads.build_head(config_of(model), own["weight"].shape[1])
     copy.load_state_dict(own)
     weight = copy.folded()
     if weight is None:
@@ -179,4 +187,4 @@ def settle(model: PreTrainedModel, wanted: Mapping[str, Any], how: str | float, 
 
 def same_head(model: nn.Module, wanted: Mapping[str, Any] | None) -> bool:
     """Whether the head of a model is the wanted one, or None is wanted."""
-    return wanted is None or config_of(base_of(model)) == dict(wanted)
+    return wanted is None or config_of(base_of(model)) == dict(wanted or LINEAR)

@@ -50,7 +50,7 @@ def load_model(config: ModelConfig, seed: int, quantization: Any = None) -> "Pre
     init_head(model, new, config.head_init)
     if config.head is not None:
         trained = f"{last_linear(model)[0]}.weight" not in new
-        new = [*new, *settle(model, config.head, config.head_init, trained)]
+        new = [*new, *settle(model, config.head or LINEAR, config.head_init, trained)]
     vars(model)["rmlab_new_weights"] = new  # see faults.py
     vars(model)["rmlab_new_modules"] = new_modules(model, new)
     return model

@@ -130,10 +130,10 @@ def check(config: Config, out: RunDirectory) -> Checked:
 
 def build_loss(config: Config) -> tuple[list["Term"], "Columns"]:
     """The terms of `loss`, and what they read of the rows. UserError for a wrong one; the first call imports torch."""
-    from rmlab import heads, losses
+    from rmlab import losses
+    from rmlab.model.head_files import outputs_of
 
-    outputs = 1 if config.model.head is None else heads.outputs_of(config.model.head)
-    terms = losses.build_loss(config.loss, outputs)
+    terms = losses.build_loss(config.loss, outputs_of(config.model))
     return terms, tuple((column.name, column.kind) for column in losses.columns_read(terms))
 
 
