@@ -203,6 +203,7 @@ def test_a_killed_run_resumes_to_the_same_metrics(tmp_path):
     pd.testing.assert_frame_equal(a, b, check_exact=True)
 
 
+@pytest.mark.slow
 def test_a_run_killed_after_its_last_step_takes_no_further_step(tmp_path):
     """Its last checkpoint is whole, its metrics.json missing; with max_steps Trainer would take one more."""
     arguments = [
