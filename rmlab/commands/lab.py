@@ -9,7 +9,9 @@ from collections.abc import Sequence
 from rmlab.messages import UserError
 
 # Name of a module of rmlab/lab -> what it does.
-COMMANDS: dict[str, str] = {}
+COMMANDS = {
+    "overoptimisation": "where gold falls while the proxy rises, by best-of-n",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
