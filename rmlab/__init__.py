@@ -18,6 +18,8 @@ _HOMES = {
     "Ensemble": "rmlab.scoring.ensemble",
     "reward_function": "rmlab.scoring.reward_function",
     "whole_model": "rmlab.model.export",
+    "ensemble_of_study": "rmlab.lab.members",
+    "average_weights": "rmlab.lab.average",
     "UserError": "rmlab.messages",
     "run": "rmlab.runner.run",
 }

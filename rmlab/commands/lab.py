@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from rmlab.messages import UserError
 
 # Name of a module of rmlab/lab -> what it does.
-COMMANDS = {
+COMMANDS: dict[str, str] = {
+    "average": "write one model whose weights are the mean of several models'",
     "overoptimisation": "where gold falls while the proxy rises, by best-of-n",
 }
 

@@ -9,6 +9,7 @@ rows.py       one row of any accepted format -> Comparison
 candidates.py ... of responses that nobody has compared
 streams.py    rows to be scored, one after the other
 prompts.py    ... where its prompt ends
+extra.py      weights, and the columns that the loss reads
 labels.py     who wins, in whatever code a data set writes it
 values.py     values of a row, read and checked
 render.py     prompt + response -> token ids; the one function that training and scoring share

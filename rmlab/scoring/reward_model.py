@@ -22,7 +22,7 @@ from rmlab.messages import UserError, check_at_least, check_one_of, first_line, 
 from rmlab.metrics.scored import ScoredComparison
 from rmlab.model import faults
 from rmlab.model.config import ModelConfig
-from rmlab.model.head import base_of, is_decoder
+from rmlab.model.head import base_of, head_of, is_decoder
 from rmlab.model.identity import model_folder, template_of_run
 from rmlab.model.load import load_model
 from rmlab.model.positions import taken_by
@@ -207,7 +207,7 @@ class RewardModel:
                     "tokens_per_batch"
                 ) from error
             for batch, values in scored:  # when all are on their way, for reading one waits for the device
-                found |= {one.index: one.rewards for one in batch.scored(values)}
+                found |= {one.index: one.rewards for one in batch.scored(values, head_of(self.model))}
         rewards: list[list[float]] = [[] for _ in window.trees]
         for n, piece in window.pieces:
             rewards[n] += found[piece.index]
