@@ -11,6 +11,7 @@ from rmlab.messages import UserError
 # Name of a module of rmlab/lab -> what it does.
 COMMANDS: dict[str, str] = {
     "average": "write one model whose weights are the mean of several models'",
+    "disagreement": "compare an ensemble with its members, and ask whether doubt finds the errors",
 }
 
 

@@ -41,9 +41,7 @@ def auroc(doubt: np.ndarray, right: np.ndarray, prompt: np.ndarray) -> Number | 
     return None if values is None else mean(values, prompt)
 
 
-def auroc_difference(
-    doubt: np.ndarray, other: np.ndarray, right: np.ndarray, prompt: np.ndarray
-) -> Number | None:
+def auroc_difference(doubt: np.ndarray, other: np.ndarray, right: np.ndarray, prompt: np.ndarray) -> Number | None:
     """The same of the AUROC of one doubt minus that of the other, on the same preferences."""
     first, second = detection(doubt, right), detection(other, right)
     return None if first is None or second is None else mean(first - second, prompt)
