@@ -1,7 +1,7 @@
 """Preference data: rows in any accepted format -> Comparison -> token trees.
 
 config.py     what the room is told
-sources.py    where rows come from: files, hub (synthetic.py: the generator); DATASETS registry
+sources.py    where rows come from: files, hub (synthetic.py, synthetic_texts.py, synthetic_judges.py: the generator)
 columns.py    ... under rmlab's names
 json_files.py rows of JSON files
 texts.py      ... kept as text, on disk where they are many
@@ -9,6 +9,7 @@ rows.py       one row of any accepted format -> Comparison
 candidates.py ... of responses that nobody has compared
 streams.py    rows to be scored, one after the other
 prompts.py    ... where its prompt ends
+extra.py      weights, and the columns that the loss reads
 labels.py     who wins, in whatever code a data set writes it
 values.py     values of a row, read and checked
 render.py     prompt + response -> token ids; the one function that training and scoring share

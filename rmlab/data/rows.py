@@ -11,16 +11,19 @@ The format is read off the columns, in this order (`format_of`):
     labelled     prompt, responses, label             K = 2: one label
 
 Any of them may carry id, subset, tools, chat_template_kwargs; pairs also margin, score_chosen and
-score_rejected, or probability. Text is a string or a list of chat messages.
+score_rejected, or probability. Text is a string or a list of chat messages. Weights and columns: see extra.py.
 """
 
 import itertools
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from rmlab.data import Comparison, Preference, Text
+from rmlab.data.config import Options
+from rmlab.data.extra import columns_of, weighed, weight_of
 from rmlab.data.labels import from_label, from_votes
 from rmlab.data.prompts import split_prompt
 from rmlab.data.values import brief, listed, named, number, place, refuse_reserved, share, sized, text, token_ids
@@ -39,12 +42,14 @@ NOT_TEXT = ("images", "image", "videos", "video", "audio", "audios")
 Row = Mapping[str, Any]
 
 
-def to_comparison(row: Row, where: str) -> Comparison:
-    """The comparison that a row states. `where` names the row in errors ("train row 17")."""
+def to_comparison(row: Row, where: str, options: Options | None = None) -> Comparison:
+    """The comparison that a row states, with the columns of `options`. `where` names it in errors ("train row 17")."""
     refuse_other_media(row, where)
     prompt, responses, preferences, tokenised = read_format(row, where)
     about_it = about(row, responses, tokenised, where)
-    return Comparison(prompt, responses, preferences, tokenised=tokenised, **about_it)
+    if options is not None and options.columns:
+        about_it["columns"] = columns_of(row, len(responses), preferences, options, where)
+    return Comparison(prompt, responses, weighed(row, preferences, where), tokenised=tokenised, **about_it)
 
 
 def refuse_other_media(row: Row, where: str) -> None:
@@ -205,7 +210,7 @@ def from_ranks(ranks: Any, count: int, where: str) -> list[Preference]:
 
 
 def from_native(preferences: Any, count: int, where: str) -> list[Preference]:
-    """Preferences as they are stated, strength and probability 1.0 where left out.
+    """Preferences as they are stated, strength, probability and weight 1.0 where left out.
 
     UserError unless better and worse are the places of two different responses.
     """
@@ -217,7 +222,8 @@ def from_native(preferences: Any, count: int, where: str) -> list[Preference]:
         if better == worse:
             raise UserError(f"{where}: preference {brief(dict(given))} does not name two of the {count} responses")
         strength = number(given["strength"], where, "strength") if "strength" in given else None
-        out.append(stated(better, worse, strength, share(given.get("probability", 1.0), where)))
+        preference = stated(better, worse, strength, share(given.get("probability", 1.0), where))
+        out.append(replace(preference, weight=weight_of(given["weight"], where)) if "weight" in given else preference)
     return out
 
 
@@ -230,7 +236,8 @@ READERS: dict[str, Callable[[Any, int, str], list[Preference]]] = {
 }
 
 
-COLUMNS = {"prompt", "responses", "id", "subset", "tools", "chat_template_kwargs", *SIDES, *READERS}  # that are read
+COLUMNS = {"prompt", "responses", "id", "subset", "tools", "chat_template_kwargs", "weight", *SIDES, *READERS}
+"""That are read in rows of any format."""
 
 
 def by_sign(i: int, j: int, difference: float) -> Preference:

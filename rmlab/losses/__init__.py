@@ -146,12 +146,18 @@ def columns_read(terms: Sequence[Term]) -> tuple[Column, ...]:
     return tuple(found.values())
 
 
+def reads_logps(terms: Sequence[Term]) -> bool:
+    """Whether a loss reads log-probabilities of the responses."""
+    return any({"logps", "reference_logps"} & term.built_in for term in terms)
+
+
 def values_per(
     name: str, function: Callable[[Preferences], Tensor], reads: Mapping[str, str] | None = None, outputs: int = 1
 ) -> str:
     """What a term returns one value of, seen on a batch of N = 2 comparisons, P = 4 pairs and R = 5 responses.
 
-    Asked once, here: in a batch with as many pairs as responses (K = 3) the shape alone would not tell.
+    Asked once, here, of rows that know no column: in a batch with as many pairs as responses (K = 3) the shape alone
+    would not tell.
     """
     sizes = {"response": (5,), "pair": (4,), "output": (5, outputs)}
     shape = tuple(
@@ -164,7 +170,10 @@ def values_per(
                 probability=torch.ones(4),
                 prompt=torch.tensor([0, 0, 0, 1, 1]),
                 outputs=torch.zeros(5, outputs),
-                columns={column: torch.ones(sizes[kind]) for column, kind in (reads or {}).items()},
+                columns={
+                    column: torch.full(sizes[kind], 1.0 if column in BUILT_IN else torch.nan)
+                    for column, kind in (reads or {}).items()
+                },
             )
         ).shape
     )

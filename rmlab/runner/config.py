@@ -16,6 +16,7 @@ from rmlab.data.config import DataConfig
 from rmlab.messages import UserError, check_all, check_at_least, check_one_of, check_seed, did_you_mean, first_line
 from rmlab.model.config import ModelConfig
 from rmlab.runner.check import check_trainer
+from rmlab.runner.published import ReportConfig
 from rmlab.scoring.config import ScoringConfig
 from rmlab.secrets import masked, secrets_of, without_masks
 from rmlab.upstream import share_config_store
@@ -31,9 +32,14 @@ PLACES = ("study", "question", "report", "plugins", "run", "logger", "eval", "hy
 # Nodes whose keys are options of others (TrainingArguments, a loss term, a peft config, a model config): rmlab checks
 # them itself, with the nearest name, so that nobody has to write +trainer.warmup_ratio=0.1.
 OPEN = (
-    *("trainer", "loss", "peft", "logger", "eval", "model.config", "model.init_kwargs", "model.quantization"),
+    *("trainer", "loss", "peft", "logger", "eval"),
+    *("model.config", "model.head", "model.init_kwargs", "model.quantization"),
     *("data.train", "data.eval", "data.columns", "data.chat_template_kwargs"),
 )
+
+# Keys that older versions did not have, with the values that are what those did: they are no part of what is computed,
+# so that their runs are the same runs.
+NEUTRAL: dict[str, dict[str, list[Any]]] = {"model": {"head": [{}, {"linear": {}}]}}
 
 KEPT = ("model", "changes", "checkpoints")  # what run.keep may name
 
@@ -70,14 +76,6 @@ class RunConfig:
     def cache(self) -> Path | None:
         """The folder of what runs share, such as tokenised data, ~ expanded; None: nothing is cached."""
         return None if self.cache_dir is None else Path(self.cache_dir).expanduser()
-
-
-@dataclass
-class ReportConfig:
-    """The `report` node: what `rmlab-report` need not be told again."""
-
-    baseline: str | None = None
-    tune: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -159,6 +157,7 @@ class Config:
             self.data.check,
             self.scoring.check,
             self.run.check,
+            self.report.check,
             self.check_data_and_trainer,
             lambda: LoggerConfig.of(self.logger),
         )
@@ -213,10 +212,11 @@ def named(error: OmegaConfBaseException) -> str:
 
 
 def register() -> None:
-    """Tell Hydra the schema and OmegaConf the one resolver, `${rmlab_id:}`. Idempotent."""
+    """Tell Hydra the schema and OmegaConf the resolvers `${rmlab_id:}` and `${rmlab_name:OPTION}`. Idempotent."""
     share_config_store()
     ConfigStore.instance().store(name="schema", node=schema())
     OmegaConf.register_new_resolver("rmlab_id", lambda *, _root_: id_or_none(_root_), replace=True)
+    OmegaConf.register_new_resolver("rmlab_name", lambda option: str(option).replace("/", "-"), replace=True)
 
 
 def schema() -> DictConfig:
@@ -277,7 +277,13 @@ def computed(config: Mapping[str, Any]) -> dict[str, Any]:
 
     Not without those of the environment: a run's id must not depend on what else a machine knows.
     """
-    return {k: canonical(masked(v)) for k, v in config.items() if k not in PLACES}
+    return {k: canonical(masked(told(k, v))) for k, v in config.items() if k not in PLACES}
+
+
+def told(name: str, node: Any) -> Any:
+    """A node of the config without what is NEUTRAL in it."""
+    known = NEUTRAL.get(name, {})
+    return {k: v for k, v in node.items() if v not in known.get(k, [])} if known else node
 
 
 def canonical(value: Any) -> Any:
