@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from rmlab.messages import UserError
 
 # Name of a module of rmlab/lab -> what it does.
-COMMANDS: dict[str, str] = {
-    "average": "write one model whose weights are the mean of several models'",
-    "disagreement": "compare an ensemble with its members, and ask whether doubt finds the errors",
+COMMANDS = {
+    "overoptimisation": "where gold falls while the proxy rises, by best-of-n",
+    "average": "one model whose weights are the mean of several models'",
+    "disagreement": "an ensemble beside its members, and whether doubt finds the errors",
 }
 
 
