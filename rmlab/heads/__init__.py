@@ -33,6 +33,7 @@ class Head(nn.Linear):
     compares = False  # whether the reward of a response depends on the others of its comparison
     kind = ""  # what it is registered as, and its options: set by `build_head`, written beside its weights
     options: Mapping[str, Any] = {}
+    had_bias = False  # whether the layer whose place it takes has one, which a folded head leaves at 0
 
     def rewards(self, outputs: Tensor, prompt: Tensor) -> Tensor:
         """(R,) of outputs (R, D); no weight of the head is used. prompt (R,): which comparison each belongs to."""

@@ -32,9 +32,14 @@ PLACES = ("study", "question", "report", "plugins", "run", "logger", "eval", "hy
 # Nodes whose keys are options of others (TrainingArguments, a loss term, a peft config, a model config): rmlab checks
 # them itself, with the nearest name, so that nobody has to write +trainer.warmup_ratio=0.1.
 OPEN = (
-    *("trainer", "loss", "peft", "logger", "eval", "model.config", "model.init_kwargs", "model.quantization"),
+    *("trainer", "loss", "peft", "logger", "eval"),
+    *("model.config", "model.head", "model.init_kwargs", "model.quantization"),
     *("data.train", "data.eval", "data.columns", "data.chat_template_kwargs"),
 )
+
+# Keys that older versions did not have, with the values that are what those did: they are no part of what is computed,
+# so that their runs are the same runs.
+NEUTRAL: dict[str, dict[str, list[Any]]] = {"model": {"head": [{}, {"linear": {}}]}}
 
 KEPT = ("model", "changes", "checkpoints")  # what run.keep may name
 
@@ -272,7 +277,13 @@ def computed(config: Mapping[str, Any]) -> dict[str, Any]:
 
     Not without those of the environment: a run's id must not depend on what else a machine knows.
     """
-    return {k: canonical(masked(v)) for k, v in config.items() if k not in PLACES}
+    return {k: canonical(masked(told(k, v))) for k, v in config.items() if k not in PLACES}
+
+
+def told(name: str, node: Any) -> Any:
+    """A node of the config without what is NEUTRAL in it."""
+    known = NEUTRAL.get(name, {})
+    return {k: v for k, v in node.items() if v not in known.get(k, [])} if known else node
 
 
 def canonical(value: Any) -> Any:

@@ -129,10 +129,11 @@ def check(config: Config, out: RunDirectory) -> Checked:
 
 
 def build_loss(config: Config) -> list["Term"]:
-    """The terms of `loss`. UserError for a wrong one; the first call imports torch."""
+    """The terms of `loss` on the outputs of `model.head`. UserError for a wrong one; the first call imports torch."""
     from rmlab import losses
+    from rmlab.model.head_files import outputs_of
 
-    return losses.build_loss(config.loss)
+    return losses.build_loss(config.loss, outputs_of(config.model))
 
 
 def train_here(config: Config, out: RunDirectory, inputs: dict[str, str], checked: Checked) -> dict[str, Any]:
