@@ -59,8 +59,11 @@ def parser() -> argparse.ArgumentParser:
     add("--columns", default=[], help="rmlab's NAME is the column VALUE; null hides it")
     add("--template", help="a variable of the chat template; default: those of the run")
     told.add_argument("--split", default="train", help="of a folder or a data set on the hub; default: train")
-    told.add_argument("--reduce", default="mean", help="mean (default), min, median, or mean-std: mean - C * std")
-    told.add_argument("--c", type=float, default=1.0, help="of mean-std; default: 1")
+    told.add_argument(
+        "--reduce", default="mean", help="mean (default), min, median, mean-std, mean-var: mean - C * var"
+    )
+    told.add_argument("--c", type=float, default=1.0, help="of mean-std and mean-var; default: 1")
+    told.add_argument("--align", default="none", help="prompt: members have the same mean reward of a row's responses")
     told.add_argument("--normalise", action="store_true", help="(reward - mean) / std by the model's rmlab_reward.json")
     told.add_argument("--reference", action="store_true", help="write the model's rmlab_reward.json from these rewards")
     told.add_argument("--dtype", default="float32", help="of the model's body; default: float32; auto: as it is saved")
@@ -132,6 +135,7 @@ def loaded(options: argparse.Namespace) -> "Ensemble":
         options.model,
         options.reduce,
         options.c,
+        options.align,
         dtype=options.dtype,
         device=options.device,
         max_length=int(length) if length.isdigit() else None if length == "null" else length,
@@ -156,7 +160,7 @@ def inputs_of(options: argparse.Namespace, stream: "RowStream") -> dict[str, Any
     from rmlab.model.identity import identity_of, model_folder, template_of_run
     from rmlab.model.reference import read_reference
 
-    keys = ("reduce", "c", "dtype", "device", "max_length", "overlong", "tokens_per_batch")
+    keys = ("reduce", "c", "align", "dtype", "device", "max_length", "overlong", "tokens_per_batch")
     references = [vars(read_reference(model_folder(model))) for model in options.model] if options.normalise else []
     chosen = {key: getattr(options, key) for key in keys}
     return {

@@ -2,14 +2,15 @@
 
 import datetime
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
 from rmlab.data import ROW
 from rmlab.data.labels import check_code, decoded
-from rmlab.data.values import brief, number, without_nulls
-from rmlab.messages import UserError, did_you_mean
+from rmlab.data.named import column, values_of
+from rmlab.data.values import brief, without_nulls
+from rmlab.messages import UserError
 
 BATCH = 256  # rows that are Python values at once
 HEAD = 100  # rows of a stream that are looked at before it is used
@@ -79,85 +80,20 @@ def rename(row: Mapping[str, Any], columns: Mapping[str, Any], separator: str | 
     hidden = {name for name, source in columns.items() if source is None}
     out = {k: v for k, v in row.items() if k not in hidden}
     for name, source in columns.items():
-        if isinstance(source, str):
-            out[name] = column(row, source, name)
-        elif isinstance(source, Mapping) and ("columns" in source or "sum" in source):
-            out[name] = combined(row, source, name)
-        elif isinstance(source, Mapping):
+        if isinstance(source, Mapping) and "column" in source:
             check_code(source, name)
             out.pop(name, None)  # a label in a code of its own, which may also be called label
             out.update(decoded(values_of(row, source["column"], name), source, name))
+        elif name == "prompt" and source is not None and not isinstance(source, str):
+            out[name] = joined(row, source)
         elif source is not None:
-            out[name] = joined(row, source) if name == "prompt" else values_of(row, source, name)
+            out[name] = values_of(row, source, name)
     if separator and isinstance(out.get("chosen"), str) and isinstance(out.get("rejected"), str):
         parts = [out[side].rpartition(separator) for side in ("chosen", "rejected")]
         if parts[0][1] and parts[0][:2] == parts[1][:2]:
             out["prompt"] = parts[0][0] + parts[0][1]
             out["chosen"], out["rejected"] = parts[0][2], parts[1][2]
     return out
-
-
-def values_of(row: Mapping[str, Any], source: Any, name: str) -> Any:
-    """The value of one column, or a list of those of several, which may be lists of them."""
-    if isinstance(source, str):
-        return column(row, source, name)
-    if not isinstance(source, Sequence):
-        raise UserError(f"data.columns.{name} must be a column or a list of them, not {brief(source)}")
-    return [values_of(row, s, name) for s in source]
-
-
-def combined(row: Mapping[str, Any], source: Mapping[str, Any], name: str) -> Any:
-    """Several columns as one, value by value where they are lists of one for each response.
-
-    `{columns: [a, b]}` makes a list of their values, `{sum: {a: 0.6, b: 0.4}}` their weighted sum.
-    """
-    (how, parts), *more = source.items()
-    if not more and how == "columns" and isinstance(parts, Sequence) and not isinstance(parts, str) and parts:
-        return each([values_of(row, part, name) for part in parts], list, name)
-    if not more and how == "sum" and isinstance(parts, Mapping) and parts:
-        weights = [number(weight, f"data.columns.{name}.sum", str(part)) for part, weight in parts.items()]
-        return each([column(row, str(part), name) for part in parts], lambda values: total(values, weights, name), name)
-    wanted = "{columns: [NAME, ...]} or {sum: {NAME: WEIGHT}}"
-    raise UserError(f"data.columns.{name} is {brief(dict(source))}; it must be {wanted}")
-
-
-def each(values: list[Any], make: Callable[[list[Any]], Any], name: str) -> Any:
-    """What is made of values of several columns; of lists, of the first value of each, of the second and so on."""
-    if not any(isinstance(value, list) for value in values):
-        return make(values)
-    if len({len(value) if isinstance(value, list) else -1 for value in values}) > 1:
-        raise UserError(f"data.columns.{name}: its columns must hold lists of as many values each")
-    return [make(list(those)) for those in zip(*values, strict=True)]
-
-
-def total(values: list[Any], weights: list[float], name: str) -> float | None:
-    """The weighted sum; None where a value is missing."""
-    if any(value is None for value in values):
-        return None
-    return sum(w * number(v, f"data.columns.{name}", "a value") for w, v in zip(weights, values, strict=True))
-
-
-def column(row: Mapping[str, Any], source: str, name: str) -> Any:
-    """`row[source]`, or the nested value of a dotted `source`."""
-    if source in row:
-        return row[source]
-    try:
-        return inside(row, source.split("."))
-    except KeyError:
-        raise UserError(
-            f"data.columns.{name}: no column {source!r} in the data{did_you_mean(source, map(str, row))}"
-        ) from None
-
-
-def inside(value: Any, parts: Sequence[str]) -> Any:
-    """What a dotted name says: a key of a mapping, or of each mapping in a list. KeyError if there is none."""
-    if not parts:
-        return value
-    if isinstance(value, list):
-        return [inside(item, parts) for item in value]
-    if not isinstance(value, Mapping):
-        raise KeyError(parts[0])
-    return inside(value[parts[0]], parts[1:])
 
 
 def joined(row: Mapping[str, Any], sources: Any) -> Any:

@@ -69,7 +69,7 @@ def reading(config: DataConfig, columns: Columns, part: str) -> Options:
     return replace(config.options, columns=columns, complete=part == "train")
 
 
-def load_part(config: DataConfig, specs: Mapping[str, Any], part: str, how: Options) -> list[Source]:
+def load_part(config: DataConfig, specs: Mapping[str, Any], part: str, how: Options | None = None) -> list[Source]:
     """A `Source` per entry of data.train or data.eval (`part`), in their order, each of at most data.limit rows.
 
     UserError for a bad entry, and for a bad row unless it is of a stream, which is not read here.
@@ -84,7 +84,7 @@ def load_part(config: DataConfig, specs: Mapping[str, Any], part: str, how: Opti
         if config.limit is not None:
             dataset = dataset.take(config.limit)
         if isinstance(dataset, Dataset):
-            check_rows(dataset, name, how)
+            check_rows(dataset, name, how or config.options)
         sources.append(Source(name, dataset, source.weight))
     return sources
 

@@ -35,16 +35,19 @@ def load(
     prompt_separator: str | None = None,
     streaming: bool = False,
     limit: int | None = None,
+    hub: Mapping[str, Any] | None = None,
 ) -> "Dataset | IterableDataset":
     """Rows of a jsonl/json/parquet file (also .gz), a local folder (of such files, or `save_to_disk`), or a hub name.
 
     Args:
         columns: rmlab's column name -> yours. A dotted name reads a nested value, through lists too; a list of names
-            reads several (responses, votes) or joins them (prompt); null hides a column. A label may state its code:
-            `{column: NAME, first: 0, second: 1, tie: 2}`, see `labels.decoded`.
+            reads several (responses, votes) or joins them (prompt); null hides a column; see named.py for more. A label
+            may state its code: `{column: NAME, first: 0, second: 1, tie: 2}`, see `labels.decoded`.
         prompt_separator: cuts chosen and rejected texts after its last occurrence into prompt and response
             ("\\n\\nAssistant:" for hh-rlhf).
         limit: so many rows are enough; of JSON no more are read. As `data.limit`, of this source alone.
+        hub: name, split, revision and data_dir where the path is a hub name, so that a config for one reads a local
+            copy when nothing but the path is changed.
 
     Rows that hold one rated response each (prompt, response, score) are grouped by prompt into K-wise rows.
     Local JSON, and what has its columns renamed, is kept as text, a row in one column `ROW`: Arrow would unify the
@@ -61,7 +64,7 @@ def load(
         dataset = load_json(path, files, columns, prompt_separator, streaming, limit)
     else:
         if files is None:
-            dataset = load_hub(path, name, split, revision, streaming)
+            dataset = load_hub(path, part_of_hub(hub, name, split, revision), streaming)
         else:
             refuse_hub_options(path, name, revision)
             dataset = load_local(path, files, split, streaming)
@@ -193,14 +196,24 @@ def files_of_split(folder: Path, files: list[Path], split: str) -> list[Path]:
     return chosen
 
 
-def load_hub(
-    path: str, name: str | None, split: str, revision: str | None, streaming: bool
-) -> "Dataset | IterableDataset":
-    """One split of a data set on the hub, name being its configuration. UserError for whatever prevents it."""
+def part_of_hub(hub: Mapping[str, Any] | None, name: str | None, split: str, revision: str | None) -> dict[str, Any]:
+    """What `load_dataset` is told of a data set on the hub. UserError for a part of `hub` that is stated beside it."""
+    stated = {k: v for k, v in (("name", name), ("split", split), ("revision", revision)) if v not in (None, "train")}
+    twice = sorted(set(stated) & set(hub or {}))
+    unknown = sorted(set(hub or {}) - {"name", "split", "revision", "data_dir"})
+    if twice or unknown:
+        wrong = f"states {twice[0]} beside {twice[0]}" if twice else f"has no {unknown[0]}"
+        raise UserError(f"data: hub {wrong}; it takes name, split, revision and data_dir, each in one place")
+    return {"split": "train", **stated, **(hub or {})}
+
+
+def load_hub(path: str, part: Mapping[str, Any], streaming: bool) -> "Dataset | IterableDataset":
+    """A part of a data set on the hub: split, name (its configuration) and so on. UserError for whatever prevents it."""
     import datasets
 
+    options = {k: v for k, v in part.items() if k != "name"}
     try:
-        return datasets.load_dataset(path, name, split=split, revision=revision, streaming=streaming)
+        return datasets.load_dataset(path, part.get("name"), streaming=streaming, **options)
     except Exception as error:  # the hub, the network, the builder and the split all fail with types of their own
         raise UserError(f"data.path: {path!r} is no local file, and loading it from the hub failed: {error}") from error
 

@@ -16,6 +16,7 @@ from rmlab.data.config import DataConfig
 from rmlab.messages import UserError, check_all, check_at_least, check_one_of, check_seed, did_you_mean, first_line
 from rmlab.model.config import ModelConfig
 from rmlab.runner.check import check_trainer
+from rmlab.runner.published import ReportConfig
 from rmlab.scoring.config import ScoringConfig
 from rmlab.secrets import masked, secrets_of, without_masks
 from rmlab.upstream import share_config_store
@@ -75,14 +76,6 @@ class RunConfig:
     def cache(self) -> Path | None:
         """The folder of what runs share, such as tokenised data, ~ expanded; None: nothing is cached."""
         return None if self.cache_dir is None else Path(self.cache_dir).expanduser()
-
-
-@dataclass
-class ReportConfig:
-    """The `report` node: what `rmlab-report` need not be told again."""
-
-    baseline: str | None = None
-    tune: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -164,6 +157,7 @@ class Config:
             self.data.check,
             self.scoring.check,
             self.run.check,
+            self.report.check,
             self.check_data_and_trainer,
             lambda: LoggerConfig.of(self.logger),
         )
