@@ -81,8 +81,29 @@ def test_an_installed_package_that_cannot_be_imported_is_named_and_passed_over(t
 def test_unknown_names_and_options_name_both_sides():
     with pytest.raises(UserError, match="no loss named 'bradley_tery'; did you mean 'bradley_terry'"):
         LOSSES.build("bradley_tery", {})
-    with pytest.raises(UserError, match=r"loss.bradley_terry takes \['margin'\], the config gives \['scale'\]"):
+    with pytest.raises(UserError, match=r"loss.bradley_terry takes \['margin', .*\], the config gives \['scale'\]"):
         LOSSES.build("bradley_terry", {"scale": 1.0})
+
+
+@pytest.mark.parametrize("plugin_first", [True, False])
+def test_a_plugin_takes_a_name_of_rmlab_and_no_other_plugin_does(plugin_first, capsys):
+    """So that a term which is added to rmlab does not break the plugin that had the name before."""
+    registry = Registry("loss", "rmlab.losses")
+
+    def of(module):
+        def hinge():
+            return module
+
+        hinge.__module__ = module
+        return hinge
+
+    mine, own = of("mylab.losses"), of("rmlab.losses.pairwise")
+    for function in (mine, own) if plugin_first else (own, mine):
+        registry.register(function)
+    assert registry["hinge"] is mine
+    assert "loss 'hinge' is that of mylab.losses, in place of rmlab's own" in capsys.readouterr().out
+    with pytest.raises(ValueError, match=r"registered twice: mylab.losses and theirlab"):
+        registry.register(of("theirlab"))
 
 
 def test_annotations_may_be_text_and_name_what_only_a_type_checker_knows():
