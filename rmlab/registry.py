@@ -31,19 +31,12 @@ class Registry:
         self._loaded = False
 
     def register(self, function: F) -> F:
-        """Decorator. A name that comes with rmlab may be taken by another package, whose function then counts, so that
-        what is added here breaks no plugin; two others under one name are a ValueError.
-        """
+        """Decorator. UserError for another function under a taken name."""
         name = function.__name__
         known = self._functions.get(name)
         if known is not None and known.__module__ != function.__module__:
-            others = [f for f in (known, function) if not f"{f.__module__}.".startswith(f"{self.package}.")]
-            if len(others) != 1:
-                modules = f"{known.__module__} and {function.__module__}"
-                raise ValueError(f"{self.kind} {name!r} is registered twice: {modules}")
-            say(f"{self.kind} {name!r} is that of {others[0].__module__}, in place of rmlab's own")
-            self._functions[name] = others[0]
-            return function
+            both = f"{known.__module__} and {function.__module__}"
+            raise UserError(f"{self.kind} {name!r} is registered twice, by {both}; rename the one that is yours")
         self._functions[name] = function
         return function
 

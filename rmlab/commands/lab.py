@@ -11,6 +11,8 @@ from rmlab.messages import UserError
 # Name of a module of rmlab/lab -> what it does.
 COMMANDS: dict[str, str] = {
     "average": "write one model whose weights are the mean of several models'",
+    "disagreement": "an ensemble beside its members, and whether doubt finds the errors",
+    "overoptimisation": "where gold falls while the proxy rises, by best-of-n",
 }
 
 

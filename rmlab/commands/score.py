@@ -201,7 +201,7 @@ def write_parts(
     count, responses, lines = done, 0, list[str]()
     with progress(total, done) as tell:
         for each in model.each(rows, name, done):
-            lines.append(line_of(each, model.reduced(each)))
+            lines.append(line_of(each, model.reduced(each), model.members[0].names))
             count, responses = count + 1, responses + len(each[0].rewards)
             if len(lines) == PART:
                 out.write_part(count - PART, lines)

@@ -129,7 +129,10 @@ def check(config: Config, out: RunDirectory) -> Checked:
 
 
 def build_loss(config: Config) -> tuple[list["Term"], "Columns"]:
-    """The terms of `loss`, and what they read of the rows. UserError for a wrong one; the first call imports torch."""
+    """The terms of `loss` on the outputs of the head, and what they read of the rows. UserError for a wrong one.
+
+    The first call imports torch.
+    """
     from rmlab import losses
     from rmlab.model.head_files import outputs_of
 

@@ -21,8 +21,6 @@ import pytest
 import torch
 from pages import PAGES, ROOT, Block, blocks, commands, name
 
-from rmlab import LOSSES
-
 SCRIPTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
 SMALL = ["logger=none", "trainer.max_steps=2", "trainer.save_strategy=no", "run.threads=1"]
 ROWS = {  # the files that the documentation speaks of: names of the two sides
@@ -122,7 +120,6 @@ def place(tmp_path, monkeypatch, finished_study):
     shutil.copytree(finished_study, tmp_path / "runs", symlinks=True)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
-    monkeypatch.setattr(LOSSES, "_functions", {loss: LOSSES[loss] for loss in LOSSES.names()})  # without mylab's, after
     yield tmp_path
     for module in [m for m in sys.modules if m.partition(".")[0] == "mylab"]:
         del sys.modules[module]
