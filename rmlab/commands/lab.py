@@ -11,6 +11,7 @@ from rmlab.messages import UserError
 # Name of a module of rmlab/lab -> what it does.
 COMMANDS: dict[str, str] = {
     "average": "write one model whose weights are the mean of several models'",
+    "noise": "which training labels are likely wrong",
     "overoptimisation": "where gold falls while the proxy rises, by best-of-n",
 }
 
