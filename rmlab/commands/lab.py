@@ -12,6 +12,7 @@ from rmlab.messages import UserError
 COMMANDS: dict[str, str] = {
     "average": "write one model whose weights are the mean of several models'",
     "disagreement": "an ensemble beside its members, and whether doubt finds the errors",
+    "noise": "which training labels are likely wrong",
     "overoptimisation": "where gold falls while the proxy rises, by best-of-n",
 }
 
