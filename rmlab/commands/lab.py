@@ -13,6 +13,7 @@ COMMANDS = {
     "overoptimisation": "where gold falls while the proxy rises, by best-of-n",
     "average": "one model whose weights are the mean of several models'",
     "disagreement": "an ensemble beside its members, and whether doubt finds the errors",
+    "bayes": "how unsure a linear head is of each preference, by Laplace's approximation",
 }
 
 
