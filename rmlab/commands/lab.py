@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from rmlab.messages import UserError
 
 # Name of a module of rmlab/lab -> what it does.
-COMMANDS = {
-    "overoptimisation": "where gold falls while the proxy rises, by best-of-n",
-    "average": "one model whose weights are the mean of several models'",
+COMMANDS: dict[str, str] = {
+    "average": "write one model whose weights are the mean of several models'",
     "disagreement": "an ensemble beside its members, and whether doubt finds the errors",
     "bayes": "how unsure a linear head is of each preference, by Laplace's approximation",
+    "overoptimisation": "where gold falls while the proxy rises, by best-of-n",
 }
 
 

@@ -14,7 +14,8 @@ from rmlab.heads import Head
 from rmlab.messages import UserError
 from rmlab.metrics.scored import ScoredComparison
 from rmlab.model.head import base_of, head_of, last_linear
-from rmlab.scoring.reward_model import RewardModel, evaluating
+from rmlab.scoring.contexts import evaluating
+from rmlab.scoring.reward_model import RewardModel
 from rmlab.scoring.windows import WINDOW
 
 

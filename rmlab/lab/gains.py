@@ -7,6 +7,7 @@ from functools import lru_cache
 import numpy as np
 
 from rmlab.metrics.best_of_n import highest, kl
+from rmlab.metrics.ensemble import together
 from rmlab.metrics.evaluate import TIE
 from rmlab.metrics.scored import ScoredComparison
 
@@ -87,28 +88,20 @@ def curves(values: Sequence[np.ndarray], by: Sequence[np.ndarray], tie: float, n
     return (found - found[:, :1]) / spread(values)
 
 
-def reducers(c: float) -> dict[str, str]:
-    """How members become one -> in words. c: what their variance costs."""
-    return {"mean": "mean", "min": "min (WCO)", "uncertain": f"mean - {c:g} var (UWO)", "median": "median"}
+def words(c: float) -> dict[str, str]:
+    """What members become one by, of `metrics.ensemble` -> what it is called. c: what their variance costs."""
+    return {"mean": "mean", "min": "min (WCO)", "mean-var": f"mean - {c:g} var (UWO)", "median": "median"}
 
 
-def reduced(members: np.ndarray, how: str, c: float) -> np.ndarray:
-    """(M, K) rewards of M members -> (K,)."""
-    if how == "uncertain":
-        return members.mean(axis=0) - c * members.var(axis=0)
-    return {"mean": np.mean, "min": np.min, "median": np.median}[how](members, axis=0)
-
-
-def ensemble(runs: Sequence[Comparisons], how: str, c: float) -> Comparisons:
-    """The members as one. Each is centred on every prompt's answers and has one standard deviation within prompts.
+def ensemble(runs: Sequence[Comparisons], reduce: str, c: float) -> Comparisons:
+    """The members as one. Each has one standard deviation within prompts, and one mean on every prompt.
 
     Without that, the least of several rewards says which model's constant is the lowest: preferences fix a reward only
     up to a constant per prompt (Eisenstein et al. 2023).
     """
-    spreads = [spread([np.asarray(one.rewards) for one in run]) for run in runs]
-    found = []
-    for each in zip(*runs, strict=True):
-        rewards = np.array([one.rewards for one in each], dtype=float)
-        members = (rewards - rewards.mean(axis=1, keepdims=True)) / np.array(spreads)[:, None]
-        found.append(replace(each[0], rewards=reduced(members, how, c).tolist()))
-    return found
+    scales = [spread([np.asarray(one.rewards) for one in run]) for run in runs]
+    scaled = [
+        [replace(one, rewards=(np.asarray(one.rewards) / scale).tolist()) for one in run]
+        for run, scale in zip(runs, scales, strict=True)
+    ]
+    return [together(each, reduce, c, align="prompt") for each in zip(*scaled, strict=True)]

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from rmlab.lab.fits import Fit, Value, best_n, fit, gamma, mean, ratio
-from rmlab.lab.gains import SINGLE, Comparisons, Gains, ensemble, reducers
+from rmlab.lab.gains import SINGLE, Comparisons, Gains, ensemble, words
 from rmlab.messages import UserError
 from rmlab.metrics.best_of_n import auditable
 from rmlab.report.diagnostics import Scored, scored_of
@@ -55,8 +55,7 @@ def proxies(scored: Mapping[str, Scored | Sequence[Comparisons]], c: float) -> l
     for arm, runs in scored.items():
         found.append(Proxy.of(arm, SINGLE, Gains.of(runs)))
         if len(runs) > 1:
-            words = reducers(c)
-            found += [Proxy.of(arm, words[how], Gains.of([ensemble(runs, how, c)])) for how in words]
+            found += [Proxy.of(arm, name, Gains.of([ensemble(runs, how, c)])) for how, name in words(c).items()]
     return found
 
 
