@@ -23,7 +23,7 @@ if TYPE_CHECKING:  # imported by the task itself: --help must not wait for them
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Of `rmlab-lab bayes`."""
     add = parser.add_argument
-    add("run", type=Path, help="a finished run that has kept its model")
+    add("trained", metavar="RUN", type=Path, help="a finished run that has kept its model")
     add("--prior", type=float, metavar="LAMBDA", help="precision of the weights; default: that of the most evidence")
     add("--width", type=float, default=1.0, metavar="SD", help="a gap of more is confident; default: 1")
     add("--device", help="default: the accelerator, if there is one")
@@ -45,15 +45,15 @@ def run(options: argparse.Namespace) -> None:
 
     if options.prior is not None and not 0 < options.prior < float("inf"):
         raise UserError(f"--prior is {options.prior}; a precision is positive and finite")
-    out = RunDirectory.of(options.run)
+    out = RunDirectory.of(options.trained)
     if not out.is_finished:
-        raise UserError(f"{options.run} is no finished run")
+        raise UserError(f"{options.trained} is no finished run")
     sets = sets_of(out)
     if not sets.eval:
-        raise UserError(f"{options.run} has no evaluation set, whose preferences could be doubted")
+        raise UserError(f"{options.trained} has no evaluation set, whose preferences could be doubted")
     model = RewardModel(str(out), device=options.device)
     told, words = posterior_of(model, sets, options.prior)
-    write(told, words, out.name, options.width, options.out or options.run / "lab")
+    write(told, words, out.name, options.width, options.out or options.trained / "lab")
 
 
 def sets_of(out: RunDirectory) -> "Sets":
