@@ -2,7 +2,6 @@
 
 config.py     what the room is told
 sources.py    where rows come from: files, hub (synthetic.py, synthetic_texts.py, synthetic_judges.py: the generator)
-sources.py    where rows come from: files, hub (synthetic.py: the generator); DATASETS registry
 continuations.py  ... made of plain text
 columns.py    ... under rmlab's names
 named.py      ... one of them: a column, a nested value, what is made of several
