@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rmlab import __version__
-from rmlab.messages import UserError, in_words, say
+from rmlab.messages import UserError, in_words, pair_of, say
 
 if TYPE_CHECKING:  # imported by the task itself: --help must not wait for them
     from rmlab.data.streams import RowStream
@@ -95,19 +95,6 @@ def score(options: argparse.Namespace) -> None:
             write_reference_of(options, stream, name)
         else:
             write_rewards(options, stream, name)
-
-
-def pair_of(text: str, option: str) -> tuple[str, Any]:
-    """NAME=VALUE as name and value of YAML, so that null and lists can be said. UserError for no pair."""
-    import yaml
-
-    name, equals, value = text.partition("=")
-    try:
-        if name and equals:
-            return name, yaml.safe_load(value)
-    except yaml.YAMLError:
-        pass
-    raise UserError(f"{option} {text!r}: say NAME=VALUE")
 
 
 @contextlib.contextmanager

@@ -19,8 +19,8 @@ NAMES = {"sd": "sd of the gap", "gap / sd": "gap / sd", "small gap": "small gap 
 WIDTH = 397  # points: of a page's text, as reports have it
 
 
-def save_figure(beliefs: Sequence[Belief], folder: Path) -> None:
-    """disagreement.pdf, .png and .svg: accuracy over coverage, a panel for each belief."""
+def save_figure(beliefs: Sequence[Belief], folder: Path, name: str) -> None:
+    """NAME.pdf, .png and .svg: accuracy over coverage, a panel for each belief."""
     with mpl.rc_context({**STYLE, "figure.figsize": (WIDTH / 72, WIDTH / 144)}):
         titles = [f"{belief.arm}: {belief.of}" for belief in beliefs]
         canvas, panels = small_multiples(titles, 3, 2.2)
@@ -29,7 +29,7 @@ def save_figure(beliefs: Sequence[Belief], folder: Path) -> None:
         label_axes(canvas, [ax for (ax,) in panels], "share of preferences kept", "accuracy of those kept")
         handles = [Line2D([], [], color=colour, ls=style) for colour, style in LINES.values()]
         legend(canvas, handles, [NAMES[name] for name in LINES], "left out first: what is doubted most, by")
-        save(canvas, folder, "disagreement")
+        save(canvas, folder, name)
 
 
 def draw(ax: Axes, belief: Belief) -> None:

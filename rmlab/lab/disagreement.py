@@ -85,7 +85,7 @@ def write(beliefs: Sequence["Belief"], name: str, options: argparse.Namespace, f
     words = Words(f"Ensembles and doubt on {name}", [facts, *FACTS], [])
     (folder / "disagreement.md").write_text(markdown(tables, words), encoding="utf-8")
     print_tables(tables, words)
-    save_figure(beliefs, folder)
+    save_figure(beliefs, folder, "disagreement")
     say(f"{folder}/disagreement.md, .csv, .png, .pdf, .svg and ensembles.csv")
 
 
