@@ -12,6 +12,7 @@ from rmlab.messages import UserError
 COMMANDS: dict[str, str] = {
     "average": "write one model whose weights are the mean of several models'",
     "disagreement": "an ensemble beside its members, and whether doubt finds the errors",
+    "noise": "which training labels are likely wrong",
     "margins": "rows with the strength of their preferences as several models see it",
     "length": "rewards without what length does to them, before and after",
     "bayes": "how unsure a linear head is of each preference, by Laplace's approximation",

@@ -8,6 +8,7 @@ import pytest
 import torch
 import yaml
 from catalogue import OPTIONS, TERMS, batch, built, configs, moved, outputs_for, pairs
+from conftest import ROOT
 
 from rmlab.losses import LOSSES, build_loss
 from rmlab.messages import UserError
@@ -152,6 +153,12 @@ def test_every_config_builds_on_the_head_that_it_names(config):
             key = line.strip().partition(":")[0]
             plain = key not in options or (key == "margin" and "margin: 0.0" in line) or key == "count"
             assert plain or "  # " in line or "learned" in line, f"{line!r} has no comment"
+
+
+def test_the_page_of_losses_has_every_term_and_every_config():
+    page = (ROOT / "docs" / "losses.md").read_text()
+    named = {config.relative_to(ROOT / "conf" / "loss").with_suffix("").as_posix() for config in configs()}
+    assert [name for name in [*TERMS, *named] if f"`{name}`" not in page] == []
 
 
 def test_every_term_is_in_a_config():
