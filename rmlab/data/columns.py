@@ -8,8 +8,9 @@ from typing import Any
 
 from rmlab.data import ROW
 from rmlab.data.labels import check_code, decoded
+from rmlab.data.named import column, values_of
 from rmlab.data.values import brief, without_nulls
-from rmlab.messages import UserError, did_you_mean
+from rmlab.messages import UserError
 
 BATCH = 256  # rows that are Python values at once
 HEAD = 100  # rows of a stream that are looked at before it is used
@@ -79,15 +80,14 @@ def rename(row: Mapping[str, Any], columns: Mapping[str, Any], separator: str | 
     hidden = {name for name, source in columns.items() if source is None}
     out = {k: v for k, v in row.items() if k not in hidden}
     for name, source in columns.items():
-        if isinstance(source, str):
-            out[name] = column(row, source, name)
-        elif isinstance(source, Mapping):
+        if isinstance(source, Mapping) and "column" in source:
             check_code(source, name)
             out.pop(name, None)  # a label in a code of its own, which may also be called label
             out.update(decoded(values_of(row, source["column"], name), source, name))
+        elif name == "prompt" and source is not None and not isinstance(source, str):
+            out[name] = joined(row, source)
         elif source is not None:
-            values = values_of(row, source, name)
-            out[name] = joined(values, source) if name == "prompt" else values
+            out[name] = values_of(row, source, name)
     if separator and isinstance(out.get("chosen"), str) and isinstance(out.get("rejected"), str):
         parts = [out[side].rpartition(separator) for side in ("chosen", "rejected")]
         if parts[0][1] and parts[0][:2] == parts[1][:2]:
@@ -96,43 +96,14 @@ def rename(row: Mapping[str, Any], columns: Mapping[str, Any], separator: str | 
     return out
 
 
-def values_of(row: Mapping[str, Any], source: Any, name: str) -> Any:
-    """The value of one column, or a list of those of several."""
-    if isinstance(source, str):
-        return column(row, source, name)
-    if not isinstance(source, Sequence) or not all(isinstance(s, str) for s in source):
-        raise UserError(f"data.columns.{name} must be a column or a list of them, not {brief(source)}")
-    return [column(row, s, name) for s in source]
-
-
-def column(row: Mapping[str, Any], source: str, name: str) -> Any:
-    """`row[source]`, or the nested value of a dotted `source`."""
-    if source in row:
-        return row[source]
-    try:
-        return inside(row, source.split("."))
-    except KeyError:
-        raise UserError(
-            f"data.columns.{name}: no column {source!r} in the data{did_you_mean(source, map(str, row))}"
-        ) from None
-
-
-def inside(value: Any, parts: Sequence[str]) -> Any:
-    """What a dotted name says: a key of a mapping, or of each mapping in a list. KeyError if there is none."""
-    if not parts:
-        return value
-    if isinstance(value, list):
-        return [inside(item, parts) for item in value]
-    if not isinstance(value, Mapping):
-        raise KeyError(parts[0])
-    return inside(value[parts[0]], parts[1:])
-
-
-def joined(values: list[Any], sources: Sequence[str]) -> Any:
+def joined(row: Mapping[str, Any], sources: Any) -> Any:
     """One prompt of several columns: texts with a blank line between them, or messages after a system text.
 
     UserError for messages beside a text whose column does not say that it is the system's.
     """
+    if not isinstance(sources, Sequence) or not all(isinstance(source, str) for source in sources):
+        raise UserError(f"data.columns.prompt must be a column or a list of them, not {brief(sources)}")
+    values = [column(row, source, "prompt") for source in sources]
     values = [[value] if is_message(value) else value for value in values]
     if not any(is_messages(value) for value in values):
         return "\n\n".join(flat(values))

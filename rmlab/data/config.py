@@ -4,7 +4,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 from rmlab.data.values import refuse_reserved
 from rmlab.messages import UserError, check_at_least, check_one_of, check_seed
@@ -15,6 +15,8 @@ KEEP = ("keep", "drop", "error")
 PROMPT_OVERLAP = ("error", "drop", "allow")
 PAIR_WEIGHTING = ("pair", "prompt")
 AUTO = "auto"
+KINDS = ("response", "pair", "output")  # what a column has a number of; output: a list of them per response
+Columns: TypeAlias = tuple[tuple[str, str], ...]  # (name, one of KINDS)
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,8 @@ class Options:
     duplicates: str = "keep"  # keep | drop | error: rows that say again what an earlier one of the set says
     empty: str = "keep"  # keep | drop | error: rows with a response that is nothing but white space
     template: dict[str, Any] = field(default_factory=dict)  # chat template variables for every row
+    columns: Columns = ()  # what the loss reads of the rows
+    complete: bool = True  # a row without one of them is an error; else, as in evaluation sets, it is unknown (NaN)
 
     def __post_init__(self) -> None:
         """UserError for a length that is no whole number above 0, unknown words, and names of no template variable."""
@@ -38,6 +42,8 @@ class Options:
         check_one_of("identical", self.identical, IDENTICAL)
         check_one_of("duplicates", self.duplicates, KEEP)
         check_one_of("empty", self.empty, KEEP)
+        for name, kind in self.columns:
+            check_one_of(f"the kind of the column {name!r}", kind, KINDS)
 
 
 @dataclass

@@ -9,6 +9,7 @@ from jinja2 import TemplateError
 
 from rmlab.data import Comparison, Text, Tokenizer
 from rmlab.data.config import Options
+from rmlab.data.extra import in_order
 from rmlab.data.render import Special, closed, render, tokens_of
 from rmlab.data.rows import identical, is_empty
 from rmlab.data.trees import TokenTree, common_prefix, content_hash, prompt_ids
@@ -123,8 +124,9 @@ def finished(
     tokens, dropped, cut = fitted(tokens, draft.where, len(before), options, room)
     if cut is not None:
         prompt, shared = max(prompt - cut, min(prompt, len(before))), len(common_prefix(tokens))
-    same = [p for p in comparison.preferences if p.probability != 0.5 and tokens[p.better] == tokens[p.worse]]
-    preferences = [p for p in comparison.preferences if p not in same]
+    stated = comparison.preferences
+    kept = [n for n, p in enumerate(stated) if p.probability == 0.5 or tokens[p.better] != tokens[p.worse]]
+    preferences = [stated[n] for n in kept]
     empty = is_empty(comparison)
     if empty and options.empty == "drop":
         dropped = "empty"
@@ -146,12 +148,14 @@ def finished(
         lengths=[max(len(t) - prompt, 0) for t in tokens],
         length=max(map(len, tokens)),
         implicit=not comparison.prompt,
-        identical=len(same),
+        identical=len(stated) - len(kept),
         dropped=dropped,
         truncated=cut is not None,
         empty=empty,
         content=content_hash(comparison),
         place=draft.index,
+        weight=[p.weight for p in preferences] if any(p.weight != 1 for p in preferences) else [],
+        columns=in_order(comparison.columns, options.columns, kept),
     )
 
 

@@ -17,6 +17,7 @@ from rmlab.data.columns import BATCH, head, read_row, read_rows, rows_of, where_
 from rmlab.data.config import Options
 from rmlab.data.counts import report_and_keep
 from rmlab.data.drafts import Numbered, refuse_row, to_trees
+from rmlab.data.extra import Numbers, refuse_other_widths
 from rmlab.data.labels import refuse_unstated_code
 from rmlab.data.render import refuse_dated_template
 from rmlab.data.rows import COLUMNS, check_columns, decisive, to_comparison
@@ -34,12 +35,17 @@ def check_rows(dataset: Dataset, name: str, options: Options) -> None:
     dataset = unformatted(dataset)
     check_first_rows(dataset, name)
 
-    def check() -> None:
-        for comparison, _, place in comparisons(read_rows(dataset), itertools.count(), name):
+    def read() -> Iterator[tuple[Mapping[str, Numbers], str]]:
+        for comparison, _, place in comparisons(read_rows(dataset), itertools.count(), name, options):
             refuse_row(comparison, place, options)
+            yield comparison.columns, place
+
+    def check() -> None:
+        refuse_other_widths(read())
 
     if dataset.cache_files and len(dataset) > MANY:
-        once(digest([code(), fingerprint(dataset), options.identical, options.empty]), check)
+        asked = options.identical, options.empty, options.columns, options.complete
+        once(digest([code(), fingerprint(dataset), *asked]), check)
     else:
         check()
 
@@ -65,10 +71,11 @@ def check_first_rows(dataset: Dataset | IterableDataset, name: str) -> None:
         )
 
 
-def tell_unread(first: Mapping[str, Any], name: str) -> None:
+def tell_unread(first: Mapping[str, Any], name: str, options: Options) -> None:
     """A line where no prompt is read and the first row has other texts, one of which may be it."""
     comparison = to_comparison(first, where_of(name, 0))
-    unread = sorted(k for k, v in first.items() if k not in COLUMNS and isinstance(v, str | list) and v)
+    read = COLUMNS | {column for column, _ in options.columns}
+    unread = sorted(k for k, v in first.items() if k not in read and isinstance(v, str | list) and v)
     if unread and not comparison.prompt and not comparison.tokenised:
         say(
             f"warning: {name}: no prompt is read, nor what is in {', '.join(unread)}; if the prompt is there, say so: "
@@ -109,6 +116,7 @@ def tokenize(
         subset: of rows that name none.
     """
     if is_tokenized(dataset):
+        refuse_other_columns(dataset, name, options)
         return unformatted(dataset)
     dataset = unformatted(dataset)
     refuse_dated_template(tokenizer, {**options.template, "tools": None})
@@ -117,7 +125,7 @@ def tokenize(
         "fn_kwargs": {"tokenizer": tokenizer, "options": options, "name": name, "subset": subset},
     }  # fmt: skip
     check_first_rows(dataset, name)
-    tell_unread(read_row(next(iter(dataset))), name)
+    tell_unread(read_row(next(iter(dataset))), name, options)
     if isinstance(dataset, IterableDataset):
         say(f"{name}: streaming; rows are tokenised and filtered as they come, and not compared with other sets")
         return dataset.map(tree_batch, batch_size=1, **told).filter(lambda row: not row["dropped"])
@@ -147,6 +155,14 @@ def mapped(made: Callable[[], Dataset], name: str) -> Dataset:
         ) from error
 
 
+def refuse_other_columns(trees: Trees, name: str, options: Options) -> None:
+    """UserError for token trees that were made without the columns that the loss reads."""
+    first = next(iter(trees), None) if options.columns else None
+    if first is not None and len(first.get("columns") or []) != len(options.columns):
+        names = ", ".join(column for column, _ in options.columns)
+        raise UserError(f"{name}: the loss reads {names}, which its token trees were made without; tokenise it anew")
+
+
 def unformatted(dataset: Any) -> Any:
     """Its rows as Python values, whatever `set_format` asked for."""
     given = getattr(dataset, "format", None)
@@ -162,7 +178,7 @@ def tree_batch(
     rows: Mapping[str, list[Any]], indices: list[int], tokenizer: Tokenizer, options: Options, name: str, subset: str
 ) -> dict[str, list[Any]]:
     """The columns of the token trees of some rows, for `Dataset.map`."""
-    trees = to_trees(comparisons(rows_of(rows), indices, name), tokenizer, options)
+    trees = to_trees(comparisons(rows_of(rows), indices, name, options), tokenizer, options)
     columns = {column: [getattr(tree, column) for tree in trees] for column in FEATURES}
     return {**columns, "subset": [tree.subset or subset for tree in trees]}
 
@@ -172,11 +188,13 @@ def tree_table(rows: Mapping[str, list[Any]], indices: list[int], **told: Any) -
     return pa.Table.from_pydict(tree_batch(rows, indices, **told), schema=FEATURES.arrow_schema)
 
 
-def comparisons(rows: Iterable[Mapping[str, Any]], indices: Iterable[int], name: str) -> Iterator[Numbered]:
+def comparisons(
+    rows: Iterable[Mapping[str, Any]], indices: Iterable[int], name: str, options: Options | None = None
+) -> Iterator[Numbered]:
     """(comparison, place in the set, how errors name it) of rows as they were read. UserError for a bad one."""
     for row, index in zip(rows, indices, strict=False):
         place = where_of(name, index)
-        yield to_comparison(row, place), index, place
+        yield to_comparison(row, place, options), index, place
 
 
 def numbered(trees: Trees) -> Trees:

@@ -3,7 +3,7 @@
 The format is read off the columns, in this order (`format_of`):
 
     tokenised    input_ids_chosen, input_ids_rejected | chosen_ids, rejected_ids | chosen_input_ids, rejected_input_ids
-    pair         chosen, rejected [prompt]
+    pair         chosen, rejected [prompt]            lists of several: each chosen one beats each rejected one
     native       prompt, responses, preferences       what Comparison holds
     graded       prompt, responses, scores            higher is better; equal scores are a tie
     ranked       prompt, responses, ranks             lower is better; equal ranks are a tie
@@ -11,17 +11,21 @@ The format is read off the columns, in this order (`format_of`):
     labelled     prompt, responses, label             K = 2: one label
 
 Any of them may carry id, subset, tools, chat_template_kwargs; pairs also margin, score_chosen and
-score_rejected, or probability. Text is a string or a list of chat messages.
+score_rejected, or probability. Text is a string or a list of chat messages. Weights and columns: see extra.py.
 """
 
 import itertools
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from rmlab.data import Comparison, Preference, Text
+from rmlab.data.config import Options
+from rmlab.data.extra import columns_of, weighed, weight_of
 from rmlab.data.labels import from_label, from_votes
+from rmlab.data.pairs import SIDES, all_sides, pair_preference, sides_are_lists, stated
 from rmlab.data.prompts import split_prompt
 from rmlab.data.values import brief, listed, named, number, place, refuse_reserved, share, sized, text, token_ids
 from rmlab.messages import UserError, did_you_mean
@@ -31,20 +35,20 @@ TOKENISED = (
     ("chosen_ids", "rejected_ids"),
     ("chosen_input_ids", "rejected_input_ids"),
 )
-SIDES = ("chosen", "rejected")
-SCORES = ("score_chosen", "score_rejected")
 FORMATS = "chosen + rejected, or responses + one of scores, ranks, votes, label, preferences"
 NOT_TEXT = ("images", "image", "videos", "video", "audio", "audios")
 
 Row = Mapping[str, Any]
 
 
-def to_comparison(row: Row, where: str) -> Comparison:
-    """The comparison that a row states. `where` names the row in errors ("train row 17")."""
+def to_comparison(row: Row, where: str, options: Options | None = None) -> Comparison:
+    """The comparison that a row states, with the columns of `options`. `where` names it in errors ("train row 17")."""
     refuse_other_media(row, where)
     prompt, responses, preferences, tokenised = read_format(row, where)
     about_it = about(row, responses, tokenised, where)
-    return Comparison(prompt, responses, preferences, tokenised=tokenised, **about_it)
+    if options is not None and options.columns:
+        about_it["columns"] = columns_of(row, len(responses), preferences, options, where)
+    return Comparison(prompt, responses, weighed(row, preferences, where), tokenised=tokenised, **about_it)
 
 
 def refuse_other_media(row: Row, where: str) -> None:
@@ -78,6 +82,9 @@ def read_format(row: Row, where: str) -> tuple[Text, list[Any], list[Preference]
         if chosen in row and rejected in row:
             ids = [unpadded(row, side, where) for side in (chosen, rejected)]
             return "", ids, [pair_preference(row, where)], True
+    if sides_are_lists(row):
+        given, preferences = all_sides(row, where)
+        return *split_prompt(row, given, where), preferences, False
     if "chosen" in row and "rejected" in row:
         prompt, responses = split_prompt(row, [text(row[side], where, side) for side in SIDES], where)
         return prompt, responses, [pair_preference(row, where)], False
@@ -131,39 +138,6 @@ def unpadded(row: Row, ids: str, where: str) -> list[int]:
 # ---- preferences ----
 
 
-def stated(better: int, worse: int, strength: float | None, probability: float) -> Preference:
-    """Better is the likelier side (probability >= 0.5), and a tie has no strength.
-
-    strength: of better minus worse as they are given, so it changes its sign with them; None: not stated, 1.0.
-    """
-    if probability == 0.5:
-        return Preference(better, worse, 0.0, 0.5)
-    if probability < 0.5:
-        better, worse, probability = worse, better, 1 - probability
-        strength = None if strength is None else -strength
-    return Preference(better, worse, Preference.strength if strength is None else strength, probability)
-
-
-def pair_preference(row: Row, where: str) -> Preference:
-    """Strength from margin, or score_chosen - score_rejected; probability from its column; 1.0 where unknown."""
-    probability = share(row["probability"], where) if "probability" in row else 1.0
-    margin = number(row["margin"], where, "margin") if "margin" in row else None
-    difference = score_difference(row, where) if margin is None or any(row.get(s) is not None for s in SCORES) else None
-    if margin and difference and (margin > 0) != (difference > 0):
-        raise UserError(
-            f"{where}: margin and score_chosen - score_rejected have other signs; data.columns.margin=null hides one"
-        )
-    return stated(0, 1, difference if margin is None else margin, probability)
-
-
-def score_difference(row: Row, where: str) -> float | None:
-    """score_chosen - score_rejected; None where the row has neither column. UserError for one without the other."""
-    if not any(column in row for column in SCORES):
-        return None
-    chosen, rejected = (number(row.get(column), where, column) for column in SCORES)
-    return number(chosen - rejected, where, "score_chosen - score_rejected")
-
-
 def read_preferences(row: Row, count: int, where: str) -> list[Preference]:
     """By the first column of READERS that the row has. UserError if another that can be read contradicts it."""
     found: dict[str, list[Preference]] = {}
@@ -205,7 +179,7 @@ def from_ranks(ranks: Any, count: int, where: str) -> list[Preference]:
 
 
 def from_native(preferences: Any, count: int, where: str) -> list[Preference]:
-    """Preferences as they are stated, strength and probability 1.0 where left out.
+    """Preferences as they are stated, strength, probability and weight 1.0 where left out.
 
     UserError unless better and worse are the places of two different responses.
     """
@@ -217,7 +191,8 @@ def from_native(preferences: Any, count: int, where: str) -> list[Preference]:
         if better == worse:
             raise UserError(f"{where}: preference {brief(dict(given))} does not name two of the {count} responses")
         strength = number(given["strength"], where, "strength") if "strength" in given else None
-        out.append(stated(better, worse, strength, share(given.get("probability", 1.0), where)))
+        preference = stated(better, worse, strength, share(given.get("probability", 1.0), where))
+        out.append(replace(preference, weight=weight_of(given["weight"], where)) if "weight" in given else preference)
     return out
 
 
@@ -230,7 +205,8 @@ READERS: dict[str, Callable[[Any, int, str], list[Preference]]] = {
 }
 
 
-COLUMNS = {"prompt", "responses", "id", "subset", "tools", "chat_template_kwargs", *SIDES, *READERS}  # that are read
+COLUMNS = {"prompt", "responses", "id", "subset", "tools", "chat_template_kwargs", "weight", *SIDES, *READERS}
+"""That are read in rows of any format."""
 
 
 def by_sign(i: int, j: int, difference: float) -> Preference:

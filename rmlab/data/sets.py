@@ -1,7 +1,7 @@
 """The sets of a run: mixtures of sources with weights, evaluation sets by name, splits by prompt."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from datasets import Dataset, IterableDataset
 
 from rmlab.data import DATASETS, Tokenizer
 from rmlab.data.cache import digest
-from rmlab.data.config import DataConfig, SourceConfig
+from rmlab.data.config import Columns, DataConfig, Options, SourceConfig
 from rmlab.data.counts import repeats, tables, values
 from rmlab.data.excerpts import with_texts
 from rmlab.data.prepare import check_rows, tokenize
@@ -37,6 +37,7 @@ class Rows:
 
     train: list[Source]
     eval: list[Source]
+    columns: Columns = ()  # what the loss reads of them
 
     def fingerprints(self) -> dict[str, str | None]:
         """A hash of the rows of each source, by `train/NAME` or `eval/NAME`."""
@@ -52,14 +53,23 @@ class Sets:
     eval: dict[str, Trees]
 
 
-def load_rows(config: DataConfig) -> Rows:
-    """The rows of `data.train` and `data.eval`, every one read once: bad ones are a UserError before a model loads."""
+def load_rows(config: DataConfig, columns: Columns = ()) -> Rows:
+    """The rows of `data.train` and `data.eval`, every one read once: bad ones are a UserError before a model loads.
+
+    columns: what the loss reads. A training row that lacks one is bad; in an evaluation set it is unknown.
+    """
     if not config.train:
         raise UserError("data.train names no source; give at least one, as conf/data/files.yaml does")
-    return Rows(load_part(config, config.train, "train"), load_part(config, config.eval, "eval"))
+    train = load_part(config, config.train, "train", reading(config, columns, "train"))
+    return Rows(train, load_part(config, config.eval, "eval", reading(config, columns, "eval")), columns)
 
 
-def load_part(config: DataConfig, specs: Mapping[str, Any], part: str) -> list[Source]:
+def reading(config: DataConfig, columns: Columns, part: str) -> Options:
+    """How rows of data.train or data.eval (`part`) become tokens, for a loss that reads these columns."""
+    return replace(config.options, columns=columns, complete=part == "train")
+
+
+def load_part(config: DataConfig, specs: Mapping[str, Any], part: str, how: Options | None = None) -> list[Source]:
     """A `Source` per entry of data.train or data.eval (`part`), in their order, each of at most data.limit rows.
 
     UserError for a bad entry, and for a bad row unless it is of a stream, which is not read here.
@@ -74,7 +84,7 @@ def load_part(config: DataConfig, specs: Mapping[str, Any], part: str) -> list[S
         if config.limit is not None:
             dataset = dataset.take(config.limit)
         if isinstance(dataset, Dataset):
-            check_rows(dataset, name, config.options)
+            check_rows(dataset, name, how or config.options)
         sources.append(Source(name, dataset, source.weight))
     return sources
 
@@ -88,9 +98,10 @@ def build_sets(
     source before weighting, as the one set `eval`.
     """
     train, held_out = [], []
+    how, how_eval = (reading(config, rows.columns, part) for part in ("train", "eval"))
     for source in rows.train:
         subset = source.name if len(rows.train) > 1 else ""
-        trees = tokenize(source.rows, tokenizer, config.options, source.name, cache, num_proc, subset)
+        trees = tokenize(source.rows, tokenizer, how, source.name, cache, num_proc, subset)
         if isinstance(trees, IterableDataset):
             train.append((trees, source.weight))
             continue
@@ -108,7 +119,7 @@ def build_sets(
         sets = {"eval": datasets.concatenate_datasets(held_out)}
     else:
         sets = {
-            s.name: with_texts(tokenize(s.rows, tokenizer, config.options, s.name, cache, num_proc), s.rows, s.name)
+            s.name: with_texts(tokenize(s.rows, tokenizer, how_eval, s.name, cache, num_proc), s.rows, s.name)
             for s in rows.eval
         }
     for name, trees in sets.items():

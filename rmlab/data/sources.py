@@ -11,6 +11,7 @@ from rmlab.data import DATASETS, ROW
 from rmlab.data.cache import code, digest
 from rmlab.data.columns import BATCH, HEAD, as_text, head, read_row, read_rows, renamed, renamed_texts, where_of
 from rmlab.data.json_files import is_json
+from rmlab.data.rows import COLUMNS
 from rmlab.messages import UserError, did_you_mean, say
 from rmlab.upstream import fingerprint
 
@@ -19,7 +20,8 @@ if TYPE_CHECKING:  # imported where rows are read: rmlab's own checks come befor
 
 SUFFIXES = (".jsonl", ".json", ".parquet")
 RATED = {"prompt", "response", "score"}
-SHARED = ("prompt", "subset", "tools", "chat_template_kwargs")  # what the rated responses on a prompt have in common
+# What the rated responses on a prompt have in common: who rated them, too, and what they weigh.
+SHARED = ("prompt", "subset", "tools", "chat_template_kwargs", "user", "weight")
 
 
 @DATASETS.register
@@ -33,16 +35,19 @@ def load(
     prompt_separator: str | None = None,
     streaming: bool = False,
     limit: int | None = None,
+    hub: Mapping[str, Any] | None = None,
 ) -> "Dataset | IterableDataset":
     """Rows of a jsonl/json/parquet file (also .gz), a local folder (of such files, or `save_to_disk`), or a hub name.
 
     Args:
         columns: rmlab's column name -> yours. A dotted name reads a nested value, through lists too; a list of names
-            reads several (responses, votes) or joins them (prompt); null hides a column. A label may state its code:
-            `{column: NAME, first: 0, second: 1, tie: 2}`, see `labels.decoded`.
+            reads several (responses, votes) or joins them (prompt); null hides a column; see named.py for more. A label
+            may state its code: `{column: NAME, first: 0, second: 1, tie: 2}`, see `labels.decoded`.
         prompt_separator: cuts chosen and rejected texts after its last occurrence into prompt and response
             ("\\n\\nAssistant:" for hh-rlhf).
         limit: so many rows are enough; of JSON no more are read. As `data.limit`, of this source alone.
+        hub: name, split, revision and data_dir where the path is a hub name, so that a config for one reads a local
+            copy when nothing but the path is changed.
 
     Rows that hold one rated response each (prompt, response, score) are grouped by prompt into K-wise rows.
     Local JSON, and what has its columns renamed, is kept as text, a row in one column `ROW`: Arrow would unify the
@@ -59,7 +64,7 @@ def load(
         dataset = load_json(path, files, columns, prompt_separator, streaming, limit)
     else:
         if files is None:
-            dataset = load_hub(path, name, split, revision, streaming)
+            dataset = load_hub(path, part_of_hub(hub, name, split, revision), streaming)
         else:
             refuse_hub_options(path, name, revision)
             dataset = load_local(path, files, split, streaming)
@@ -191,14 +196,24 @@ def files_of_split(folder: Path, files: list[Path], split: str) -> list[Path]:
     return chosen
 
 
-def load_hub(
-    path: str, name: str | None, split: str, revision: str | None, streaming: bool
-) -> "Dataset | IterableDataset":
-    """One split of a data set on the hub, name being its configuration. UserError for whatever prevents it."""
+def part_of_hub(hub: Mapping[str, Any] | None, name: str | None, split: str, revision: str | None) -> dict[str, Any]:
+    """What `load_dataset` is told of a data set on the hub. UserError for a part of `hub` that is stated beside it."""
+    stated = {k: v for k, v in (("name", name), ("split", split), ("revision", revision)) if v not in (None, "train")}
+    twice = sorted(set(stated) & set(hub or {}))
+    unknown = sorted(set(hub or {}) - {"name", "split", "revision", "data_dir"})
+    if twice or unknown:
+        wrong = f"states {twice[0]} beside {twice[0]}" if twice else f"has no {unknown[0]}"
+        raise UserError(f"data: hub {wrong}; it takes name, split, revision and data_dir, each in one place")
+    return {"split": "train", **stated, **(hub or {})}
+
+
+def load_hub(path: str, part: Mapping[str, Any], streaming: bool) -> "Dataset | IterableDataset":
+    """A part of a data set on the hub: split, name (its configuration), ... UserError for whatever prevents it."""
     import datasets
 
+    options = {k: v for k, v in part.items() if k != "name"}
     try:
-        return datasets.load_dataset(path, name, split=split, revision=revision, streaming=streaming)
+        return datasets.load_dataset(path, part.get("name"), streaming=streaming, **options)
     except Exception as error:  # the hub, the network, the builder and the split all fail with types of their own
         raise UserError(f"data.path: {path!r} is no local file, and loading it from the hub failed: {error}") from error
 
@@ -244,15 +259,20 @@ def is_rated(row: Mapping[str, Any]) -> bool:
 
 
 def grouped(rows: list[Mapping[str, Any]], path: str) -> list[Mapping[str, Any]]:
-    """Rows of one rated response each -> one K-wise row per prompt (with its tools), those of one response left out."""
+    """Rows of one rated response each -> one K-wise row per prompt (with its tools), those of one response left out.
+
+    Of each other column that holds numbers, the row has those of every response.
+    """
     groups: dict[str, list[Mapping[str, Any]]] = collections.defaultdict(list)
     for index, row in enumerate(rows):
         if any(row.get(name) in (None, "", []) for name in ("prompt", "score")) or row.get("response") is None:
             raise UserError(f"{where_of(path, index)}: one of prompt, response, score is missing")
         groups[as_text({k: row.get(k) for k in SHARED if k != "subset"}, where_of(path, index))].append(row)
+    numbers = numeric(rows)
     kept: list[Mapping[str, Any]] = [
         {
             **{k: group[0][k] for k in SHARED if k in group[0]},
+            **{k: [r.get(k) for r in group] for k in numbers},
             "responses": [r["response"] for r in group],
             "scores": [r["score"] for r in group],
         }
@@ -262,3 +282,17 @@ def grouped(rows: list[Mapping[str, Any]], path: str) -> list[Mapping[str, Any]]
     if len(kept) < len(groups):
         say(f"{path}: left out {len(groups) - len(kept):,} of {len(groups):,} prompts that have a single response")
     return kept
+
+
+def numeric(rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The columns that hold numbers, or lists of them, beside what makes a comparison of rated rows."""
+    found: dict[str, bool] = {}
+    for row in rows:
+        for name, value in row.items():
+            found[name] = found.get(name, True) and all(map(is_number, value if isinstance(value, list) else [value]))
+    return [name for name, numbers in found.items() if numbers and name not in {*SHARED, *RATED, *COLUMNS}]
+
+
+def is_number(value: Any) -> bool:
+    """Whether it is one, or none is given."""
+    return value is None or isinstance(value, int | float)

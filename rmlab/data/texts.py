@@ -23,7 +23,7 @@ from rmlab.messages import UserError, first_line
 FEATURES = Features({ROW: Value("string")})
 SMALL = 2**24  # bytes of text; reading less again takes no time, and it stays in memory
 # Where some rows state it and others do not, these state nothing, as in a table: not a silent 1.0.
-STATED = ("margin", "score_chosen", "score_rejected", "probability")
+STATED = ("margin", "score_chosen", "score_rejected", "probability", "weight")
 
 
 Read: TypeAlias = tuple[dict[str, Any], str]  # a row, and the same as JSON

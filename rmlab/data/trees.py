@@ -51,6 +51,7 @@ class TokenTree:
     excerpts: list[str] = field(default_factory=list)  # (1 + K) of evaluation sets
     token_vectors: "Tensor | None" = None  # (T, d) what frozen layers made of its tokens, see scoring/feature_cache.py
     response_vectors: "Tensor | None" = None  # (K, d) the same of its responses
+    reference_logps: list[float] = field(default_factory=list)  # (K,) see training/reference.py
     weight: list[float] = field(default_factory=list)  # (P,) what each preference counts in a mean; empty: 1 each
     columns: list[list[list[float]]] = field(default_factory=list)  # (Options.columns, K or P, 1 or D), see columns.py
 
@@ -143,13 +144,20 @@ def prompt_ids(comparison: Comparison) -> tuple[str, str]:
 
 
 def content_hash(comparison: Comparison) -> int:
-    """Of prompt, responses and preferences, whatever the order of the last two; id, subset and gold are no part."""
+    """Of prompt, responses and preferences, whatever the order of the last two, and what the loss reads of them.
+
+    id, subset and gold are no part.
+    """
     said = [hashed(response) for response in comparison.responses]
     stated = []
     for p in comparison.preferences:
         sides = said[p.better], said[p.worse]
-        stated.append([*(sorted(sides) if p.probability == 0.5 else sides), p.strength, p.probability])
-    return hashed([hashed(comparison.prompt), comparison.template, sorted(said), sorted(stated)])
+        stated.append([*(sorted(sides) if p.probability == 0.5 else sides), p.strength, p.probability, p.weight])
+    columns = {}
+    for name, values in comparison.columns.items():
+        owners: list[Any] = said if len(values) == len(said) else stated
+        columns[name] = sorted(as_json(pair) for pair in zip(owners, values, strict=True))
+    return hashed([hashed(comparison.prompt), comparison.template, sorted(said), sorted(stated), columns])
 
 
 def hashed(value: Any) -> int:

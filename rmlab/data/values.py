@@ -94,6 +94,7 @@ def text(value: Any, where: str, column: str) -> Text:
     if isinstance(value, int) or (isinstance(value, float) and math.isfinite(value)):
         return printed(value, where, column)  # JSON written by tools that guess types: an answer of "True" or "42"
     messages = [value] if isinstance(value, Mapping) else value
+    messages = [shared_message(m, where, column) for m in messages] if isinstance(messages, list) else messages
     if not isinstance(messages, list) or not all(
         isinstance(m, Mapping) and isinstance(m.get("role"), str) for m in messages
     ):
@@ -101,6 +102,18 @@ def text(value: Any, where: str, column: str) -> Text:
     if not messages:
         raise UserError(f"{where}: {column} holds no message; give text, or at least one message")
     return [message(m, f"{where}: {column} message {n}") for n, m in enumerate(messages)]
+
+
+SPEAKERS = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
+
+
+def shared_message(given: Any, where: str, column: str) -> Any:
+    """A message that is written as {"from": "human" or "gpt", "value": text}, as {"role", "content"}; else as it is."""
+    if not isinstance(given, Mapping) or "role" in given or not {"from", "value"} <= set(given):
+        return given
+    if given["from"] not in SPEAKERS:
+        raise UserError(f"{where}: {column} has a message from {brief(given['from'])}, none of {sorted(SPEAKERS)}")
+    return {"role": SPEAKERS[given["from"]], "content": given["value"]}
 
 
 def message(given: Mapping[str, Any], where: str) -> dict[str, Any]:

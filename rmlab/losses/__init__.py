@@ -146,6 +146,11 @@ def columns_read(terms: Sequence[Term]) -> tuple[Column, ...]:
     return tuple(found.values())
 
 
+def reads_logps(terms: Sequence[Term]) -> bool:
+    """Whether a loss reads log-probabilities of the responses."""
+    return any({"logps", "reference_logps"} & term.built_in for term in terms)
+
+
 def values_per(
     name: str, function: Callable[[Preferences], Tensor], reads: Mapping[str, str] | None = None, outputs: int = 1
 ) -> str:

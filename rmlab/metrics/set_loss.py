@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rmlab.losses import Column, Preferences, Term, columns_read
+from rmlab.losses import BUILT_IN, Column, Preferences, Term, columns_read
 from rmlab.losses.reduce import Weights, term_means
 from rmlab.metrics.scored import ScoredComparison
 
@@ -33,6 +33,8 @@ def as_batch(
     def joined(values: Sequence[Sequence[Any]]) -> Tensor:
         return torch.from_numpy(np.concatenate([np.asarray(v) for v in values]))
 
+    supplied = [Column(name, kind) for name, kind in BUILT_IN.items() if name in comparisons[0].columns]
+
     def of(column: Column) -> Tensor:
         values = joined([c.columns[column.name] for c in comparisons]).float()
         return values if column.kind == "output" else values[:, 0]
@@ -47,7 +49,7 @@ def as_batch(
         outputs=joined([c.outputs for c in comparisons]).float() if comparisons[0].outputs else None,
         columns={
             "lengths": joined([c.lengths for c in comparisons]).float(),
-            **{column.name: of(column) for column in columns},
+            **{column.name: of(column) for column in (*columns, *supplied)},
         },
     )
     own = [np.asarray(c.weight) if c.weight else np.ones(len(c.better)) for c in comparisons]

@@ -1,7 +1,7 @@
 """The head: what turns a hidden state into the reward, and its first weights."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, cast
 
@@ -29,6 +29,11 @@ def head_of(model: nn.Module) -> Head | None:
     """The model's head, where it is one of rmlab's; None for an architecture's own, whose one output is the reward."""
     parts = (part for child in head_modules(base_of(model)).values() for part in child.modules())
     return next((part for part in parts if isinstance(part, Head)), None)
+
+
+def names_of(head: Head | None) -> Sequence[str]:
+    """(D,) of the numbers that it returns per response."""
+    return Head.names if head is None else head.names
 
 
 def rewards_of(head: Head | None, outputs: Tensor, prompt: Tensor) -> Tensor:

@@ -33,6 +33,7 @@ from rmlab.secrets import masked, secrets_of
 if TYPE_CHECKING:  # which take seconds to import; a run says its name before
     from peft import PeftConfig
 
+    from rmlab.data.config import Columns
     from rmlab.data.sets import Rows, Sets
     from rmlab.data.trees import Trees
     from rmlab.losses import Term
@@ -110,30 +111,33 @@ def take_over(
 
 
 def check(config: Config, out: RunDirectory) -> Checked:
-    """From fast to slow: files are read in less time than torch is imported for the loss, generators take more."""
-    specs = config.data.train.values()
-    generated = any(isinstance(spec, Mapping) and spec.get("source") != "load" for spec in specs)
-    loss = build_loss(config) if generated else None
+    """From fast to slow: the first rows, the loss, for which torch is imported, then all rows with what it reads."""
     from rmlab.data.sets import load_rows
 
     check_first_rows(config)
-    rows = load_rows(config.data)
+    loss, columns = build_loss(config)
+    rows = load_rows(config.data, columns)
     check_templates(config.model, rows)
     suites = read_suites(config.eval, config.model)
-    loss = loss or build_loss(config)
     ready = with_length(config, check_architecture(config.model.config))
 
     from rmlab.model.adapters import PeftConfig
 
-    return Checked(rows, ready.data, loss, reward_config(ready, out), PeftConfig.of(config.peft).build(), suites)
+    args = reward_config(ready, out)
+    args.reads = columns
+    return Checked(rows, ready.data, loss, args, PeftConfig.of(config.peft).build(), suites)
 
 
-def build_loss(config: Config) -> list["Term"]:
-    """The terms of `loss` on the outputs of `model.head`. UserError for a wrong one; the first call imports torch."""
+def build_loss(config: Config) -> tuple[list["Term"], "Columns"]:
+    """The terms of `loss` on the outputs of the head, and what they read of the rows. UserError for a wrong one.
+
+    The first call imports torch.
+    """
     from rmlab import losses
     from rmlab.model.head_files import outputs_of
 
-    return losses.build_loss(config.loss, outputs_of(config.model))
+    terms = losses.build_loss(config.loss, outputs_of(config.model))
+    return terms, tuple((column.name, column.kind) for column in losses.columns_read(terms))
 
 
 def train_here(config: Config, out: RunDirectory, inputs: dict[str, str], checked: Checked) -> dict[str, Any]:
@@ -190,6 +194,7 @@ def train_and_evaluate(
 
     from rmlab.metrics.diagnostics import diagnose
     from rmlab.model.adapters import PeftConfig
+    from rmlab.model.head import names_of
     from rmlab.model.load import load_model
     from rmlab.training.checkpoints import train_or_resume
     from rmlab.training.interruption import Interruption
@@ -217,7 +222,7 @@ def train_and_evaluate(
     for name in sets.eval:
         scored = trainer.evaluations[name]
         metrics["eval"][name] = {**scored.metrics, "diagnostics": diagnose(scored.comparisons)}
-        out.write_scores(name, scored.comparisons)
+        out.write_scores(name, scored.comparisons, names_of(trainer.head))
     if trainer.is_world_process_zero():
         out.write_history(curves)
     if keeps_model(config):

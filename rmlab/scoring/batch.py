@@ -24,10 +24,17 @@ class Padded:
 
     input_ids: Tensor  # (R, L)
     attention_mask: Tensor  # (R, L)
+    response: Tensor | None = None  # (R, L) which tokens are the response's, where their log-probability is wanted
 
     @classmethod
-    def of(cls, sequences: Sequence[Sequence[int]], pad_token_id: int, multiple_of: int | None = None) -> "Padded":
-        """Padded on the right, to a multiple of `multiple_of` where that is given."""
+    def of(
+        cls,
+        sequences: Sequence[Sequence[int]],
+        pad_token_id: int,
+        multiple_of: int | None = None,
+        lengths: Sequence[int] | None = None,
+    ) -> "Padded":
+        """Padded on the right, to a multiple of `multiple_of` where that is given. lengths (R,): of the responses."""
         length = max(map(len, sequences))
         if multiple_of:
             length = -(-length // multiple_of) * multiple_of
@@ -36,7 +43,10 @@ class Padded:
         for row, sequence in enumerate(sequences):
             input_ids[row, : len(sequence)] = torch.tensor(sequence)
             attention_mask[row, : len(sequence)] = 1
-        return cls(input_ids, attention_mask)
+        if lengths is None:
+            return cls(input_ids, attention_mask)
+        ends, places = attention_mask.sum(-1, keepdim=True), torch.arange(length)
+        return cls(input_ids, attention_mask, (places < ends) & (places >= ends - torch.tensor(lengths)[:, None]))
 
 
 @dataclass(frozen=True)
@@ -166,7 +176,10 @@ def unscored(tree: TokenTree, columns: Sequence[Column] = ()) -> ScoredCompariso
         style=tree.style,
         excerpts=tree.excerpts,
         weight=tree.weight,
-        columns={column.name: values for column, values in zip(columns, tree.columns, strict=False)},
+        columns={
+            **{column.name: values for column, values in zip(columns, tree.columns, strict=False)},
+            **({"reference_logps": [[value] for value in tree.reference_logps]} if tree.reference_logps else {}),
+        },
     )
 
 

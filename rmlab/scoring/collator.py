@@ -30,6 +30,7 @@ class PreferenceCollator:
     causal: bool = True  # of packed rows: read at the last token, else at the first
     tokens_per_batch: int | None = None
     columns: tuple[Column, ...] = ()  # of the trees, that the loss reads
+    logps: bool = False  # whether it reads log-probabilities of the responses
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> Batch | list[Batch]:
         """The batch of these rows; with `tokens_per_batch` its micro-batches, longest comparisons first."""
@@ -74,11 +75,17 @@ class PreferenceCollator:
             ),
             columns={
                 "lengths": floats([lengths[c][k] for c, k in order]),
+                **self.reference(trees, order),
                 **{name.name: self.column(n, trees, order, pairs) for n, name in enumerate(self.columns)},
             },
             shares=None,
             comparisons=tuple(unscored(tree, self.columns) for tree in trees),
         )
+
+    def reference(self, trees: Sequence[TokenTree], order: Sequence[tuple[int, int]]) -> dict[str, Tensor]:
+        """`reference_logps` (R,), where the trees have them."""
+        known = all(tree.reference_logps for tree in trees)
+        return {"reference_logps": floats([trees[c].reference_logps[k] for c, k in order])} if known else {}
 
     def column(
         self, n: int, trees: Sequence[TokenTree], order: Sequence[tuple[int, int]], pairs: Sequence[tuple[int, int]]
@@ -95,7 +102,8 @@ class PreferenceCollator:
         comparisons = [tree.responses for tree in trees]
         if self.layout == "padded":
             sequences = [comparisons[c][k] for c, k in order]
-            return Padded.of(sequences, self.pad_token_id, self.pad_to_multiple_of)
+            lengths = [trees[c].lengths[k] for c, k in order] if self.logps else None
+            return Padded.of(sequences, self.pad_token_id, self.pad_to_multiple_of, lengths)
         shared = self.layout == "shared_prefix"
         ids, plan = shared_plan(comparisons) if shared else packed_plan(comparisons, self.causal)
         return Flat(
