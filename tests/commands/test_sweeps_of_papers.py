@@ -20,6 +20,7 @@ from rmlab.runner.config import CONF, Config, register
 from rmlab.runner.published import Published
 
 register()
+OmegaConf.register_new_resolver("rmlab_run", lambda study, seed: f"runs/{study}/of-s{seed}", replace=True)
 FOLDER = ROOT / "sweeps" / "papers"
 PAPERS = sorted(file.stem for file in FOLDER.glob("*.yaml"))
 
@@ -48,10 +49,10 @@ def run_of(name, job):
     settings = settings_of(OmegaConf.masked_copy(config, [key for key in config if key != "hydra"]))
     for key, value in job.items():
         *nodes, last = key.split(".")
-        place = functools.reduce(dict.__getitem__, nodes, settings)
         if key == "loss":
             settings["run"]["choices"]["loss"], value = value, option("loss", value)
-        place[last] = yaml.safe_load(value)
+        if nodes or key == "loss":
+            functools.reduce(dict.__getitem__, nodes, settings)[last] = yaml.safe_load(value)
     Config.of(settings).check_values()
     return SimpleNamespace(config=settings, state="finished", arm="", made=0.0)
 
