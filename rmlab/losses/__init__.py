@@ -28,8 +28,8 @@ PerResponse = Annotated[Tensor, "response"]  # (R,)
 PerPair = Annotated[Tensor, "pair"]  # (P,)
 PerOutput = Annotated[Tensor, "output"]  # (R, D): of every response a number for each output of the head
 
-# What a run supplies by itself, and its kind. Weight: what a pair counts in a mean. Log-probabilities are those of a response's tokens, summed, under the LM
-# head of a causal model: as it is, and as it was before training.
+# What a run supplies by itself, and its kind. Weight: what a pair counts in a mean. Log-probabilities are those of a
+# response's tokens, summed, under the LM head of a causal model: as it is, and as it was before training.
 BUILT_IN = {
     "outputs": "output",
     "lengths": "response",
