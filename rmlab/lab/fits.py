@@ -75,10 +75,12 @@ def gamma(gold: np.ndarray, proxy: np.ndarray, kl: np.ndarray, prompts: np.ndarr
 def best_n(gold: np.ndarray, n: np.ndarray, seed: int = 0) -> Value:
     """The n of the most gold; the interval is that of a bootstrap of seeds and prompts, both drawn whole."""
     rng, (seeds, prompts, _) = np.random.default_rng(seed), gold.shape
-    found = []
-    for _ in range(DRAWS):
-        of_seeds = rng.multinomial(seeds, [1 / seeds] * seeds)
-        of_prompts = rng.multinomial(prompts, [1 / prompts] * prompts)
-        found.append(n[np.einsum("s,scg,c->g", of_seeds, gold, of_prompts).argmax()])
+    of_seeds = rng.multinomial(seeds, [1 / seeds] * seeds, size=DRAWS)
+    of_prompts = rng.multinomial(prompts, [1 / prompts] * prompts, size=DRAWS)
+    sums = [
+        weights @ values
+        for weights, values in zip(of_prompts[:, None], np.tensordot(of_seeds, gold, axes=(1, 0)), strict=True)
+    ]
+    found = n[np.concatenate(sums).argmax(axis=1)]
     low, high = np.quantile(found, [0.025, 0.975], method="nearest")
     return Value(float(n[gold.mean(axis=(0, 1)).argmax()]), float(low), float(high))
