@@ -12,6 +12,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 CONF = ROOT / "conf"
 PAGE = ROOT / "docs" / "config.md"
+WITHIN = ("model/head",)  # groups inside a group; other folders are part of an option's name
 LEFT_OUT = ("defaults", "hydra")  # sections of train.yaml that wire Hydra, and groups that only serve it
 
 HEAD = """# Config
@@ -86,14 +87,18 @@ def cell(text: str) -> str:
 
 def group(folder: Path) -> str:
     """A group: what each option is, and its values as they stand in the file."""
-    parts = [f"### Options of `{folder.name}`"]
-    for file in sorted(folder.glob("*.yaml")):
+    name = folder.relative_to(CONF).as_posix()
+    parts = [f"### Options of `{name}`"]
+    others = [CONF / other for other in WITHIN if other != name]
+    files = [file for file in folder.rglob("*.yaml") if not {*file.parents} & {*others}]
+    for file in sorted(files, key=lambda file: (len(file.parts), file)):
+        option = file.relative_to(folder).with_suffix("").as_posix()
         lines = file.read_text(encoding="utf-8").splitlines()
         lines = [line for line in lines if not line.startswith("# @package")]
         count = next((i for i, line in enumerate(lines) if not line.startswith("#")), len(lines))
         about = " ".join(line.lstrip("# ") for line in lines[:count])
         body = "\n".join(lines[count:]).strip("\n")
-        parts.append(f"**`{folder.name}={file.stem}`**: {about}")
+        parts.append(f"**`{name}={option}`**: {about}")
         if body:
             parts.append(f"```yaml\n{body}\n```")
     return "\n\n".join(parts)
@@ -101,6 +106,7 @@ def group(folder: Path) -> str:
 
 def page() -> str:
     folders = sorted(f for f in CONF.iterdir() if f.is_dir() and f.name not in LEFT_OUT)
+    folders = sorted([*folders, *(CONF / name for name in WITHIN)])
     groups = "\n\n".join(group(folder) for folder in folders)
     return f"{HEAD}\n{shared_values()}\n\n## Groups\n\n{groups}\n"
 

@@ -11,6 +11,8 @@ _HOMES = {
     "RewardConfig": "rmlab.training.config",
     "Preferences": "rmlab.losses",
     "LOSSES": "rmlab.losses",
+    "HEADS": "rmlab.heads",
+    "Head": "rmlab.heads",
     "DATASETS": "rmlab.data",
     "Comparison": "rmlab.data",
     "Preference": "rmlab.data",
@@ -18,6 +20,8 @@ _HOMES = {
     "Ensemble": "rmlab.scoring.ensemble",
     "reward_function": "rmlab.scoring.reward_function",
     "whole_model": "rmlab.model.export",
+    "ensemble_of_study": "rmlab.lab.members",
+    "average_weights": "rmlab.lab.average",
     "UserError": "rmlab.messages",
     "run": "rmlab.runner.run",
 }

@@ -307,7 +307,7 @@ def model_for(kind, lora=False, checkpointing=False):
 
 def rewards_and_gradients(model, tokens):
     model.zero_grad()
-    rewards = score(model, tokens)
+    (rewards,) = score(model, tokens).T
     weights = torch.linspace(-1, 1, len(rewards)) + 0.3
     (rewards * weights).sum().backward()
     return rewards.detach(), {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}

@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rmlab.messages import UserError, did_you_mean, first_line
+from rmlab.commands.report_options import columns_of, pairs_of, parser, refuse_contradictions
+from rmlab.messages import UserError, did_you_mean
 from rmlab.report.runs import apart
 from rmlab.report.study import Study, load_study
 
@@ -20,9 +21,11 @@ if TYPE_CHECKING:  # imported by the task itself: --help must not wait for them
     from rmlab.report.diagnostics import Scored
     from rmlab.report.figures import Figure
     from rmlab.report.items import Items
+    from rmlab.report.power_law import PowerLaw
     from rmlab.report.tables import Tables, Words
 
-FILES = ("table.md", "table.tex", "table_short.tex", "table.csv", "effects.csv", "suites.csv", "flips.csv", "figures")
+TABLES = ("table.md", "table.tex", "table_short.tex", "table.csv")
+MORE = ("effects.csv", "suites.csv", "claims.csv", "power_laws.csv", "flips.csv")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -37,56 +40,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def parser() -> argparse.ArgumentParser:
-    """Of the command line."""
-    told = argparse.ArgumentParser(
-        "rmlab-report", description="Tables and figures of a study, or of several as one, from their run directories."
-    )
-    told.add_argument("study", type=Path, nargs="*", help="a folder of runs, runs/STUDY, or a folder of studies")
-    told.add_argument(
-        "--scores",
-        metavar="[SET:]NAME=FILE",
-        action="append",
-        default=[],
-        help="scores of others as an arm NAME: rewards or verdicts, as rmlab-score, a judge or a publication has them",
-    )
-    told.add_argument("--gold", metavar="DATA", help="without a study: preferences that --scores are compared on")
-    told.add_argument(
-        "--columns",
-        metavar="NAME=THEIRS",
-        action="append",
-        default=[],
-        help="of --gold: how rmlab's NAME is called there",
-    )
-    told.add_argument(
-        "--baseline", metavar="ARM", help="the arm that the others are compared with; default: the first made"
-    )
-    told.add_argument(
-        "--tune",
-        metavar="KEY",
-        action="append",
-        help="a nuisance value, such as trainer.learning_rate: each arm at its best; none: as many arms as values",
-    )
-    told.add_argument(
-        "--exclude", metavar="ARM", action="append", default=[], help="leave out an arm, or a run by its directory"
-    )
-    told.add_argument("--rename", metavar="OLD=NEW", action="append", default=[], help="what to call an arm")
-    told.add_argument("--order", metavar="ARM,ARM", default="", help="arms in this order, after the baseline")
-    told.add_argument("--out", type=Path, help="where to write; default: STUDY/report, A+B/report for several")
-    told.add_argument(
-        "--width", type=float, default=397, metavar="POINTS", help="of figures across a page; default: 397"
-    )
-    told.add_argument("--no-figures", action="store_true", help="only tables")
-    told.add_argument("--wandb", action="store_true", help="log the tables and figures to W&B, in the study's group")
-    return told
-
-
 @dataclass
 class Compared:
     """A study, the preferences that its runs scored by evaluation set, and the tables of their comparison.
 
-    rows: of `compare`; effects, flips: of the functions of these names; suites: of `compare_suites`. scored: by set, of
-    `scored_of`. grid: the study before nuisance values were chosen, for the heat map.
+    rows: of `compare`; effects, flips: of the functions of these names; suites: of `compare_suites`; claims: of
+    `judged`; laws: of `power_laws`. scored: by set, of `scored_of`. grid: the study before nuisance values were chosen,
+    for the heat map.
     """
 
     study: Study
@@ -95,6 +55,8 @@ class Compared:
     effects: "pd.DataFrame"
     flips: "pd.DataFrame"
     suites: "pd.DataFrame"
+    claims: "pd.DataFrame"
+    laws: "list[PowerLaw]"
     scored: dict[str, "Scored"]
     tables: "Tables"
     grid: Study
@@ -104,13 +66,18 @@ def report(options: argparse.Namespace) -> None:
     """Write tables, figures and page to --out, then print. UserError for a study with nothing to compare."""
     from rmlab.report.facts import facts_of
     from rmlab.report.page import write_page
+    from rmlab.report.power_law import power_law_facts
+    from rmlab.report.published import claims_facts
     from rmlab.report.tables import Words, print_tables
 
     refuse_contradictions(options)
     compared = compare_arms(options)
     study = compared.study
     folder = options.out or where(study)
-    words = Words(study.title, facts_of(study, compared.items, compared.rows, compared.suites), study.notes)
+    facts = facts_of(study, compared.items, compared.rows, compared.suites)
+    words = Words(
+        study.title, [*facts, *claims_facts(study, compared.claims), *power_law_facts(compared.laws)], study.notes
+    )
     shutil.rmtree(folder / "figures", ignore_errors=True)  # of an earlier report, perhaps with another baseline
     folder.mkdir(parents=True, exist_ok=True)
     write_tables(compared, words, folder)
@@ -119,29 +86,15 @@ def report(options: argparse.Namespace) -> None:
         from rmlab.report.figures import draw
 
         of_items = (study, compared.items, compared.rows, folder / "figures", compared.grid, options.width)
-        figures = draw(*of_items, compared.suites, compared.scored)
+        figures = draw(*of_items, compared.suites, compared.scored, compared.laws)
     page = write_page(study, compared.tables, figures, folder, words)
     if options.wandb:
         log_report(study, compared.tables, figures, folder)
     print_tables(compared.tables, words)
-    for file in (*(folder / name for name in FILES), page):
+    for file in (*(folder / name for name in (*TABLES, *MORE, "figures")), page):
         if file.exists():
             print(file)
     sys.stdout.flush()
-
-
-def refuse_contradictions(options: argparse.Namespace) -> None:
-    """UserError unless there is a study, or data with scores of it."""
-    if options.study and options.gold:
-        raise UserError("--gold is for scores without a study; leave out one of both")
-    if not options.study and not (options.gold and options.scores):
-        raise UserError(
-            "give a study, for example runs/losses, or scores and what they are of: --scores NAME=FILE --gold DATA"
-        )
-    if options.columns and not options.gold:
-        raise UserError("--columns is of --gold; a study's rows are read already, leave it out")
-    if not options.study and options.wandb:
-        raise UserError("--wandb logs to a study's group, and there is no study; leave it out")
 
 
 def where(study: Study) -> Path:
@@ -163,6 +116,8 @@ def compare_arms(options: argparse.Namespace) -> Compared:
     from rmlab.report.facts import notes_of
     from rmlab.report.flips import flips, flips_tables
     from rmlab.report.items import presented
+    from rmlab.report.power_law import power_law_tables, power_laws
+    from rmlab.report.published import judged, published_tables
     from rmlab.report.suite_tables import suite_tables
     from rmlab.report.suites import compare_suites, load_suites
     from rmlab.report.tables import effects_tables, readable
@@ -180,10 +135,15 @@ def compare_arms(options: argparse.Namespace) -> Compared:
     suites = compare_suites(of_suites, list(study.arms), study.baseline)
     sets = {**dict.fromkeys(of_suites), **items}
     scored = {name: of for name, of_set in sets.items() if (of := scored_of(study, of_set, name))}
-    tables = [*readable(rows, references_of(items), study.baseline), *effects_tables(found)]
+    claims = judged(study, items, of_suites)
+    tables = [*readable(rows, references_of(items), study.baseline), *published_tables(study, claims)]
+    laws = power_laws(study, items, options.power_law)
+    tables += [*power_law_tables(laws), *effects_tables(found)]
     tables += diagnostics_table(study, scored)
     tables += [*suite_tables(suites, study.baseline), *flips_tables(flipped, texts, len(items) > 1), *arms_table(study)]
-    return Compared(study, items, rows, found, flipped, suites, scored, tables, grid if study.tune else study)
+    return Compared(
+        study, items, rows, found, flipped, suites, claims, laws, scored, tables, grid if study.tune else study
+    )
 
 
 def gathered(
@@ -224,35 +184,16 @@ def with_baseline(study: Study, asked: str | None) -> Study:
     return replace(study, baseline=asked or next(iter(study.outside)), notes=notes)
 
 
-def columns_of(texts: Sequence[str]) -> dict[str, Any]:
-    """NAME=VALUE as name and value of YAML, so that null and lists can be said. UserError for no pair."""
-    import yaml
-
-    try:
-        found = {name: yaml.safe_load(value) for name, _, value in (text.partition("=") for text in texts)}
-    except yaml.YAMLError as error:
-        raise UserError(f"--columns: a value is no YAML ({first_line(error)}); say NAME=THEIRS") from error
-    if not all(name and "=" in text for name, text in zip(found, texts, strict=False)):
-        raise UserError(f"--columns {' '.join(texts)!r}: say NAME=THEIRS")
-    return found
-
-
-def pairs_of(rename: Sequence[str]) -> dict[str, str]:
-    """OLD=NEW as old -> new, at the last `=`, for names of arms have some. UserError for one without."""
-    for text in rename:
-        if not all(text.rpartition("=")[::2]):
-            raise UserError(f"--rename {text!r}: say OLD=NEW")
-    return {old: new for old, _, new in (text.rpartition("=") for text in rename)}
-
-
 def write_tables(compared: Compared, words: "Words", folder: Path) -> None:
     """table.csv (every number), effects.csv, suites.csv, flips.csv, table.md, table.tex and table_short.tex."""
     from rmlab.report.latex import long_tables, short_tables
+    from rmlab.report.power_law import law_rows
     from rmlab.report.tables import markdown, write_csv
 
     study = compared.study
     write_csv(compared.rows, folder / "table.csv")
-    for name, table in (("effects", compared.effects), ("suites", compared.suites), ("flips", compared.flips)):
+    more = {"effects": compared.effects, "suites": compared.suites, "flips": compared.flips}
+    for name, table in {**more, "claims": compared.claims, "power_laws": law_rows(compared.laws)}.items():
         (folder / f"{name}.csv").unlink(missing_ok=True)  # of an earlier report
         if len(table):
             table.to_csv(folder / f"{name}.csv", index=False)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rmlab import __version__
-from rmlab.messages import UserError, in_words, say
+from rmlab.messages import UserError, in_words, pair_of, say
 
 if TYPE_CHECKING:  # imported by the task itself: --help must not wait for them
     from rmlab.data.streams import RowStream
@@ -59,8 +59,11 @@ def parser() -> argparse.ArgumentParser:
     add("--columns", default=[], help="rmlab's NAME is the column VALUE; null hides it")
     add("--template", help="a variable of the chat template; default: those of the run")
     told.add_argument("--split", default="train", help="of a folder or a data set on the hub; default: train")
-    told.add_argument("--reduce", default="mean", help="mean (default), min, median, or mean-std: mean - C * std")
-    told.add_argument("--c", type=float, default=1.0, help="of mean-std; default: 1")
+    told.add_argument(
+        "--reduce", default="mean", help="mean (default), min, median, mean-std, mean-var: mean - C * var"
+    )
+    told.add_argument("--c", type=float, default=1.0, help="of mean-std and mean-var; default: 1")
+    told.add_argument("--align", default="none", help="prompt: members have the same mean reward of a row's responses")
     told.add_argument("--normalise", action="store_true", help="(reward - mean) / std by the model's rmlab_reward.json")
     told.add_argument("--reference", action="store_true", help="write the model's rmlab_reward.json from these rewards")
     told.add_argument("--dtype", default="float32", help="of the model's body; default: float32; auto: as it is saved")
@@ -94,19 +97,6 @@ def score(options: argparse.Namespace) -> None:
             write_rewards(options, stream, name)
 
 
-def pair_of(text: str, option: str) -> tuple[str, Any]:
-    """NAME=VALUE as name and value of YAML, so that null and lists can be said. UserError for no pair."""
-    import yaml
-
-    name, equals, value = text.partition("=")
-    try:
-        if name and equals:
-            return name, yaml.safe_load(value)
-    except yaml.YAMLError:
-        pass
-    raise UserError(f"{option} {text!r}: say NAME=VALUE")
-
-
 @contextlib.contextmanager
 def here(data: str) -> Iterator[str]:
     """Where the rows lie; for - in a copy of stdin, which is read twice: to know it again, and to score it."""
@@ -132,6 +122,7 @@ def loaded(options: argparse.Namespace) -> "Ensemble":
         options.model,
         options.reduce,
         options.c,
+        options.align,
         dtype=options.dtype,
         device=options.device,
         max_length=int(length) if length.isdigit() else None if length == "null" else length,
@@ -156,7 +147,7 @@ def inputs_of(options: argparse.Namespace, stream: "RowStream") -> dict[str, Any
     from rmlab.model.identity import identity_of, model_folder, template_of_run
     from rmlab.model.reference import read_reference
 
-    keys = ("reduce", "c", "dtype", "device", "max_length", "overlong", "tokens_per_batch")
+    keys = ("reduce", "c", "align", "dtype", "device", "max_length", "overlong", "tokens_per_batch")
     references = [vars(read_reference(model_folder(model))) for model in options.model] if options.normalise else []
     chosen = {key: getattr(options, key) for key in keys}
     return {
@@ -197,7 +188,7 @@ def write_parts(
     count, responses, lines = done, 0, list[str]()
     with progress(total, done) as tell:
         for each in model.each(rows, name, done):
-            lines.append(line_of(each, model.reduced(each)))
+            lines.append(line_of(each, model.reduced(each), model.members[0].names))
             count, responses = count + 1, responses + len(each[0].rewards)
             if len(lines) == PART:
                 out.write_part(count - PART, lines)

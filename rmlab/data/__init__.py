@@ -1,7 +1,7 @@
 """Preference data: rows in any accepted format -> Comparison -> token trees.
 
 config.py     what the room is told
-sources.py    where rows come from: files, hub (synthetic.py: the generator); DATASETS registry
+sources.py    where rows come from: files, hub (synthetic.py, synthetic_texts.py, synthetic_judges.py: the generator)
 continuations.py  ... made of plain text
 columns.py    ... under rmlab's names
 named.py      ... one of them: a column, a nested value, what is made of several

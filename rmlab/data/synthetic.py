@@ -8,42 +8,19 @@ import itertools
 import json
 from collections.abc import Mapping
 from math import inf, isfinite
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from rmlab.data import DATASETS, ROW
+from rmlab.data.synthetic_judges import hired, judge, rated
+from rmlab.data.synthetic_texts import ATTRIBUTES, Asked, all_prompts, prompt_text, respond, weighted
 from rmlab.messages import UserError, check_seed
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-NAMES = (
-    "Ada Ben Cleo Dan Eve Finn Gus Hana Ivan Joy Kai Lena Milo Nora Otis Pia Quin Rosa Sam Tara Uma Vic Wren Zoe "
-    "Abe Bea Cyd Dov Eli Fay Gil Hugo Ines Jon Kim Leo Mia Ned Ola Pam"
-)
-PLACES = (
-    "Oslo Lima Cairo Kyoto Paris Quito Delhi Turin Accra Perth Tunis Miami Seoul Dakar Porto Malmo Leeds Natal "
-    "Basel Bergen Bonn Cork Genoa Ghent Graz Hanoi Izmir Kiel Lagos Lille Lyon Minsk Nice Osaka Pune Riga Rome Salem "
-    "Split Tampa"
-)
-TOPICS = "rivers bread chess stars"
-FORMS = {  # what the prompt asks for: how a response that complies begins its body
-    "in one line": "in short :",
-    "as steps": "step one , then step two :",
-    "with an example": "for example :",
-}
-TONES = {"polite": ["Gladly ,", "Of course ,"], "plain": ["So ,", "Well ,"], "rude": ["Ugh , fine ,", "Whatever ,"]}
-HEDGES = ["maybe", "perhaps", "I guess"]
-FILLER = [
-    "people talk about this a lot .",
-    "there is more to read on it .",
-    "it has a long history .",
-    "many books cover it .",
-    "some of it is well known .",
-]
-CORPUS = " ".join([NAMES, PLACES, TOPICS, *FORMS, *FORMS.values(), *itertools.chain(*TONES.values()), *HEDGES, *FILLER])
-CORPUS += " asks from : tell me about , here is something"
+WHOLE = ("prompt", "preferences")  # lists of a row that are not of its responses
 
 
 @DATASETS.register
@@ -57,103 +34,157 @@ def synthetic(
     tie_width: float,
     label_noise: float,
     seed: int,
+    # What configs of earlier versions do not say: values that change nothing.
+    skip: int = 0,
+    stated: int | None = None,
+    long_tail: float = 0.0,
+    biases: Mapping[str, float] | None = None,
+    annotators: Mapping[str, Any] | None = None,
+    ratings: Mapping[str, Any] | None = None,
+    apart: bool = False,
 ) -> "Dataset":
-    """`prompts` native rows with `responses` answers each, all C(K, 2) preferences, and the gold rewards.
+    """`prompts` native rows with `responses` answers each, preferences between them, and the gold rewards.
 
     Annotators see gold / temperature plus Gumbel noise on each response, so a preference is exactly Bradley-Terry,
     P(i beats j) = sigma((gold_i - gold_j) / temperature), and K > 2 rankings are Plackett-Luce. The perceived
     difference |d| is graded into strength min(ceil |d|, grades) / grades; |d| < tie_width is a tie (Rao-Kupper);
-    label_noise is the share of preferences flipped at random. `weights` are those of `topic` and `form` (both need
-    the prompt), `tone`, `hedge` and the nuisance `length` (per filler sentence).
+    label_noise is the share of preferences flipped at random, which say so: `flipped`. `weights` are those of `topic`
+    and `form` (both need the prompt), `tone`, `hedge` and the nuisance `length` (per filler sentence).
+
+    Args:
+        skip: leave out the prompts of so many rows, which another set of the same seed has.
+        stated: so many of the C(K, 2) preferences of a row, drawn at random; None: all of them.
+        long_tail: mean of a geometric number of further filler sentences in each answer.
+        biases: what annotators like beyond gold, by attribute.
+        annotators: {count, taste, care}: each row is judged by one of so many, who is its `user`; `taste` is the sd of
+            what an attribute is worth to one beyond gold and biases, `care` that of the logarithm of its temperature.
+        apart: a row for each preference, rather than one for each prompt.
+        ratings: {attributes, noise, growth}: rows get `ratings` and `rating_variance`, see `synthetic_judges.rated`.
     """
     from datasets import Dataset
 
-    for name, count, least in (("prompts", prompts, 1), ("responses", responses, 2), ("grades", grades, 1)):
-        check_whole(name, count, least)
-    check_seed("the synthetic seed", seed)
+    biases, annotators, ratings = dict(biases or {}), dict(annotators or {}), dict(ratings or {})
+    counts = {"prompts": (prompts, 1), "responses": (responses, 2), "grades": (grades, 1), "skip": (skip, 0)}
+    check_counts({**counts, "stated": (1 if stated is None else stated, 1)}, seed)
     check_range("temperature", temperature, least=1e-6)
     check_range("tie_width", tie_width, least=0.0)
     check_range("label_noise", label_noise, least=0.0, most=1.0)
-    check_weights(weights)
-    rng = np.random.default_rng(seed)
-    asked = list(itertools.product(NAMES.split(), PLACES.split(), TOPICS.split(), FORMS))
-    if prompts > len(asked):
-        raise UserError(f"the synthetic generator has {len(asked)} distinct prompts, data asks for {prompts}")
+    check_range("long_tail", long_tail, least=0.0)
+    check_weights(weights, biases)
+    check_annotators(annotators)
+    check_ratings(ratings)
+    rng, further = (
+        np.random.default_rng(seed),
+        np.random.default_rng([seed, skip, 1]),
+    )  # so that options change no texts
+    asked = chosen(rng, prompts, skip)
+    rng = np.random.default_rng([seed, skip]) if skip else rng
+    staff = hired(np.random.default_rng([seed, 2]), temperature, biases, annotators)  # the same people for all sets
+    pairs = list(itertools.combinations(range(responses), 2))
+    if stated is not None and stated > len(pairs):
+        raise UserError(f"the synthetic stated is {stated}; {responses} responses have {len(pairs)} preferences")
     rows = []
-    for index in rng.permutation(len(asked))[:prompts]:
-        name, place, topic, form = asked[index]
-        answers, gold = zip(*(respond(rng, topic, form, weights) for _ in range(responses)), strict=True)
-        perceived = np.array(gold) / temperature + rng.gumbel(size=responses)
+    for one in asked:
+        more = further.geometric(1 / (1 + long_tail), size=responses) - 1
+        answers, attributes = zip(*(respond(rng, *one[2:], int(extra)) for extra in more), strict=True)
+        gold = [weighted(weights, of) for of in attributes]
+        who = staff[further.integers(len(staff))]
+        perceived = who.sees(gold, attributes) + rng.gumbel(size=responses)
+        those = pairs if stated is None else [pairs[n] for n in further.permutation(len(pairs))[:stated]]
         row = {
-            "prompt": [{"role": "user", "content": f"{name} from {place} asks : tell me about {topic} , {form} ."}],
+            "prompt": [{"role": "user", "content": prompt_text(one)}],
             "responses": [[{"role": "assistant", "content": answer}] for answer in answers],
             "preferences": [
-                judge(rng, i, j, perceived[i] - perceived[j], grades, tie_width, label_noise)
-                for i, j in itertools.combinations(range(responses), 2)
+                judge(rng, i, j, perceived[i] - perceived[j], grades, tie_width, label_noise) for i, j in those
             ],
-            "gold_rewards": list(gold),
+            "gold_rewards": gold,
+            **({"user": who.user} if annotators else {}),
+            **(rated(further, gold, attributes, ratings) if ratings else {}),
         }
-        rows.append(json.dumps(row))
+        rows += [json.dumps(one) for one in (pairs_of(row) if apart else [row])]
     return Dataset.from_dict({ROW: rows})
 
 
-def check_whole(name: str, value: int, least: int) -> None:
+def pairs_of(row: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Each preference of a row as a row of its own, with what belongs to its two responses."""
+    number = len(row["responses"])
+    return [
+        {
+            **{
+                k: [v[i], v[j]] if isinstance(v, list) and k not in WHOLE and len(v) == number else v
+                for k, v in row.items()
+            },
+            "preferences": [{**preference, "better": int(better > worse), "worse": int(better < worse)}],
+        }
+        for preference in row["preferences"]
+        for better, worse in [(preference["better"], preference["worse"])]
+        for i, j in [sorted((better, worse))]
+    ]
+
+
+def chosen(rng: np.random.Generator, prompts: int, skip: int) -> list[Asked]:
+    """So many prompts in random order, after the first `skip`. UserError where there are not as many."""
+    every = all_prompts()
+    if skip + prompts > len(every):
+        beyond = f" after the {skip} that are skipped" * bool(skip)
+        raise UserError(f"the synthetic generator has {len(every)} distinct prompts, data asks for {prompts}{beyond}")
+    return [every[index] for index in rng.permutation(len(every))[skip : skip + prompts]]
+
+
+def check_counts(options: Mapping[str, tuple[int, int]], seed: int) -> None:
+    """UserError unless each option is a whole number of at least what stands beside it, and the seed is one."""
+    for name, (count, least) in options.items():
+        check_whole(name, count, least)
+    check_seed("the synthetic seed", seed)
+
+
+def check_whole(name: str, value: Any, least: int) -> None:
     """UserError unless the option is a whole number of at least `least`."""
-    if not isinstance(value, int) or value < least:
+    if type(value) is not int or value < least:
         raise UserError(f"the synthetic {name} is {value!r}; it must be a whole number of at least {least}")
 
 
-def check_range(name: str, value: float, least: float, most: float = inf) -> None:
+def check_range(name: str, value: Any, least: float, most: float = inf) -> None:
     """UserError unless the option is a finite number from `least` to `most`."""
-    if not least <= value <= most or value == inf:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most or value == inf:
         wanted = f"at least {least:g} and finite" if most == inf else f"between {least:g} and {most:g}"
         raise UserError(f"the synthetic {name} is {value!r}; it must be {wanted}")
 
 
-def check_weights(weights: Mapping[str, float]) -> None:
-    """UserError unless each attribute has a finite weight."""
-    known = {"topic", "form", "tone", "hedge", "length"}
-    if set(weights) != known:
-        raise UserError(f"the synthetic weights are {sorted(known)}, the config gives {sorted(weights)}")
-    for name, weight in weights.items():
-        if isinstance(weight, bool) or not isinstance(weight, int | float) or not isfinite(weight):
-            raise UserError(f"the synthetic weights.{name} is {weight!r}, not a finite number")
+def check_numbers(option: str, values: Mapping[str, Any]) -> None:
+    """UserError unless each name is an attribute, and has a finite number."""
+    for name, value in values.items():
+        if name not in ATTRIBUTES:
+            raise UserError(f"the synthetic {option} are {sorted(ATTRIBUTES)}, the config gives {sorted(values)}")
+        if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
+            raise UserError(f"the synthetic {option}.{name} is {value!r}, not a finite number")
 
 
-def respond(rng: np.random.Generator, topic: str, form: str, weights: dict[str, float]) -> tuple[str, float]:
-    """One random answer and its gold reward."""
-    right_topic, right_form = rng.random() < 0.5, rng.random() < 0.5
-    about = topic if right_topic else pick(rng, [t for t in TOPICS.split() if t != topic])
-    opening = FORMS[form] if right_form else FORMS[pick(rng, [f for f in FORMS if f != form])]
-    tone = pick(rng, list(TONES))
-    hedges = int(rng.integers(0, 3))
-    length = int(rng.integers(0, 4))
-    words = [pick(rng, TONES[tone]), "here is something about", about]
-    words += [*(HEDGES[i] for i in rng.integers(len(HEDGES), size=hedges)), opening]
-    words += [FILLER[i] for i in rng.integers(len(FILLER), size=length + 1)]
-    attributes = {
-        "topic": float(right_topic),
-        "form": float(right_form),
-        "tone": {"polite": 1.0, "plain": 0.0, "rude": -1.0}[tone],
-        "hedge": float(hedges),
-        "length": float(length),
-    }
-    return " ".join(words), sum(weights[name] * value for name, value in attributes.items())
+def check_weights(weights: Mapping[str, float], biases: Mapping[str, float]) -> None:
+    """UserError unless every attribute has a weight, and biases are of some."""
+    if set(weights) != set(ATTRIBUTES):
+        raise UserError(f"the synthetic weights are {sorted(ATTRIBUTES)}, the config gives {sorted(weights)}")
+    check_numbers("weights", weights)
+    check_numbers("biases", biases)
 
 
-def pick(rng: np.random.Generator, options: list[str]) -> str:
-    """`rng.choice(options)`, the same draw without making an array of them: ten times as fast."""
-    return options[rng.integers(len(options))]
+def check_annotators(options: Mapping[str, Any]) -> None:
+    """UserError unless they are none, or count, taste and care."""
+    if options and set(options) != {"count", "taste", "care"}:
+        raise UserError(f"the synthetic annotators are count, taste and care, the config gives {sorted(options)}")
+    if options:
+        check_whole("annotators.count", options["count"], 1)
+        for name in ("taste", "care"):
+            check_range(f"annotators.{name}", options[name], least=0.0)
 
 
-def judge(
-    rng: np.random.Generator, i: int, j: int, perceived: float, grades: int, tie_width: float, label_noise: float
-) -> dict[str, float]:
-    """The preference that an annotator states, who perceives response i better than j by `perceived`."""
-    if abs(perceived) < tie_width:
-        return {"better": i, "worse": j, "strength": 0.0, "probability": 0.5}
-    if rng.random() < label_noise:
-        perceived = -perceived
-    better, worse = (i, j) if perceived > 0 else (j, i)
-    strength = min(np.ceil(abs(perceived)), grades) / grades
-    return {"better": better, "worse": worse, "strength": float(strength), "probability": 1.0}
+def check_ratings(options: Mapping[str, Any]) -> None:
+    """UserError unless they are none, or attributes, noise and growth."""
+    if options and set(options) != {"attributes", "noise", "growth"}:
+        raise UserError(f"the synthetic ratings are attributes, noise and growth, the config gives {sorted(options)}")
+    known = (*ATTRIBUTES, "gold")
+    if options and not (options["attributes"] and set(options["attributes"]) <= set(known)):
+        raise UserError(f"the synthetic ratings.attributes are some of {list(known)}, not {options['attributes']!r}")
+    if options:
+        check_range("ratings.noise", options["noise"], least=0.0)
+        check_range("ratings.growth", options["growth"], least=-inf)

@@ -51,6 +51,7 @@ class TokenTree:
     excerpts: list[str] = field(default_factory=list)  # (1 + K) of evaluation sets
     token_vectors: "Tensor | None" = None  # (T, d) what frozen layers made of its tokens, see scoring/feature_cache.py
     response_vectors: "Tensor | None" = None  # (K, d) the same of its responses
+    reference_logps: list[float] = field(default_factory=list)  # (K,) see training/reference.py
     weight: list[float] = field(default_factory=list)  # (P,) what each preference counts in a mean; empty: 1 each
     columns: list[list[list[float]]] = field(default_factory=list)  # (Options.columns, K or P, 1 or D), see columns.py
 

@@ -28,7 +28,15 @@ PerResponse = Annotated[Tensor, "response"]  # (R,)
 PerPair = Annotated[Tensor, "pair"]  # (P,)
 PerOutput = Annotated[Tensor, "output"]  # (R, D): of every response a number for each output of the head
 
-BUILT_IN = {"outputs", "lengths"}  # what every run supplies: (R, D) of the head, (R,) tokens of the responses
+# What a run supplies by itself, and its kind. Weight: what a pair counts in a mean. Log-probabilities are those of a
+# response's tokens, summed, under the LM head of a causal model: as it is, and as it was before training.
+BUILT_IN = {
+    "outputs": "output",
+    "lengths": "response",
+    "weight": "pair",
+    "logps": "response",
+    "reference_logps": "response",
+}
 
 
 @dataclass(frozen=True)
@@ -60,9 +68,11 @@ class Preferences:
         return self.prompt[self.better]
 
     def column(self, name: str) -> Tensor:
-        """`outputs` or a column. UserError where there is none."""
+        """`outputs` or a column; `weight` is 1 where nothing else is known. UserError where there is none."""
         if name == "outputs":
             return self.rewards[:, None] if self.outputs is None else self.outputs
+        if name == "weight" and name not in self.columns:
+            return torch.ones_like(self.strength)
         if name not in self.columns:
             raise UserError(f"the batch has no column {name!r}, which a term of the loss reads")
         return self.columns[name]
@@ -85,7 +95,7 @@ class Term:
     function: Callable[[Preferences], Tensor]
     per: str  # "pair", "response", "comparison": what it has one value of and is averaged over; or "step"
     columns: tuple[Column, ...] = ()  # that it reads of the rows
-    reads_outputs: bool = False
+    built_in: frozenset[str] = frozenset()  # that it reads of BUILT_IN
 
 
 def build_loss(config: Mapping[str, Any], outputs: int = 1) -> list[Term]:
@@ -108,7 +118,7 @@ def build_loss(config: Mapping[str, Any], outputs: int = 1) -> list[Term]:
         whole = reading(function, tuple(reads))
         columns = tuple(Column(column, kind) for column, kind in reads.items() if column not in BUILT_IN)
         per = values_per(name, whole, reads, outputs)
-        terms.append(Term(name, float(weight), whole, per, columns, "outputs" in reads))
+        terms.append(Term(name, float(weight), whole, per, columns, frozenset(reads) & set(BUILT_IN)))
     return terms
 
 
@@ -124,13 +134,12 @@ def read_by(name: str) -> dict[str, str]:
         if parameter.kind is parameter.KEYWORD_ONLY:
             continue
         kinds = get_args(parameter.annotation)[1:]
-        known = {"outputs": "output", "lengths": "response"}
-        if not kinds and parameter.name not in known:
+        if not kinds and parameter.name not in BUILT_IN:
             raise UserError(
                 f"loss.{name} reads {parameter.name!r}, but does not say what there is one value of; annotate it with "
                 "rmlab.losses.PerResponse, PerPair or PerOutput"
             )
-        found[parameter.name] = known.get(parameter.name) or kinds[0]
+        found[parameter.name] = BUILT_IN.get(parameter.name) or kinds[0]
     return found
 
 
@@ -145,12 +154,18 @@ def columns_read(terms: Sequence[Term]) -> tuple[Column, ...]:
     return tuple(found.values())
 
 
+def reads_logps(terms: Sequence[Term]) -> bool:
+    """Whether a loss reads log-probabilities of the responses."""
+    return any({"logps", "reference_logps"} & term.built_in for term in terms)
+
+
 def values_per(
     name: str, function: Callable[[Preferences], Tensor], reads: Mapping[str, str] | None = None, outputs: int = 1
 ) -> str:
     """What a term returns one value of, seen on a batch of N = 2 comparisons, P = 4 pairs and R = 5 responses.
 
-    Asked once, here: in a batch with as many pairs as responses (K = 3) the shape alone would not tell.
+    Asked once, here, of rows that know no column: in a batch with as many pairs as responses (K = 3) the shape alone
+    would not tell.
     """
     sizes = {"response": (5,), "pair": (4,), "output": (5, outputs)}
     shape = tuple(
@@ -163,7 +178,10 @@ def values_per(
                 probability=torch.ones(4),
                 prompt=torch.tensor([0, 0, 0, 1, 1]),
                 outputs=torch.zeros(5, outputs),
-                columns={column: torch.ones(sizes[kind]) for column, kind in (reads or {}).items()},
+                columns={
+                    column: torch.full(sizes[kind], 1.0 if column in BUILT_IN else torch.nan)
+                    for column, kind in (reads or {}).items()
+                },
             )
         ).shape
     )

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from rmlab.losses import Preferences, Term
+from rmlab.losses.whole import Shares
 
 
 @dataclass(frozen=True)
@@ -26,16 +27,20 @@ class Weights:
         return torch.stack([self.pair.sum(), self.response.sum(), self.comparison.sum()])
 
 
-def term_means(terms: Sequence[Term], preferences: Preferences, weights: Weights, totals: Tensor) -> list[Tensor]:
+def term_means(
+    terms: Sequence[Term], preferences: Preferences, weights: Weights, totals: Tensor, shares: Shares | None = None
+) -> list[Tensor]:
     """Each term's weighted sum over these preferences, divided by the step's total weight of what it is defined on.
 
     totals (3,): of the pairs, responses and comparisons of the whole optimizer step, so that the shares of its parts
-    add up. A term of the step itself is taken over these preferences, which must be all of it.
+    add up. shares: what terms of the whole step say of this part of it; None: it is all of the step.
     """
     weight = {"pair": weights.pair, "response": weights.response, "comparison": weights.comparison}
     total = dict(zip(weight, totals, strict=True))
 
     def mean(term: Term) -> Tensor:
+        if term.per == "step" and shares is not None:
+            return shares.of(term.name, preferences.column("outputs"))
         values = term.function(preferences)
         return values if term.per == "step" else (values * weight[term.per]).sum() / total[term.per]
 

@@ -1,32 +1,51 @@
 """The training loss of a whole evaluation set, from its scored comparisons."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from rmlab.losses import Preferences, Term
+from rmlab.losses import BUILT_IN, Column, Preferences, Term, columns_read
 from rmlab.losses.reduce import Weights, term_means
 from rmlab.metrics.scored import ScoredComparison
 
 
 def set_loss(terms: Sequence[Term], comparisons: Sequence[ScoredComparison], pair_weighting: str) -> float:
-    """The training loss over a whole evaluation set at once."""
-    preferences, weights = as_batch(comparisons, pair_weighting)
+    """The training loss over a whole evaluation set at once; NaN where the set lacks what a term reads."""
+    columns = columns_read(terms)
+    if any(all(np.isnan(c.columns[column.name]).all() for c in comparisons) for column in columns):
+        return float("nan")
+    preferences, weights = as_batch(comparisons, pair_weighting, columns)
     means = term_means(terms, preferences, weights, weights.totals())
     return sum(term.weight * mean.item() for term, mean in zip(terms, means, strict=True))
 
 
-def as_batch(comparisons: Sequence[ScoredComparison], pair_weighting: str) -> tuple[Preferences, Weights]:
-    """All comparisons as one batch, for losses."""
+def as_batch(
+    comparisons: Sequence[ScoredComparison], pair_weighting: str, columns: Sequence[Column] = ()
+) -> tuple[Preferences, Weights]:
+    """All comparisons as one batch, for losses. columns: of them, that the terms read."""
     counts, pairs = [len(c.rewards) for c in comparisons], [len(c.better) for c in comparisons]
     start = np.repeat(np.cumsum([0, *counts[:-1]]), pairs)  # of each pair: where its responses begin
     by_prompt = pair_weighting == "prompt"
 
-    def joined(values: Sequence[Sequence[float]]) -> Tensor:
+    def joined(values: Sequence[Sequence[Any]]) -> Tensor:
         return torch.from_numpy(np.concatenate([np.asarray(v) for v in values]))
 
+    supplied = [Column(name, kind) for name, kind in BUILT_IN.items() if name in comparisons[0].columns]
+
+    def of(column: Column) -> Tensor:
+        values = joined([c.columns[column.name] for c in comparisons]).float()
+        return values if column.kind == "output" else values[:, 0]
+
+    own = [np.asarray(c.weight) if c.weight else np.ones(len(c.better)) for c in comparisons]
+    mean = np.array([w.mean() for w in own])
+    weights = Weights(
+        pair=torch.from_numpy(np.concatenate(own) / (np.repeat(pairs, pairs) if by_prompt else 1.0)),
+        response=torch.from_numpy(np.repeat(mean / counts if by_prompt else mean, counts)),
+        comparison=torch.from_numpy(mean),
+    )
     preferences = Preferences(
         rewards=joined([c.rewards for c in comparisons]).float(),
         better=joined([c.better for c in comparisons]) + torch.from_numpy(start),
@@ -34,11 +53,11 @@ def as_batch(comparisons: Sequence[ScoredComparison], pair_weighting: str) -> tu
         strength=joined([c.strength for c in comparisons]).float(),
         probability=joined([c.probability for c in comparisons]).float(),
         prompt=torch.from_numpy(np.repeat(np.arange(len(comparisons)), counts)),
+        outputs=joined([c.outputs for c in comparisons]).float() if comparisons[0].outputs else None,
+        columns={
+            "weight": weights.pair,
+            "lengths": joined([c.lengths for c in comparisons]).float(),
+            **{column.name: of(column) for column in (*columns, *supplied)},
+        },
     )
-    own = [np.asarray(c.weight) if c.weight else np.ones(len(c.better)) for c in comparisons]
-    mean = np.array([w.mean() for w in own])
-    return preferences, Weights(
-        pair=torch.from_numpy(np.concatenate(own) / (np.repeat(pairs, pairs) if by_prompt else 1.0)),
-        response=torch.from_numpy(np.repeat(mean / counts if by_prompt else mean, counts)),
-        comparison=torch.from_numpy(mean),
-    )
+    return preferences, weights

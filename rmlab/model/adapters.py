@@ -4,6 +4,7 @@ import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
@@ -13,6 +14,7 @@ from transformers.pytorch_utils import Conv1D
 from rmlab import upstream
 from rmlab.messages import UserError, did_you_mean, first_line, say
 from rmlab.model.head import base_of, head_modules
+from rmlab.model.head_files import write_about
 from rmlab.model.layers import layers_of
 
 if TYPE_CHECKING:
@@ -102,13 +104,19 @@ def train_tokens(peft_config: "peft.PeftConfig", tokens: Sequence[int]) -> None:
 
 
 def fit_for_its_base(model: "peft.PeftModel") -> "peft.PeftModel":
-    """The same model, whose adapter is saved without embeddings.
+    """The same model, whose adapter is saved without embeddings, and with the kind of its head.
 
     peft would save all of them where there is one more, for a pad token that nothing is read from, and the adapter
     would not load on its base any more.
     """
-    vars(model)["save_pretrained"] = partial(model.save_pretrained, save_embedding_layers=False)
+    vars(model)["save_pretrained"] = partial(save_adapter, model)
     return model
+
+
+def save_adapter(model: "peft.PeftModel", place: str, **options: Any) -> None:
+    """`save_pretrained`, as `fit_for_its_base` says."""
+    type(model).save_pretrained(model, place, **{**options, "save_embedding_layers": False})
+    write_about(Path(place), model)
 
 
 def adapt_last_layers(model: PreTrainedModel, peft_config: "peft.PeftConfig", count: int) -> None:

@@ -11,7 +11,7 @@ from rmlab.model.positions import check_positions
 from rmlab.model.templates import check_template_name, refuse_new_eos
 
 ATTENTIONS = ("eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention")
-HEADS = ("1/sqrt(d+1)", "1/(d+1)", "zero", "default")
+HEAD_INITS = ("1/sqrt(d+1)", "1/(d+1)", "zero", "default")
 DTYPES = ("float32", "bfloat16", "float16", "auto")
 
 
@@ -20,10 +20,12 @@ class ModelConfig:
     """The `model` node of a config: a checkpoint or random weights, and how it is made a reward model."""
 
     path: str | None = None
+    init_from: str | None = None  # a run directory, see runner/begin.py; its adapter is merged
     config: dict[str, Any] = field(default_factory=dict)
     tokenizer: str | None = None
     dtype: str = "float32"
     attn_implementation: str | None = "sdpa"
+    head: dict[str, Any] | None = field(default_factory=dict)  # {}: linear; None: the checkpoint's own
     head_init: Any = "1/sqrt(d+1)"
     train_last_layers: int | None = None
     pad_token: str | None = None
@@ -44,6 +46,7 @@ class ModelConfig:
             lambda: check_one_of("model.dtype", self.dtype, DTYPES),
             self.check_attention,
             self.check_head,
+            self.check_head_init,
             self.check_labels,
             lambda: check_template_name(self.chat_template),
             lambda: self.check_weights(max_length),
@@ -70,11 +73,23 @@ class ModelConfig:
             check_positions(self.config, "model.config", max_length)
 
     def check_head(self) -> None:
+        """UserError for anything but one head with its options. Its name and they are checked when it is built."""
+        if not self.head:
+            return
+        if len(self.head) != 1:
+            raise UserError(f"model.head names one head, not {', '.join(self.head)}; choose it with model/head=NAME")
+        ((kind, options),) = self.head.items()
+        if not isinstance(options, Mapping):
+            raise UserError(
+                f"model.head.{kind} must be a mapping of options, not {options!r}; for no options write {{}}"
+            )
+
+    def check_head_init(self) -> None:
         """UserError for a first weight of the head that is neither a known word nor a deviation."""
         if isinstance(self.head_init, str):
-            check_one_of("model.head_init", self.head_init, HEADS)
+            check_one_of("model.head_init", self.head_init, HEAD_INITS)
         elif isinstance(self.head_init, bool) or not isinstance(self.head_init, int | float):
-            raise UserError(f"model.head_init is {self.head_init!r}; use a number or one of {', '.join(HEADS)}")
+            raise UserError(f"model.head_init is {self.head_init!r}; use a number or one of {', '.join(HEAD_INITS)}")
         else:
             check_at_least("model.head_init", self.head_init, 0)
 

@@ -11,9 +11,11 @@ from transformers import PreTrainedModel
 import rmlab
 from rmlab.data import Tokenizer
 from rmlab.messages import UserError, say
+from rmlab.model.adapters import save_adapter
 from rmlab.model.changes import save_changes
 from rmlab.model.config import ModelConfig
-from rmlab.model.head import base_of
+from rmlab.model.head import base_of, head_of
+from rmlab.model.head_files import save_folded, write_head
 from rmlab.model.load import load_model
 from rmlab.model.tokenizer import load_tokenizer
 
@@ -55,7 +57,7 @@ def export(
     if isinstance(model, PeftModel):
         adapter = place.with_name("adapter")
         # A pad token that was added needs no embedding, and with one the adapter would not fit its base.
-        model.save_pretrained(str(adapter), save_embedding_layers=False, **given)
+        save_adapter(model, str(adapter), **given)
         tokenizer.save_pretrained(str(adapter))
         if changes:
             return
@@ -68,14 +70,19 @@ def export(
     if changes:
         why = "it was sharded" if weights is not None else save_changes(cast(PreTrainedModel, model), place)
         if why is None:
+            write_head(place, cast(PreTrainedModel, model), model.state_dict())
             tokenizer.save_pretrained(str(place))
             write_card(place, model, HOW_CHANGES)
             return
         say(f"{place} is a whole model: {why}")
     say_what_plain_loading_rounds(model, place)
-    model.save_pretrained(str(place), **given)
+    how = HOW
+    if head_of(model) is None:
+        model.save_pretrained(str(place), **given)
+    elif not save_folded(cast(PreTrainedModel, model), place, weights):
+        how = HOW_REFUSED
     tokenizer.save_pretrained(str(place))
-    write_card(place, model)
+    write_card(place, model, how)
 
 
 def whole_model(source: str, place: str | Path, trust_remote_code: bool = False) -> None:
@@ -85,7 +92,9 @@ def whole_model(source: str, place: str | Path, trust_remote_code: bool = False)
     """
     from peft import PeftModel
 
-    config = ModelConfig(path=source, dtype="auto", attn_implementation=None, trust_remote_code=trust_remote_code)
+    config = ModelConfig(
+        path=source, head=None, dtype="auto", attn_implementation=None, trust_remote_code=trust_remote_code
+    )
     tokenizer, model = load_tokenizer(config), load_model(config, seed=0)
     if isinstance(model, PeftModel):
         if not hasattr(model.base_model, "merge_and_unload"):
@@ -122,12 +131,15 @@ from rmlab import RewardModel
 rewards = RewardModel("PATH").score([{{"prompt": prompt, "response": response}}])  # texts, or chat messages
 ```
 
-{how} Its one logit is the reward. Chats
+{how} Chats
 come through the tokenizer's template; plain text is prompt + response with one BOS and one final EOS.
 """
-HOW = 'In plain transformers: `AutoModelForSequenceClassification.from_pretrained("PATH")`.'
+HOW_REFUSED = "Plain transformers refuses it: its head is more than one linear layer. Load it with `rmlab.RewardModel`."
+HOW = (
+    'In plain transformers: `AutoModelForSequenceClassification.from_pretrained("PATH")`. Its one logit is the reward.'
+)
 HOW_CHANGES = """Here is only what was trained; `base.json` says where its base model is. For plain transformers:
-`from rmlab import whole_model; whole_model("PATH", "WHOLE")`."""
+`from rmlab import whole_model; whole_model("PATH", "WHOLE")`. Its one logit is the reward."""
 
 
 def write_card(place: Path, model: nn.Module, how: str = HOW) -> None:

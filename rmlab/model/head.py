@@ -1,12 +1,15 @@
 """The head: what turns a hidden state into the reward, and its first weights."""
 
 import math
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from rmlab.heads import Head, build_head, draw
 from rmlab.messages import UserError
 
 
@@ -22,10 +25,37 @@ def is_decoder(model: PreTrainedModel) -> bool:
     return isinstance(getattr(head, "original_module", head), nn.Linear)  # peft wraps a head that it trains
 
 
+def head_of(model: nn.Module) -> Head | None:
+    """The model's head, where it is one of rmlab's; None for an architecture's own, whose one output is the reward."""
+    parts = (part for child in head_modules(base_of(model)).values() for part in child.modules())
+    return next((part for part in parts if isinstance(part, Head)), None)
+
+
+def names_of(head: Head | None) -> Sequence[str]:
+    """(D,) of the numbers that it returns per response."""
+    return Head.names if head is None else head.names
+
+
+def rewards_of(head: Head | None, outputs: Tensor, prompt: Tensor) -> Tensor:
+    """(R,) rewards of outputs (R, D). prompt (R,): which comparison each response belongs to."""
+    return outputs[:, 0] if head is None else head.rewards(outputs, prompt)
+
+
 def head_modules(model: PreTrainedModel) -> dict[str, nn.Module]:
     """The children that turn hidden states into the reward, by name: all with parameters but the base model."""
     base = model.base_model_prefix
     return {n: m for n, m in model.named_children() if n != base and any(True for _ in m.parameters())}
+
+
+def last_linear(model: PreTrainedModel) -> tuple[str, nn.Linear]:
+    """(name, layer) that the head ends in: one of rmlab's, else the last linear layer of the architecture's own."""
+    linears = [
+        (f"{name}.{part}" if part else name, module)
+        for name, head in head_modules(model).items()
+        for part, module in head.named_modules()
+        if isinstance(module, nn.Linear)
+    ]
+    return ([(name, module) for name, module in linears if isinstance(module, Head)] or linears)[-1]
 
 
 def name_the_output(model: PreTrainedModel) -> None:
@@ -58,13 +88,7 @@ def init_head(model: PreTrainedModel, new: list[str], how: str | float) -> None:
     `how`: "1/sqrt(d+1)" (Stiennon et al. 2020), "1/(d+1)" (OpenRLHF), "zero", "default" (the architecture's own) or
     a number, the standard deviation of a normal distribution. Biases become 0.
     """
-    linears = [
-        (f"{name}.{part}" if part else name, module)
-        for name, head in head_modules(model).items()
-        for part, module in head.named_modules()
-        if isinstance(module, nn.Linear)
-    ]
-    name, last = linears[-1]
+    name, last = last_linear(model)
     std = deviation(how, last.in_features)
     if f"{name}.weight" not in new or std is None:
         return
@@ -72,6 +96,25 @@ def init_head(model: PreTrainedModel, new: list[str], how: str | float) -> None:
         last.weight.normal_(0.0, std) if std else last.weight.zero_()
         if last.bias is not None:
             last.bias.zero_()
+
+
+def install(model: PreTrainedModel, config: Mapping[str, Any], how: str | float) -> list[str]:
+    """Put a new head of `{kind: options}` where the last linear layer is; names of its weights. UserError: see there.
+
+    A new one of kind `linear` is the architecture's own again. Call it before `prepare_for_scoring`.
+    """
+    name, before = last_linear(model)
+    biased = before.had_bias if isinstance(before, Head) else before.bias is not None
+    new: nn.Linear
+    if [*config] == ["linear"]:
+        new = nn.Linear(before.in_features, 1, bias=biased)
+        draw(new, partial(deviation, how))
+    else:
+        new = build_head(config, before.in_features)
+        new.had_bias = biased
+        new.draw(partial(deviation, how))
+    model.set_submodule(name, new.to(before.weight.device))
+    return [f"{name}.{part}" for part in new.state_dict()]
 
 
 # ---- fp32, whatever the body's dtype and whatever autocast says ----

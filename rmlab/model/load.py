@@ -16,7 +16,8 @@ from transformers.utils import logging as hf_logging
 from rmlab.messages import UserError, first_line, say
 from rmlab.model.changes import CHANGES, Origin, put_changes
 from rmlab.model.config import DTYPES, Base, ModelConfig, base_of_adapter, base_of_changes, hub_file
-from rmlab.model.head import base_of, head_modules, init_head, name_the_output
+from rmlab.model.head import base_of, head_modules, init_head, last_linear, name_the_output
+from rmlab.model.head_files import LINEAR, restore, same_head, saved_head, settle
 from rmlab.model.tokenizer import tokenizer_of
 
 if TYPE_CHECKING:
@@ -34,7 +35,8 @@ def load_model(config: ModelConfig, seed: int, quantization: Any = None) -> "Pre
     """
     set_seed(seed)
     if (base := base_of_adapter(config)) is not None:
-        return with_adapter(load_model(replace(config, path=base), seed, quantization), str(config.path))
+        load = adapted if config.init_from is None else merged
+        return load(config, base, seed, quantization)
     quantization = config.quantization or quantization or None
     try:
         with errors_only():  # the new head is meant to be missing from the checkpoint
@@ -47,8 +49,34 @@ def load_model(config: ModelConfig, seed: int, quantization: Any = None) -> "Pre
         raise UserError(f"model: cannot load {what}: {first_line(cause or error)}") from error
     name_the_output(model)
     init_head(model, new, config.head_init)
+    if config.head is not None:
+        trained = f"{last_linear(model)[0]}.weight" not in new
+        new = [*new, *settle(model, config.head or LINEAR, config.head_init, trained)]
     vars(model)["rmlab_new_weights"] = new  # see faults.py
     vars(model)["rmlab_new_modules"] = new_modules(model, new)
+    return model
+
+
+def adapted(config: ModelConfig, base: str, seed: int, quantization: Any) -> "PreTrainedModel | PeftModel":
+    """The model of an adapter's folder on its base. UserError where its head is another than is wanted."""
+    saved = saved_head(config)
+    head = dict(LINEAR) if saved is None else saved.config
+    model = with_adapter(load_model(replace(config, path=base, head=head), seed, quantization), str(config.path))
+    if not same_head(model, config.head):
+        raise UserError(
+            f"model.path: the head of the adapter {config.path} is another one; use model/head={next(iter(head))}"
+        )
+    return model
+
+
+def merged(config: ModelConfig, base: str, seed: int, quantization: Any) -> PreTrainedModel:
+    """The same with the adapter merged into the base, to begin another run from. UserError where that cannot be."""
+    given: Any = adapted(replace(config, head=None, init_from=None), base, seed, quantization)
+    if getattr(base_of(given), "is_quantized", False) or not hasattr(given.base_model, "merge_and_unload"):
+        raise UserError(f"model.init_from: the adapter {config.path} cannot be merged into its base model")
+    model = cast(PreTrainedModel, given.merge_and_unload())
+    vars(model).pop("rmlab_origin", None)  # its weights are others than would be loaded
+    settle(model, config.head or LINEAR, config.head_init, trained=True)
     return model
 
 
@@ -87,6 +115,7 @@ def pretrained(config: ModelConfig, quantization: Any) -> tuple[PreTrainedModel,
     if (base := base_of_changes(config)) is not None:
         return with_changes(config, base, quantization), []
     options = {"attn_implementation": config.attn_implementation, **config.init_kwargs}
+    saved = saved_head(config)
     if "config" not in options:
         options["num_labels"] = 1
     if quantization is not None:
@@ -97,12 +126,25 @@ def pretrained(config: ModelConfig, quantization: Any) -> tuple[PreTrainedModel,
         revision=config.revision,
         trust_remote_code=config.trust_remote_code,
         output_loading_info=True,
-        **options,
+        **{"ignore_mismatched_sizes": saved is not None, **options},
     )
     new = sorted(report["missing_keys"])
     if quantization is None:
         vars(model)["rmlab_origin"] = Origin.of(config, model, new)
+    if saved is not None:
+        refuse_misfits(model, config, report["mismatched_keys"], options)
+        restore(model, config, saved)
     return model, new
+
+
+def refuse_misfits(
+    model: PreTrainedModel, config: ModelConfig, misfits: Iterable[Any], options: Mapping[str, Any]
+) -> None:
+    """UserError for weights of another size than the model's, but for those of the head, which has its own file."""
+    head = last_linear(model)[0]
+    names = sorted(str(name) for name, *_ in misfits if not str(name).startswith(f"{head}."))
+    if names and not options.get("ignore_mismatched_sizes"):
+        raise UserError(f"model.path: {config.path} holds weights of another size than its config says: {names[0]}")
 
 
 def with_changes(config: ModelConfig, base: Base, quantization: Any) -> PreTrainedModel:
@@ -115,6 +157,8 @@ def with_changes(config: ModelConfig, base: Base, quantization: Any) -> PreTrain
     options = {**config.init_kwargs, "config": own, "ignore_mismatched_sizes": True}  # of embeddings that have grown
     there = replace(config, path=base.path, revision=base.revision, dtype=base.dtype, init_kwargs=options)
     model, _ = pretrained(there, None)
+    saved = saved_head(config)
+    settle(model, LINEAR if saved is None else saved.config, "default", trained=False)
     folder = Path(str(config.path)).expanduser()
     file = folder / CHANGES if folder.is_dir() else hub_file(str(config.path), CHANGES, config.revision)
     if file is None or not file.exists():
@@ -163,6 +207,7 @@ def config_by_name(
         revision=options.pop("revision", None),
         trust_remote_code=options.pop("trust_remote_code", trust_remote_code),
         head_init=head_init,
+        head=None,
         init_kwargs=options,
     )
 

@@ -4,7 +4,7 @@ import re
 
 import pandas as pd
 
-from rmlab.report.tables import Tables, Words, known
+from rmlab.report.tables import WORDY, Tables, Words, known
 
 WIDEST = 12  # columns that can be read across a page
 ESCAPED = {
@@ -69,7 +69,7 @@ def long_tables(tables: Tables, words: Words, name: str) -> str:
     ):
         lines = [[tex(cell) for cell in line] for line in cut.cells.to_numpy().tolist()]
         titles = [tex(column) for column in cut.cells.columns]
-        plain = sum(column in ("arm", "subset", "effect", "key") for column in titles)
+        plain = sum(column in WORDY for column in titles)
         columns = "@{}" + "l" * plain + "r" * (len(titles) - plain) + "@{}"
         label = f"{name}-{cut.set}-{cut.metric}-{cut.kind}" if cut.metric else f"{name}-{cut.kind}-{number}"
         parts += table(lines, titles, columns, tex(cut.title), label, "table*")

@@ -78,9 +78,10 @@ def table_rows(table: Table, baseline: str) -> list[dict[str, Any]]:
 
 def class_of(column: str, cell: str, kind: str) -> str:
     """CSS class of a cell."""
-    if column == "verdict" and cell in ("better", "worse"):
-        return cell
-    return "words" if column in ("arm", "effect") or kind == "arms" else ""
+    called = {"better": "better", "agrees": "better", "worse": "worse", "disagrees": "worse"}
+    if column == "verdict" and cell in called:
+        return called[cell]
+    return "words" if column in ("arm", "effect", "measured here") or kind == "arms" else ""
 
 
 def embedded(figure: Figure, folder: Path) -> dict[str, Any]:

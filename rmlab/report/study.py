@@ -8,6 +8,7 @@ from rmlab.messages import UserError, did_you_mean
 from rmlab.report.arms import Values, as_swept, find_arm, is_one_of, name_arms
 from rmlab.report.runs import Run, apart, load_run, mixed, run_directories, studies, uneven, unfinished
 from rmlab.runner.directory import RunDirectory
+from rmlab.runner.published import Published
 
 
 @dataclass
@@ -15,7 +16,7 @@ class Study:
     """Runs by arm, the baseline first. values[arm]: what makes the arm; notes: what a reader must know of the runs.
 
     usual: what most arms have in common, and names do not say. outside: arm -> its file, of scores that no
-    run of the study made; such an arm has no runs.
+    run of the study made; such an arm has no runs. published: a paper's table, as the newest run quotes it.
     """
 
     folders: list[Path]
@@ -29,6 +30,7 @@ class Study:
     usual: Values = field(default_factory=dict)
     outside: dict[str, str] = field(default_factory=dict)
     called: str = ""
+    published: Published | None = None
 
     @property
     def name(self) -> str:
@@ -90,6 +92,7 @@ def load_study(
         tune=kept,
         notes=[*left_out, *unfinished([*runs, *lost]), *uneven(ordered), *apart(ordered, first), *mixed(runs)],
         usual=named.usual,
+        published=Published.of(told["published"]) if told.get("published") else None,
     )
 
 

@@ -14,6 +14,7 @@ TITLES = {"accuracy": "Accuracy", "nll": "Bradley-Terry NLL", "brier": "Brier sc
 WISHES = {"accuracy": "higher is better", "nll": "lower is better", "brier": "lower is better"}
 # Columns left out of narrower terminals.
 NEEDS = {"McNemar p (Holm)": 160, "95% CI": 140, "detectable": 120, "seeds": 100, "p (Holm)": 92}
+WORDY = ("arm", "subset", "effect", "key", "claim", "measured here")  # columns of words, which stand at the left
 LONGEST = 45  # rows of a table that a terminal shows
 WORDS = 200  # characters of a text that table.md shows
 
@@ -21,7 +22,7 @@ WORDS = 200  # characters of a text that table.md shows
 @dataclass(frozen=True)
 class Table:
     """cells: of strings, by column title. kind: `comparison` (an arm a line), `subsets`, `effects`, `suite` (its
-    score), `matrix` (its other numbers), `flips` or `arms`.
+    score), `matrix` (its other numbers), `published`, `claims`, `flips` or `arms`.
 
     set, metric: what it is of, empty where it is of no one.
     """
@@ -228,7 +229,7 @@ def print_tables(tables: Tables, words: Words) -> None:
 
     console = Console(width=shutil.get_terminal_size((144, 24)).columns)
     console.print(f"\n[bold]{escape(words.title)}[/bold]\n")
-    colours = {"better": "green", "worse": "red"}
+    colours = {"better": "green", "agrees": "green", "worse": "red", "disagrees": "red"}
     for table in tables:
         if max(len(table.cells), 4 * len(table.cells.columns)) > LONGEST or table.kind == "flips":
             number = f"{len(table.cells)} lines, " if table.kind != "flips" else ""
@@ -239,7 +240,7 @@ def print_tables(tables: Tables, words: Words) -> None:
             columns=[c for c, width in NEEDS.items() if c in table.cells and console.width < width]
         )
         for place, column in enumerate(shown.columns):
-            words_here = not place or column in ("arm", "effect", "key") or table.kind == "arms"
+            words_here = not place or column in WORDY or table.kind == "arms"
             printed.add_column(
                 escape(column), justify="left" if words_here else "right", no_wrap=not words_here, overflow="fold"
             )

@@ -2,8 +2,7 @@
 
 import hashlib
 import json
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,11 @@ from omegaconf.errors import OmegaConfBaseException
 from rmlab.data.config import DataConfig
 from rmlab.messages import UserError, check_all, check_at_least, check_one_of, check_seed, did_you_mean, first_line
 from rmlab.model.config import ModelConfig
+from rmlab.model.identity import weights_of_run
 from rmlab.runner.check import check_trainer
+from rmlab.runner.earlier import earlier_run
+from rmlab.runner.published import ReportConfig
+from rmlab.runner.renamed import renamed, without_neutral
 from rmlab.scoring.config import ScoringConfig
 from rmlab.secrets import masked, secrets_of, without_masks
 from rmlab.upstream import share_config_store
@@ -31,13 +34,12 @@ PLACES = ("study", "question", "report", "plugins", "run", "logger", "eval", "hy
 # Nodes whose keys are options of others (TrainingArguments, a loss term, a peft config, a model config): rmlab checks
 # them itself, with the nearest name, so that nobody has to write +trainer.warmup_ratio=0.1.
 OPEN = (
-    *("trainer", "loss", "peft", "logger", "eval", "model.config", "model.init_kwargs", "model.quantization"),
+    *("trainer", "loss", "peft", "logger", "eval"),
+    *("model.config", "model.head", "model.init_kwargs", "model.quantization"),
     *("data.train", "data.eval", "data.columns", "data.chat_template_kwargs"),
 )
 
 KEPT = ("model", "changes", "checkpoints")  # what run.keep may name
-
-RENAMED = {"data.head": "data.limit", "model.train_layers": "model.train_last_layers"}
 
 
 @dataclass
@@ -54,6 +56,7 @@ class RunConfig:
     threads: int | None = None
     verbose: bool = False
     keep: list[str] = field(default_factory=lambda: ["model"])
+    began: str | None = None  # what made the run of model.init_from, its seed apart: for names of arms
     choices: dict[str, Any] = field(default_factory=dict)  # the options chosen of each config group, for names of arms
 
     def check(self) -> None:
@@ -70,14 +73,6 @@ class RunConfig:
     def cache(self) -> Path | None:
         """The folder of what runs share, such as tokenised data, ~ expanded; None: nothing is cached."""
         return None if self.cache_dir is None else Path(self.cache_dir).expanduser()
-
-
-@dataclass
-class ReportConfig:
-    """The `report` node: what `rmlab-report` need not be told again."""
-
-    baseline: str | None = None
-    tune: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -159,6 +154,7 @@ class Config:
             self.data.check,
             self.scoring.check,
             self.run.check,
+            self.report.check,
             self.check_data_and_trainer,
             lambda: LoggerConfig.of(self.logger),
         )
@@ -173,26 +169,6 @@ class Config:
             raise UserError("streaming data has no length; set trainer.max_steps")
         if self.trainer.get("eval_strategy", "no") not in ("no", False) and not self.data.evaluates:
             raise UserError("trainer.eval_strategy is set, but data.eval is empty and data.eval_fraction 0")
-
-
-def refuse_renamed(arguments: Iterable[str]) -> None:
-    """UserError with the new name for an old one in an override, as `data.head=3` or `data={head: 3}`."""
-    for argument in arguments:
-        whole, _, value = argument.lstrip("+~").partition("=")
-        for old, new in RENAMED.items():
-            node, _, key = old.partition(".")
-            if whole == old or (whole == node and re.search(rf"[{{,]\s*{key}\s*:", value)):
-                raise UserError(f"{old} is now {new}")
-
-
-def renamed(mapping: Mapping[str, Any]) -> dict[str, Any]:
-    """The config of an older version without its old keys. UserError naming the new one where a value would be lost."""
-    config = {key: dict(node) if isinstance(node, Mapping) else node for key, node in mapping.items()}
-    for old, new in RENAMED.items():
-        node, _, key = old.partition(".")
-        if isinstance(config.get(node), dict) and config[node].pop(key, None) is not None:
-            raise UserError(f"{old} is now {new}")
-    return config
 
 
 def named(error: OmegaConfBaseException) -> str:
@@ -213,10 +189,12 @@ def named(error: OmegaConfBaseException) -> str:
 
 
 def register() -> None:
-    """Tell Hydra the schema and OmegaConf the one resolver, `${rmlab_id:}`. Idempotent."""
+    """Tell Hydra the schema, and OmegaConf the resolvers that start with rmlab_. Idempotent."""
     share_config_store()
     ConfigStore.instance().store(name="schema", node=schema())
     OmegaConf.register_new_resolver("rmlab_id", lambda *, _root_: id_or_none(_root_), replace=True)
+    OmegaConf.register_new_resolver("rmlab_run", earlier_run, replace=True)
+    OmegaConf.register_new_resolver("rmlab_name", lambda option: str(option).replace("/", "-"), replace=True)
 
 
 def schema() -> DictConfig:
@@ -267,17 +245,22 @@ def run_id(config: DictConfig) -> str:
 
 
 def content_id(config: Mapping[str, Any]) -> str:
-    """The id of a resolved config."""
+    """The id of a resolved config. The weights that it begins from count, and not where they lie."""
     kept = {**computed(config), "sources": list(config.get("data", {}).get("train", []))}
+    if begins := (config.get("model") or {}).get("init_from"):
+        kept["model"] = {**kept["model"], "init_from": weights_of_run(begins) or begins}
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def computed(config: Mapping[str, Any]) -> dict[str, Any]:
     """The part of a resolved config that says what is computed: without `PLACES`, and without values of secret keys.
 
-    Not without those of the environment: a run's id must not depend on what else a machine knows.
+    Not without those of the environment: a run's id must not depend on what else a machine knows. Of the run that
+    `model.init_from` names, what made it.
     """
-    return {k: canonical(masked(v)) for k, v in config.items() if k not in PLACES}
+    kept = {k: canonical(masked(without_neutral(v, k))) for k, v in config.items() if k not in PLACES}
+    began = (config.get("run") or {}).get("began")
+    return {**kept, "model": {**kept["model"], "init_from": began}} if began else kept
 
 
 def canonical(value: Any) -> Any:

@@ -24,7 +24,7 @@ def training_prompts(where: Any, run: Mapping[str, Any]) -> Callable[[], Iterato
     from rmlab.data.columns import read_rows
     from rmlab.data.contamination import prompts_of
     from rmlab.data.prepare import unformatted
-    from rmlab.data.sets import load_part
+    from rmlab.data.sets import load_part, reading
     from rmlab.data.sources import load
 
     if where is not True:
@@ -34,7 +34,7 @@ def training_prompts(where: Any, run: Mapping[str, Any]) -> Callable[[], Iterato
     if not run:
         raise UserError("contamination=true is of a run; of another model name its training rows: contamination=FILE")
     data = Config.of(run).data
-    sources = load_part(data, data.train, "train")
+    sources = load_part(data, data.train, "train", reading(data, (), "train"))
     return lambda: (
         (f"{source.name} {row}", prompt)
         for source in sources

@@ -226,12 +226,12 @@ class RunDirectory:
 
         return read_scores(self.scores_file(name))
 
-    def write_scores(self, name: str, comparisons: Sequence[ScoredComparison]) -> None:
-        """Both files of an evaluation set (see scores.py), from the first rank alone."""
+    def write_scores(self, name: str, scored: Sequence[ScoredComparison], outputs: Sequence[str] = ()) -> None:
+        """Both files of an evaluation set (see scores.py), from the first rank alone. outputs: names of the head's."""
         from rmlab.runner.scores import write_scores
 
         if is_first_rank():
-            write_scores(comparisons, self.scores_file(name))
+            write_scores(scored, self.scores_file(name), outputs)
 
     def scores_file(self, name: str) -> Path:
         """Where the responses of an evaluation set are kept; the file of its preferences lies beside it."""

@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 from rmlab.data import Tokenizer
 from rmlab.data.config import DataConfig
 from rmlab.messages import UserError, is_first_rank, say
-from rmlab.model.config import check_architecture
+from rmlab.model.config import ModelConfig, check_architecture
 from rmlab.registry import import_plugins
 from rmlab.runner.arguments import reward_config, with_length
+from rmlab.runner.begin import begun, with_beginning
 from rmlab.runner.check import check_first_rows, check_run, check_templates
 from rmlab.runner.config import Config, computed
 from rmlab.runner.curves import history, last_train_logs
@@ -33,6 +34,7 @@ from rmlab.secrets import masked, secrets_of
 if TYPE_CHECKING:  # which take seconds to import; a run says its name before
     from peft import PeftConfig
 
+    from rmlab.data.config import Columns
     from rmlab.data.sets import Rows, Sets
     from rmlab.data.trees import Trees
     from rmlab.losses import Term
@@ -46,6 +48,7 @@ class Checked:
 
     rows: "Rows"
     data: DataConfig  # whose max_length is a number
+    model: ModelConfig  # where it begins
     loss: list["Term"]
     args: "RewardConfig"
     peft: "PeftConfig | None"  # of the peft library
@@ -79,6 +82,7 @@ def check_and_run(config: Config, out: RunDirectory) -> dict[str, Any]:
     """The metrics of the run; of a finished one those that it kept. Checks come before the directory is locked."""
     import_plugins(config.plugins)
     check_run(config)
+    config = with_beginning(config)
     inputs = fingerprints(config)
     if not config.run.redo:
         refuse_other_run(config, out)
@@ -110,29 +114,31 @@ def take_over(
 
 
 def check(config: Config, out: RunDirectory) -> Checked:
-    """From fast to slow: files are read in less time than torch is imported for the loss, generators take more."""
-    specs = config.data.train.values()
-    generated = any(isinstance(spec, Mapping) and spec.get("source") != "load" for spec in specs)
-    loss = build_loss(config) if generated else None
+    """From fast to slow: the first rows, the loss, for which torch is imported, then all rows with what it reads."""
     from rmlab.data.sets import load_rows
 
+    config = replace(config, model=begun(config.model))
     check_first_rows(config)
-    rows = load_rows(config.data)
+    loss, columns = build_loss(config)
+    rows = load_rows(config.data, columns)
     check_templates(config.model, rows)
     suites = read_suites(config.eval, config.model)
-    loss = loss or build_loss(config)
     ready = with_length(config, check_architecture(config.model.config))
 
     from rmlab.model.adapters import PeftConfig
 
-    return Checked(rows, ready.data, loss, reward_config(ready, out), PeftConfig.of(config.peft).build(), suites)
+    args = reward_config(ready, out)
+    args.reads = columns
+    return Checked(rows, ready.data, config.model, loss, args, PeftConfig.of(config.peft).build(), suites)
 
 
-def build_loss(config: Config) -> list["Term"]:
-    """The terms of `loss`. UserError for a wrong one; the first call imports torch."""
+def build_loss(config: Config) -> tuple[list["Term"], "Columns"]:
+    """The terms of `loss` on the head's outputs, and the columns that they read. The first call imports torch."""
     from rmlab import losses
+    from rmlab.model.head_files import outputs_of
 
-    return losses.build_loss(config.loss)
+    terms = losses.build_loss(config.loss, outputs_of(config.model))
+    return terms, tuple((column.name, column.kind) for column in losses.columns_read(terms))
 
 
 def train_here(config: Config, out: RunDirectory, inputs: dict[str, str], checked: Checked) -> dict[str, Any]:
@@ -154,7 +160,7 @@ def train_here(config: Config, out: RunDirectory, inputs: dict[str, str], checke
     }
     environment = masked(environment, secrets_of(whole))
     out.write_environment(environment)
-    tokenizer = load_tokenizer(config.model)
+    tokenizer = load_tokenizer(checked.model)
     sets = build_sets(checked.rows, checked.data, tokenizer, config.run.cache, config.run.num_proc)
     sets = prepare_sets(sets, tokenizer, checked.args)
     warn_about_margin(config.loss, sets.train)
@@ -189,6 +195,7 @@ def train_and_evaluate(
 
     from rmlab.metrics.diagnostics import diagnose
     from rmlab.model.adapters import PeftConfig
+    from rmlab.model.head import names_of
     from rmlab.model.load import load_model
     from rmlab.training.checkpoints import train_or_resume
     from rmlab.training.interruption import Interruption
@@ -197,7 +204,7 @@ def train_and_evaluate(
     hf_logging.disable_progress_bar()  # of loading and saving weights; training keeps its own
     interruption = Interruption()
     trainer = RewardTrainer(
-        model=load_model(config.model, config.seed, PeftConfig.of(config.peft).quantization),
+        model=load_model(checked.model, config.seed, PeftConfig.of(config.peft).quantization),
         args=checked.args,
         train_dataset=sets.train,
         eval_dataset=(sets.eval["eval"] if list(sets.eval) == ["eval"] else sets.eval) or None,
@@ -216,7 +223,7 @@ def train_and_evaluate(
     for name in sets.eval:
         scored = trainer.evaluations[name]
         metrics["eval"][name] = {**scored.metrics, "diagnostics": diagnose(scored.comparisons)}
-        out.write_scores(name, scored.comparisons)
+        out.write_scores(name, scored.comparisons, names_of(trainer.head))
     if trainer.is_world_process_zero():
         out.write_history(curves)
     if keeps_model(config):

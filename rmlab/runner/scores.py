@@ -21,14 +21,16 @@ from rmlab.metrics.scored import ScoredComparison
 
 PREFERENCE = ("better", "worse", "strength", "probability")
 TEXTS = ("comparison", "prompt", "responses")
-RESPONSE = ("id", "prompt", "subset", "reward", "length", "gold", "style")
+RESPONSE = ("id", "prompt", "subset", "reward", "length", "gold", "style", "outputs")
+OUTPUT = "output_"  # what columns of outputs are called, before their names
 
 
 @dataclass(frozen=True)
 class Scores:
     """The scores of an evaluation set as tables; `comparisons` reads them back as they were written.
 
-    responses: comparison, id, prompt, subset, response, reward, length, gold, and the counts of STYLE. preferences:
+    responses: comparison, id, prompt, subset, response, reward, length, gold, the counts of STYLE, and output_NAME for
+    each output of a head that has several. preferences:
     comparison, better, worse, strength, probability. texts: comparison, prompt, responses (K). `comparison` is the
     place in the set, better, worse and response count within it.
     """
@@ -40,12 +42,15 @@ class Scores:
     def comparisons(self) -> list[ScoredComparison]:
         """In the order of the set; `gold`, `style` and `excerpts` are empty where they are not known."""
         styles = [column for column in STYLE if column in self.responses]
-        table = self.responses.assign(style=pd.Series(rows_of(self.responses[styles]), self.responses.index))
+        outputs = [column for column in self.responses if str(column).startswith(OUTPUT)]
+        said = pd.Series(self.responses[outputs].to_numpy(float).tolist(), self.responses.index)
+        styled = pd.Series(rows_of(self.responses[styles]), self.responses.index)
+        table = self.responses.assign(style=styled, outputs=said)
         told = lists_by_comparison(table, RESPONSE)
         pairs = lists_by_comparison(self.preferences, PREFERENCE)
         none: dict[str, list[Any]] = {column: [] for column in PREFERENCE}
-        said = zip(*(self.texts[column] for column in TEXTS), strict=True)
-        excerpts = {index: [prompt, *responses] for index, prompt, responses in said}
+        texts = zip(*(self.texts[column] for column in TEXTS), strict=True)
+        excerpts = {index: [prompt, *responses] for index, prompt, responses in texts}
         return [
             ScoredComparison(
                 index=index,
@@ -57,6 +62,7 @@ class Scores:
                 gold=[] if any(map(math.isnan, of["gold"])) else of["gold"],
                 style=[] if None in of["style"] else of["style"],
                 excerpts=excerpts.get(index, []),
+                outputs=of["outputs"] if outputs else [],
                 better=pairs.get(index, none)["better"],
                 worse=pairs.get(index, none)["worse"],
                 strength=pairs.get(index, none)["strength"],
@@ -83,11 +89,18 @@ def rows_of(table: pd.DataFrame) -> list[list[int] | None]:
     return [row if there else None for row, there in zip(rows, known, strict=True)]
 
 
-def write_scores(comparisons: Sequence[ScoredComparison], path: Path) -> None:
-    """The responses to `path`, the preferences and texts beside it; makes the folder if it is not there."""
+def write_scores(comparisons: Sequence[ScoredComparison], path: Path, names: Sequence[str] = ()) -> None:
+    """The responses to `path`, the preferences and texts beside it; makes the folder if it is not there.
+
+    names: of the head's outputs, where it has several.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     types = {"reward": "float32", "gold": "float64", **dict.fromkeys(STYLE, "Int32")}
-    write_table(pd.DataFrame([row for c in comparisons for row in response_rows(c)]).astype(types), path)
+    table = pd.DataFrame([row for c in comparisons for row in response_rows(c)]).astype(types)
+    outputs = [values for c in comparisons for values in c.outputs]
+    for n, name in enumerate(names if outputs else ()):
+        table[OUTPUT + name] = np.array([values[n] for values in outputs], dtype=np.float32)
+    write_table(table, path)
     preferences = [row for c in comparisons for row in preference_rows(c)]
     write_table(pd.DataFrame(preferences, columns=["comparison", *PREFERENCE]), beside(path))
     texts = [dict(zip(TEXTS, (c.index, c.excerpts[0], c.excerpts[1:]), strict=True)) for c in comparisons if c.excerpts]

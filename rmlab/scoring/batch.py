@@ -8,10 +8,13 @@ import torch
 from torch import Tensor
 
 from rmlab.data.trees import TokenTree
-from rmlab.losses import Preferences
+from rmlab.heads import Head
+from rmlab.losses import Column, Preferences
 from rmlab.losses.reduce import Weights
+from rmlab.losses.whole import Shares
 from rmlab.messages import UserError
 from rmlab.metrics.scored import ScoredComparison
+from rmlab.model.head import rewards_of
 from rmlab.scoring.plan import Plan
 
 
@@ -21,10 +24,17 @@ class Padded:
 
     input_ids: Tensor  # (R, L)
     attention_mask: Tensor  # (R, L)
+    response: Tensor | None = None  # (R, L) which tokens are the response's, where their log-probability is wanted
 
     @classmethod
-    def of(cls, sequences: Sequence[Sequence[int]], pad_token_id: int, multiple_of: int | None = None) -> "Padded":
-        """Padded on the right, to a multiple of `multiple_of` where that is given."""
+    def of(
+        cls,
+        sequences: Sequence[Sequence[int]],
+        pad_token_id: int,
+        multiple_of: int | None = None,
+        lengths: Sequence[int] | None = None,
+    ) -> "Padded":
+        """Padded on the right, to a multiple of `multiple_of` where that is given. lengths (R,): of the responses."""
         length = max(map(len, sequences))
         if multiple_of:
             length = -(-length // multiple_of) * multiple_of
@@ -33,7 +43,10 @@ class Padded:
         for row, sequence in enumerate(sequences):
             input_ids[row, : len(sequence)] = torch.tensor(sequence)
             attention_mask[row, : len(sequence)] = 1
-        return cls(input_ids, attention_mask)
+        if lengths is None:
+            return cls(input_ids, attention_mask)
+        ends, places = attention_mask.sum(-1, keepdim=True), torch.arange(length)
+        return cls(input_ids, attention_mask, (places < ends) & (places >= ends - torch.tensor(lengths)[:, None]))
 
 
 @dataclass(frozen=True)
@@ -62,16 +75,38 @@ class Batch:
     probability: Tensor  # (P,)
     prompt: Tensor  # (R,) which comparison a response belongs to
     weights: Weights
+    columns: dict[str, Tensor]  # lengths (R,), and what the loss reads of the rows, see rmlab.losses.Column
+    shares: Shares | None  # of the terms of a whole optimizer step, where this is a part of it
     comparisons: tuple[ScoredComparison, ...]  # (N,) the comparisons themselves, without rewards yet
 
-    def preferences(self, rewards: Tensor) -> Preferences:
-        """The batch as losses see it; rewards (R,)."""
-        return Preferences(rewards, self.better, self.worse, self.strength, self.probability, self.prompt)
+    def preferences(self, outputs: Tensor, head: Head | None = None, **columns: Tensor) -> Preferences:
+        """The batch as losses see it; outputs (R, D) of the head, further columns by name."""
+        return Preferences(
+            rewards=rewards_of(head, outputs, self.prompt),
+            better=self.better,
+            worse=self.worse,
+            strength=self.strength,
+            probability=self.probability,
+            prompt=self.prompt,
+            outputs=outputs,
+            columns={"weight": self.weights.pair, **self.columns, **columns},
+        )
 
-    def scored(self, rewards: Tensor) -> list[ScoredComparison]:
-        """The comparisons with the rewards (R,) of their responses, each in the order of its own responses."""
-        values, prompt = rewards.cpu().numpy(), self.prompt.cpu().numpy()
-        return [replace(c, rewards=values[prompt == n].tolist()) for n, c in enumerate(self.comparisons)]
+    def scored(self, outputs: Tensor, head: Head | None = None, **columns: Tensor) -> list[ScoredComparison]:
+        """The comparisons with rewards and outputs (R, D) of their responses, each in the order of its own responses.
+
+        columns: further ones per response (R,), by name.
+        """
+        rewards, prompt = rewards_of(head, outputs, self.prompt).cpu().numpy(), self.prompt.cpu().numpy()
+        values, more = outputs.cpu().numpy(), {name: column.cpu().numpy() for name, column in columns.items()}
+        several = outputs.shape[1] > 1
+        found = []
+        for n, c in enumerate(self.comparisons):
+            here = prompt == n
+            own = {**c.columns, **{name: column[here, None].tolist() for name, column in more.items()}}
+            said = values[here].tolist() if several else []
+            found.append(replace(c, rewards=rewards[here].tolist(), outputs=said, columns=own))
+        return found
 
     # ---- what Trainer, accelerate and torch's data loader ask of a batch ----
 
@@ -96,7 +131,7 @@ class Batch:
         return getattr(self.tokens, name)
 
 
-Part = TypeVar("Part", bound=Batch | Padded | Flat | Weights)
+Part = TypeVar("Part", bound=Batch | Padded | Flat | Weights | Shares | Preferences)
 
 
 def moved(value: Part, change: Callable[[Any], Any]) -> Part:
@@ -106,8 +141,10 @@ def moved(value: Part, change: Callable[[Any], Any]) -> Part:
         part = getattr(value, field.name)
         if isinstance(part, Tensor | Plan):
             changed[field.name] = change(part)
-        elif isinstance(part, Padded | Flat | Weights):
+        elif isinstance(part, Padded | Flat | Weights | Shares):
             changed[field.name] = moved(part, change)
+        elif isinstance(part, dict):
+            changed[field.name] = {name: change(column) for name, column in part.items()}
     return replace(value, **changed)
 
 
@@ -122,8 +159,8 @@ def parts_of(inputs: Any) -> list[Batch]:
     return parts
 
 
-def unscored(tree: TokenTree) -> ScoredComparison:
-    """What evaluation needs to know of a comparison besides its rewards."""
+def unscored(tree: TokenTree, columns: Sequence[Column] = ()) -> ScoredComparison:
+    """What evaluation needs to know of a comparison besides its rewards. columns: what the tree's columns are."""
     return ScoredComparison(
         index=tree.index,
         id=tree.id,
@@ -138,6 +175,11 @@ def unscored(tree: TokenTree) -> ScoredComparison:
         probability=tree.probability,
         style=tree.style,
         excerpts=tree.excerpts,
+        weight=tree.weight,
+        columns={
+            **{column.name: values for column, values in zip(columns, tree.columns, strict=False)},
+            **({"reference_logps": [[value] for value in tree.reference_logps]} if tree.reference_logps else {}),
+        },
     )
 
 

@@ -1,5 +1,6 @@
 """Token trees -> a Batch: token ids laid out for the model, index tensors for losses and metrics."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor
 
 from rmlab.data.trees import TokenTree
+from rmlab.losses import Column
 from rmlab.losses.reduce import Weights
 from rmlab.scoring.batch import Batch, Flat, Padded, floats, unscored
 from rmlab.scoring.plan import packed_plan, shared_plan
@@ -27,6 +29,8 @@ class PreferenceCollator:
     layout: str = "padded"
     causal: bool = True  # of packed rows: read at the last token, else at the first
     tokens_per_batch: int | None = None
+    columns: tuple[Column, ...] = ()  # of the trees, that the loss reads
+    logps: bool = False  # whether it reads log-probabilities of the responses
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> Batch | list[Batch]:
         """The batch of these rows; with `tokens_per_batch` its micro-batches, longest comparisons first."""
@@ -54,6 +58,7 @@ class PreferenceCollator:
         position = {ck: row for row, ck in enumerate(order)}
         pairs = [(c, p) for c, tree in enumerate(trees) for p in range(len(tree.better))]
         by_prompt = self.pair_weighting == "prompt"
+        lengths: list[Sequence[float]] = [tree.lengths or [math.nan] * len(tree.suffixes) for tree in trees]
         own = [tree.weight or [1.0] * len(tree.better) for tree in trees]
         mean = [sum(some) / len(some) if some else 1.0 for some in own]
         return Batch(
@@ -68,8 +73,27 @@ class PreferenceCollator:
                 response=floats([mean[c] / (len(trees[c].suffixes) if by_prompt else 1) for c, _ in order]),
                 comparison=floats(mean),
             ),
-            comparisons=tuple(unscored(tree) for tree in trees),
+            columns={
+                "lengths": floats([lengths[c][k] for c, k in order]),
+                **self.reference(trees, order),
+                **{name.name: self.column(n, trees, order, pairs) for n, name in enumerate(self.columns)},
+            },
+            shares=None,
+            comparisons=tuple(unscored(tree, self.columns) for tree in trees),
         )
+
+    def reference(self, trees: Sequence[TokenTree], order: Sequence[tuple[int, int]]) -> dict[str, Tensor]:
+        """`reference_logps` (R,), where the trees have them."""
+        known = all(tree.reference_logps for tree in trees)
+        return {"reference_logps": floats([trees[c].reference_logps[k] for c, k in order])} if known else {}
+
+    def column(
+        self, n: int, trees: Sequence[TokenTree], order: Sequence[tuple[int, int]], pairs: Sequence[tuple[int, int]]
+    ) -> Tensor:
+        """The n-th of `columns`: (R,), (P,) or (R, D), in the order of the batch's responses or pairs."""
+        kind = self.columns[n].kind
+        values = [trees[c].columns[n][k] for c, k in (pairs if kind == "pair" else order)]
+        return torch.tensor(values, dtype=torch.float32) if kind == "output" else floats([v for (v,) in values])
 
     def tokens(self, trees: Sequence[TokenTree], order: Sequence[tuple[int, int]]) -> Padded | Flat:
         """What the model computes: tokens, or what is above frozen layers whose vectors the trees carry."""
@@ -78,7 +102,8 @@ class PreferenceCollator:
         comparisons = [tree.responses for tree in trees]
         if self.layout == "padded":
             sequences = [comparisons[c][k] for c, k in order]
-            return Padded.of(sequences, self.pad_token_id, self.pad_to_multiple_of)
+            lengths = [trees[c].lengths[k] for c, k in order] if self.logps else None
+            return Padded.of(sequences, self.pad_token_id, self.pad_to_multiple_of, lengths)
         shared = self.layout == "shared_prefix"
         ids, plan = shared_plan(comparisons) if shared else packed_plan(comparisons, self.causal)
         return Flat(

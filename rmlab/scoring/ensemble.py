@@ -2,45 +2,45 @@
 
 import itertools
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from rmlab.messages import UserError, check_at_least, check_one_of
+from rmlab.messages import UserError
+from rmlab.metrics.ensemble import check_reduce, together
 from rmlab.metrics.scored import ScoredComparison
 from rmlab.scoring.reward_model import RewardModel, as_array
 
 END: Any = object()  # of rows, which may be anything, also null
-# (M, K) rewards of M members -> (K,). `c`: how much a member's disagreement costs.
-REDUCE: dict[str, Callable[[np.ndarray, float], np.ndarray]] = {
-    "mean": lambda rewards, c: rewards.mean(0),
-    "min": lambda rewards, c: rewards.min(0),
-    "median": lambda rewards, c: np.median(rewards, axis=0),
-    "mean-std": lambda rewards, c: rewards.mean(0) - c * rewards.std(0),
-}
 
 
 class Ensemble:
-    """Scores as a RewardModel does.
+    """Scores as a RewardModel does; `outputs` of what it has scored are the rewards of its members.
 
     Args:
         members: the models, at least one.
-        reduce: mean, min (worst case), median, or mean-std: the mean minus `c` standard deviations (of the population).
+        reduce: mean, min (worst case), median, mean-std or mean-var: the mean minus `c` standard deviations, or
+            variances, of the members.
+        align: none, or prompt: each member's rewards of a row are moved to the same mean first, see metrics/ensemble.
+            Members whose spread differs are loaded with normalise=True.
     """
 
-    def __init__(self, members: Sequence[RewardModel], reduce: str = "mean", c: float = 1.0) -> None:
-        check_reduce(reduce, c)
+    def __init__(
+        self, members: Sequence[RewardModel], reduce: str = "mean", c: float = 1.0, align: str = "none"
+    ) -> None:
+        check_reduce(reduce, c, align)
         if not members:
             raise UserError("an ensemble has at least one member")
-        self.members, self.reduce, self.c = list(members), reduce, c
+        self.members, self.reduce, self.c, self.align = list(members), reduce, c, align
 
     @classmethod
-    def load(cls, paths: Sequence[str], reduce: str = "mean", c: float = 1.0, **options: Any) -> "Ensemble":
+    def load(
+        cls, paths: Sequence[str], reduce: str = "mean", c: float = 1.0, align: str = "none", **options: Any
+    ) -> "Ensemble":
         """Of run directories, folders or hub names. options: of every member, see RewardModel."""
-        check_reduce(reduce, c)
-        return cls([RewardModel(path, **options) for path in paths], reduce, c)
+        check_reduce(reduce, c, align)
+        return cls([RewardModel(path, **options) for path in paths], reduce, c, align)
 
     def score(self, rows: Iterable[Mapping[str, Any]]) -> np.ndarray:
         """As RewardModel.score."""
@@ -60,16 +60,7 @@ class Ensemble:
 
     def reduced(self, each: Sequence[ScoredComparison]) -> ScoredComparison:
         """One of all members'."""
-        if len(each) == 1:
-            return each[0]
-        rewards = np.array([one.rewards for one in each], dtype=np.float64)
-        return replace(each[0], rewards=REDUCE[self.reduce](rewards, self.c).astype(np.float32).tolist())
-
-
-def check_reduce(reduce: str, c: float) -> None:
-    """UserError for an unknown word, and a negative `c`."""
-    check_one_of("reduce", reduce, REDUCE)
-    check_at_least("c", c, 0)
+        return together(each, self.reduce, self.c, self.align)
 
 
 def shared(rows: Iterable[Mapping[str, Any]], count: int) -> list[Iterator[Mapping[str, Any]]]:

@@ -11,19 +11,20 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling, SequenceCl
 from rmlab.model.head import is_decoder, keep_in_fp32
 from rmlab.scoring.batch import Flat, Padded
 from rmlab.scoring.flat import flat_rows, no_cache
+from rmlab.scoring.logps import response_logps
 from rmlab.scoring.plan import Plan
 from rmlab.upstream import replace_forward, replaced
 
 
 def score(model: nn.Module, tokens: Padded | Flat) -> Tensor:
-    """(R,) fp32 rewards of the tokens of a batch; `model` was prepared by `prepare_for_scoring`.
+    """(R, D) fp32 outputs of the head for the tokens of a batch; `model` was prepared by `prepare_for_scoring`.
 
     Raises Refused where the model's attention does not fit a flat row.
     """
     given = {name: value for name, value in vars(tokens).items() if value is not None}
     if isinstance(tokens, Padded):
         given.update(no_cache(model))
-    return model(**given).logits.float().squeeze(-1)
+    return model(**given).logits.float()
 
 
 def prepare_for_scoring(model: PreTrainedModel) -> None:
@@ -51,9 +52,12 @@ def forward_decoder(
     plan: Plan | None = None,
     read: Tensor | None = None,
     features: Tensor | None = None,
+    response: Tensor | None = None,
     **kwargs: Any,
 ) -> SequenceClassifierOutput:
-    """`forward` of a decoder with a score head: logits (R, 1) at each response's last token.
+    """`forward` of a decoder with a score head: logits (R, D) at each response's last token.
+
+    With `response` (R, L), which tokens are the response's, their summed log-probability is one more column.
 
     Of rows padded left or right, of a flat row (`plan`, `read`), or of what frozen layers made of one (`features`).
     """
@@ -77,7 +81,10 @@ def forward_decoder(
         mask = attention_mask[:, -hidden.shape[1] :]  # prefix tuning prepends virtual tokens to the mask alone
         last = mask.shape[1] - 1 - mask.flip(-1).to(torch.int32).argmax(-1)
     rows = torch.arange(hidden.shape[0], device=hidden.device)
-    return SequenceClassifierOutput(logits=self.score(hidden[rows, last]))
+    outputs = self.score(hidden[rows, last])
+    if response is not None and input_ids is not None:
+        outputs = torch.cat([outputs, response_logps(self, hidden, input_ids, response)[:, None]], -1)
+    return SequenceClassifierOutput(logits=outputs)
 
 
 def forward_encoder(

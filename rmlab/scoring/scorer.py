@@ -1,4 +1,4 @@
-"""The scorer of a run: rewards of its batches in the layout chosen for its model, proved on one of them."""
+"""The scorer of a run: outputs of its batches in the layout chosen for its model, proved on one of them."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -14,7 +14,7 @@ from rmlab.scoring.proof import padded_tokens, prove, tokens_saved
 
 
 class Scorer:
-    """Rewards of batches; `choice` says how they are computed, and why so.
+    """What the head returns for batches; `choice` says how they are computed, and why so.
 
     Args:
         choice: what layout.choose says of the model.
@@ -32,7 +32,7 @@ class Scorer:
         return self.choice.layout
 
     def __call__(self, model: nn.Module, batch: Batch) -> Tensor:
-        """(R,) rewards of a (micro-)batch."""
+        """(R, D) what the head returns for a (micro-)batch."""
         if self.layout == "padded" and isinstance(batch.tokens, Flat):  # collated before the layout was given up
             return score(model, padded_tokens(batch, self.collator.pad_token_id))
         return score(model, batch.tokens)

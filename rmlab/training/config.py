@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from transformers import TrainingArguments
 
-from rmlab.data.config import DataConfig, Options, check_choices, check_length
+from rmlab.data.config import Columns, DataConfig, Options, check_choices, check_length
 from rmlab.messages import UserError, check_at_least, check_one_of, first_line
 from rmlab.model.config import ModelConfig
 from rmlab.model.head import deviation
@@ -129,6 +129,7 @@ class RewardConfig(TrainingArguments):
             self.max_length = int(self.max_length)
         check_length("max_length", self.max_length)
         self.model_takes: int | None = None  # tokens; RewardTrainer says it once it has the model
+        self.reads: Columns = ()  # of the rows; RewardTrainer says it once it has the loss
         for key in ("tokens_per_batch", "dataset_num_proc", "early_stopping_patience"):
             check_at_least(key, getattr(self, key), 1)
         for key in ("train_last_layers", "feature_cache_gb"):
@@ -162,7 +163,8 @@ class RewardConfig(TrainingArguments):
     def options(self) -> Options:
         """How rows become tokens."""
         length = usable_length(self.max_length, self.model_takes)
-        return Options(length, self.overlong, self.identical, self.duplicates, self.empty)
+        choices = self.overlong, self.identical, self.duplicates, self.empty
+        return Options(length, *choices, columns=self.reads)
 
 
 def options_of(name: str, given: dict[str, Any] | str | None) -> dict[str, Any] | None:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias, cast
 
@@ -18,7 +19,7 @@ from rmlab.data.merge import merged_by_prompt
 from rmlab.data.prepare import numbered, tokenize
 from rmlab.data.sets import Sets, without_overlap
 from rmlab.data.trees import Trees
-from rmlab.losses import Term, build_loss
+from rmlab.losses import Term, columns_read, reads_logps
 from rmlab.messages import UserError, processes, say
 from rmlab.model import adapters
 from rmlab.model.dropout import disable_dropout
@@ -59,8 +60,9 @@ def prepare_eval(
 def trees_of(dataset: AnyDataset, tokenizer: Tokenizer, args: RewardConfig, name: str, texts: bool = False) -> Trees:
     """Token trees, grouped by prompt if `args` says so. texts: with what is known of their texts."""
     cache = None if args.cache_dir is None else Path(args.cache_dir)
+    options = replace(args.options, complete=not texts)  # what an evaluation set does not know is left out of its loss
     with args.main_process_first(desc="tokenise"):
-        trees = tokenize(dataset, tokenizer, args.options, name, cache, args.dataset_num_proc)
+        trees = tokenize(dataset, tokenizer, options, name, cache, args.dataset_num_proc)
         trees = with_texts(trees, dataset, name) if texts else trees
     if not args.group_by_prompt:
         return trees
@@ -145,8 +147,15 @@ def prepare_model(
 # ---- layout ----
 
 
-def choose_layout(model: nn.Module, args: RewardConfig, own_collator: bool) -> Choice:
-    """The layout of a model as it will be trained. Raises UserError for one that cannot be."""
+def choose_layout(model: nn.Module, args: RewardConfig, own_collator: bool, logps: bool = False) -> Choice:
+    """The layout of a model as it will be trained. Raises UserError for one that cannot be.
+
+    logps: whether the loss reads log-probabilities of the responses' tokens.
+    """
+    if logps and args.layout not in ("auto", "padded"):
+        raise UserError(f"scoring.layout={args.layout} does not go with a loss that reads logps; leave it out")
+    if logps:
+        return Choice("padded", "the loss reads the log-probability of every token")
     if own_collator and args.layout not in ("auto", "padded"):
         raise UserError(f"scoring.layout={args.layout} does not go with a data_collator of your own; leave one out")
     if own_collator:
@@ -160,7 +169,9 @@ def choose_layout(model: nn.Module, args: RewardConfig, own_collator: bool) -> C
     return choose(model, args.layout)
 
 
-def build_collator(model: nn.Module, args: RewardConfig, tokenizer: Tokenizer, layout: str) -> PreferenceCollator:
+def build_collator(
+    model: nn.Module, args: RewardConfig, tokenizer: Tokenizer, layout: str, terms: Sequence[Term]
+) -> PreferenceCollator:
     """Read at the last token for decoders, at the first for encoders; all else as `args` says."""
     return PreferenceCollator(
         pad_token_id=cast(int, tokenizer.pad_token_id),
@@ -169,37 +180,9 @@ def build_collator(model: nn.Module, args: RewardConfig, tokenizer: Tokenizer, l
         layout=layout,
         causal=is_decoder(base_of(model)),
         tokens_per_batch=args.tokens_per_batch,
+        columns=columns_read(terms),
+        logps=layout == "padded" and reads_logps(terms),
     )
-
-
-# ---- loss ----
-
-
-def prepare_loss(
-    loss: Mapping[str, Any] | Sequence[Term] | None, args: RewardConfig, train_dataset: AnyDataset | None
-) -> list[Term]:
-    """The terms given or named, or TRL's loss.
-
-    That is a margin where rows have a `margin` column, and centering where its coefficient is set.
-    """
-    if loss is not None and not isinstance(loss, Mapping):
-        if not loss or args.center_rewards_coefficient is not None:
-            raise UserError(
-                "loss, given as terms: at least one, and centering among them, not center_rewards_coefficient"
-            )
-        return list(loss)
-    named = dict(loss) if loss else {"bradley_terry": {"margin": float("margin" in columns_of(train_dataset))}}
-    if args.center_rewards_coefficient is not None:
-        named.setdefault("center", {"weight": args.center_rewards_coefficient})
-    return build_loss(named)
-
-
-def columns_of(dataset: AnyDataset | None) -> Sequence[str]:
-    """Column names; of a stream that does not know them, those of its first row; nothing for None."""
-    columns = getattr(dataset, "column_names", None)
-    if columns is None and isinstance(dataset, IterableDataset):
-        columns = list(next(iter(dataset), {}))  # a generator's columns are only known from its rows
-    return columns or ()
 
 
 # ---- optimizers ----

@@ -9,17 +9,18 @@ from transformers import PreTrainedModel, set_seed
 
 from rmlab.data import Tokenizer
 from rmlab.data.sets import Sets
-from rmlab.losses import Term
-from rmlab.model.head import base_of
+from rmlab.losses import Term, columns_read, reads_logps
+from rmlab.model.head import base_of, head_of, names_of
+from rmlab.model.lm_head import keep_lm_head
 from rmlab.model.positions import taken_by, tell_shorter
 from rmlab.scoring.scorer import Scorer
 from rmlab.training.config import RewardConfig
+from rmlab.training.loss import prepare_loss
 from rmlab.training.prepare import (
     build_collator,
     check_arguments,
     choose_layout,
     load_if_named,
-    prepare_loss,
     prepare_model,
     prepare_sets,
     prepare_tokenizer,
@@ -55,15 +56,20 @@ class Ready:
         check_arguments(args, sets.train)
         model = load_if_named(model, args, quantization)
         tokenizer = prepare_tokenizer(tokenizer, model, args)
-        terms = prepare_loss(loss, args, sets.train)
-        of_sets = {name: prepare_loss(loss, args, dataset) for name, dataset in sets.eval.items()}
+        outputs = len(names_of(head_of(model)))
+        terms = prepare_loss(loss, args, sets.train, outputs)
+        args.reads = tuple((column.name, column.kind) for column in columns_read(terms))
+        of_sets = {name: prepare_loss(loss, args, dataset, outputs) for name, dataset in sets.eval.items()}
         set_seed(args.seed)  # of an adapter's weights
         model = prepare_model(model, args, tokenizer, peft_config)
         refuse_foreign_optimizer(optimizer, model)
         args.model_takes = taken_by(base_of(model).config.get_text_config().to_dict())
         tell_shorter(args.max_length, args.model_takes, "the model")
         sets = prepare_sets(sets, tokenizer, args)
-        choice = choose_layout(model, args, own_collator=collator is not None)
-        makes_batches = collator or build_collator(model, args, tokenizer, choice.layout)
+        logps = reads_logps(terms)
+        if logps:
+            keep_lm_head(model)
+        choice = choose_layout(model, args, collator is not None, logps)
+        makes_batches = collator or build_collator(model, args, tokenizer, choice.layout, terms)
         scorer = Scorer(choice, makes_batches, strict=args.layout != "auto")
         return cls(model, tokenizer, sets, terms, of_sets, scorer)

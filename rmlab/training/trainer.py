@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import torch
 from accelerate.utils import DistributedType
-from datasets import Dataset, IterableDataset
+from datasets import IterableDataset
 from peft import PeftConfig, PeftModel
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -18,28 +18,29 @@ from rmlab.data.sets import Sets
 from rmlab.data.trees import Trees
 from rmlab.losses import Term
 from rmlab.losses.reduce import term_means, weighted_sum
-from rmlab.messages import UserError
 from rmlab.metrics.running import RunningMetrics
 from rmlab.metrics.scored import ScoredComparison
 from rmlab.metrics.set_loss import set_loss
-from rmlab.model.head import base_of
+from rmlab.model.head import base_of, head_of, names_of
 from rmlab.model.load import tag
-from rmlab.scoring.batch import Batch, parts_of
-from rmlab.scoring.collator import PreferenceCollator
+from rmlab.scoring.batch import parts_of
 from rmlab.scoring.feature_cache import FeatureCache
-from rmlab.scoring.proof import rows_to_prove
 from rmlab.training import prepare
-from rmlab.training.checkpoints import SavingTrainer, callbacks_of, checkpoint_to_resume
+from rmlab.training.checkpoints import callbacks_of, checkpoint_to_resume
 from rmlab.training.config import RewardConfig
 from rmlab.training.contexts import activations_on_cpu, every_comparison_once, with_attributes
 from rmlab.training.embedding_gradients import embedding_gradients_in_place
 from rmlab.training.evaluation import Evaluation, RewardOutput, refuse_divergence
+from rmlab.training.loss import prepare_loss
 from rmlab.training.prepare import AnyDataset
 from rmlab.training.ready import Ready
+from rmlab.training.reference import References
 from rmlab.training.sampling import seeded
+from rmlab.training.scoring import ScoringTrainer
+from rmlab.training.whole_step import with_shares
 
 
-class RewardTrainer(SavingTrainer):
+class RewardTrainer(ScoringTrainer):
     """Drop-in for TRL's RewardTrainer, old and new API; see docs/data.md for the row formats.
 
     Args:
@@ -84,7 +85,9 @@ class RewardTrainer(SavingTrainer):
         sets, optimizer = Sets(train_dataset, prepare.named_sets(eval_dataset)), optimizers[0]
         ready = Ready.of(model, args, sets, tokenizer, data_collator, optimizer, quantization_config, peft_config, loss)
         self.loss_terms, self.set_losses, self.scorer = ready.loss, ready.set_losses, ready.scorer
+        self.head = head_of(ready.model)
         self.features = FeatureCache(args.cache_dir, args.feature_cache_gb)
+        self.references = References()
         self.running = RunningMetrics(self.loss_terms)
         self.evaluations: dict[str, Evaluation] = {}
         self._scored: list[ScoredComparison] = []  # of the evaluation that is under way, on this rank
@@ -115,6 +118,10 @@ class RewardTrainer(SavingTrainer):
         Embedding gradients are summed in place where a step has several micro-batches.
         """
         self.resumed_from = checkpoint_to_resume(self, resume_from_checkpoint)
+        if self._reads("reference_logps"):  # computed while the weights are those of before training
+            evaluated = self.eval_dataset if isinstance(self.eval_dataset, dict) else {"eval": self.eval_dataset}
+            for dataset in (self.train_dataset, *evaluated.values()):
+                self._ready(dataset)
         several = self.args.tokens_per_batch is not None or self.args.gradient_accumulation_steps > 1
         alone = self.accelerator.distributed_type == DistributedType.NO and not self.args.torch_compile
         in_place = embedding_gradients_in_place(base_of(self.model)) if several and alone else contextlib.nullcontext()
@@ -147,6 +154,7 @@ class RewardTrainer(SavingTrainer):
         totals = torch.zeros(3, device=device)
         for inputs in batches:
             totals += sum(part.weights.totals().to(device) for part in parts_of(inputs))
+        batches = with_shares(batches, self.loss_terms, self._preferences, self.head, self.accelerator)
         return batches, self.accelerator.reduce(totals, "mean")
 
     def training_step(self, model: nn.Module, inputs: Any, num_items_in_batch: Tensor | int | None = None) -> Tensor:
@@ -172,9 +180,9 @@ class RewardTrainer(SavingTrainer):
         """
         (batch,) = parts_of(inputs)
         with activations_on_cpu(self.args.activation_offloading):
-            preferences = batch.preferences(self._rewards(model, batch))
+            preferences = self._preferences(batch, model)
         totals = batch.weights.totals() if num_items_in_batch is None else num_items_in_batch
-        means = term_means(self.loss_terms, preferences, batch.weights, totals)
+        means = term_means(self.loss_terms, preferences, batch.weights, totals, batch.shares)
         if model.training:
             self.running.add(preferences, means)
         loss = weighted_sum(self.loss_terms, means)
@@ -190,53 +198,6 @@ class RewardTrainer(SavingTrainer):
             logs.update(self.running.read(self.accelerator))
         super().log(logs, start_time)
 
-    # ---- scoring ----
-
-    @property
-    def layout(self) -> str:
-        """How tokens are laid out for the model: shared_prefix, packed or padded."""
-        return self.scorer.layout
-
-    def _rewards(self, model: nn.Module, batch: Batch) -> Tensor:
-        """(R,) rewards of a (micro-)batch."""
-        if not self.scorer.is_proved:  # a sharded model, which only runs wrapped, or somebody's own data loader
-            sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
-            self._prove(model if sharded else self.accelerator.unwrap_model(model), batch)
-        return self.scorer(model, batch)
-
-    def _prove_layout(self, dataset: Trees | None) -> None:
-        """Once, before accelerate wraps the model.
-
-        Sharded models are proved on the first batch: before they are wrapped, no rank holds a model that runs.
-        """
-        if self.scorer.is_proved or self.is_fsdp_enabled or self.is_deepspeed_enabled:
-            return
-        rows = [] if dataset is None else rows_to_prove(dataset, self.args.per_device_train_batch_size)
-        if not rows and isinstance(dataset, IterableDataset):
-            raise UserError("the stream holds no comparison; its rows were all dropped, or it has none")
-        if rows:
-            collator = self.scorer.collator
-            batch = collator.to_prove(rows) if isinstance(collator, PreferenceCollator) else parts_of(collator(rows))[0]
-            self._prove(self.model, batch.to(self.args.device))
-
-    def _prove(self, model: nn.Module, batch: Batch) -> None:
-        autocast = self.accelerator.autocast if self.accelerator.mixed_precision != "no" else None
-        self.scorer.prove(model, batch, self.is_world_process_zero(), autocast)
-
-    @property
-    def _tokenizer(self) -> Tokenizer:
-        return cast(Tokenizer, self.processing_class)
-
-    def _ready(self, dataset: Trees | None) -> Trees | None:
-        """The set to make batches of: its layout proved, and with what frozen layers make of it, where some are."""
-        model = base_of(self.accelerator.unwrap_model(self.model))
-        prepare.check_fits(dataset, model, self.args.options.max_length)
-        self._prove_layout(dataset)
-        sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
-        if sharded or self.layout == "padded" or not isinstance(dataset, Dataset) or not len(dataset):
-            return dataset
-        return self.features.add_to(dataset, model, self.scorer.collator, self.accelerator)
-
     # ---- evaluation ----
 
     def get_eval_dataloader(self, eval_dataset: AnyDataset | str | None = None) -> DataLoader[Any]:
@@ -251,7 +212,7 @@ class RewardTrainer(SavingTrainer):
                 return super().get_eval_dataloader(eval_dataset)
         if eval_dataset is not None:
             if not prepare.is_prepared(eval_dataset):
-                self.set_losses["eval"] = prepare.prepare_loss(self._loss, self.args, eval_dataset)
+                self.set_losses["eval"] = prepare_loss(self._loss, self.args, eval_dataset, len(names_of(self.head)))
             trees = prepare.prepare_eval(eval_dataset, self.train_dataset, self._tokenizer, self.args, "eval")
             return self.get_test_dataloader(trees)  # as Trainer's, but never one that it has kept of another set
         ready = self._ready(self.eval_dataset)
@@ -270,7 +231,7 @@ class RewardTrainer(SavingTrainer):
         """Keep the comparisons of a batch with their rewards; Trainer's loop has nothing to gather."""
         for part in parts_of(self._prepare_inputs(inputs)):
             with torch.no_grad(), self.compute_loss_context_manager():
-                self._scored += part.scored(self._rewards(model, part))
+                self._scored += self._scored_part(model, part)
         return None, None, None
 
     def evaluation_loop(

@@ -25,7 +25,8 @@ def tensors(value, name=""):
         return {name: value}
     if not is_dataclass(value) or isinstance(value, Plan):
         return {}
-    parts = [tensors(getattr(value, f.name), f"{name}.{f.name}") for f in fields(value)]
+    values = {f.name: getattr(value, f.name) for f in fields(value)}
+    parts = [tensors(part, f"{name}.{key}") for key, part in {**values, **values.get("columns", {})}.items()]
     return {k: v for part in parts for k, v in part.items()}
 
 
@@ -33,7 +34,7 @@ def tensors(value, name=""):
 def test_a_batch_moves_as_one_and_stays_as_it_was(layout, count):
     batch = batch_of(layout)
     there = batch.to("meta", non_blocking=True)
-    assert len(tensors(there)) == count + 5 + 2  # of tokens, of the batch, of weights
+    assert len(tensors(there)) == count + 5 + 3 + 1  # of tokens, of the batch, of weights, lengths
     assert {t.device.type for t in tensors(there).values()} == {"meta"}
     assert {t.device.type for t in tensors(batch).values()} == {"cpu"}
     assert tensors(there).keys() == tensors(batch).keys()
@@ -49,7 +50,7 @@ def test_all_of_a_batch_is_pinned_but_its_plan(layout, monkeypatch):
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: pinned.append(self.clone()) or pinned[-1])
     there = batch.pin_memory()
     assert {id(t) for t in tensors(there).values()} == set(map(id, pinned))
-    assert all(torch.equal(t, tensors(batch)[name]) for name, t in tensors(there).items())
+    assert all(torch.equal(t.nan_to_num(-1), tensors(batch)[name].nan_to_num(-1)) for name, t in tensors(there).items())
     assert getattr(there.tokens, "plan", None) is getattr(batch.tokens, "plan", None)
 
 
@@ -79,11 +80,11 @@ def test_rewards_go_back_to_their_comparisons_in_the_order_of_their_responses(la
     assert len(batch) == len(trees)
     known = {tuple(r): 100.0 * c + k for c, tree in enumerate(trees) for k, r in enumerate(tree.responses)}
     rewards = torch.tensor([known[tuple(r)] for r in spelled(batch)])
-    for c, (comparison, tree) in enumerate(zip(batch.scored(rewards), trees, strict=True)):
+    for c, (comparison, tree) in enumerate(zip(batch.scored(rewards[:, None]), trees, strict=True)):
         assert comparison.rewards == [known[tuple(r)] for r in tree.responses]
         assert (comparison.better, comparison.worse) == (tree.better, tree.worse)
         assert batch.comparisons[c].rewards == []
-    preferences = batch.preferences(rewards)
+    preferences = batch.preferences(rewards[:, None])
     pairs = [
         (known[tuple(tree.responses[b])], known[tuple(tree.responses[w])])
         for tree in trees

@@ -57,7 +57,7 @@ def test_a_padded_forward_between_a_flat_one_and_its_backward_changes_nothing(ki
     model.zero_grad()
     model.gradient_checkpointing_enable({"use_reentrant": reentrant})
     model.enable_input_require_grads()
-    rewards = score(model, batch.tokens)
+    (rewards,) = score(model, batch.tokens).T
     weights = torch.linspace(-1, 1, len(rewards)) + 0.3
     with torch.no_grad():
         score(model, padded_tokens(batch, 0))

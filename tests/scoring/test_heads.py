@@ -19,7 +19,7 @@ def test_rule_1_score_is_read_at_the_last_token_by_mask(kind):
     head, base = copy.deepcopy(model.score), getattr(model, model.base_model_prefix)
     prepare_for_scoring(model)
     sequences = [[1, 70, 71, 2], [1, 80, 2]]
-    got = score(model, Padded.of(sequences, pad_token_id=2))
+    (got,) = score(model, Padded.of(sequences, pad_token_id=2)).T
     for sequence, reward in zip(sequences, got, strict=True):
         hidden = base(input_ids=torch.tensor([sequence])).last_hidden_state[0, -1]  # the EOS itself
         assert reward.item() == pytest.approx(head(hidden).item(), abs=TOLERANCE)
@@ -36,7 +36,7 @@ def test_rule_2_head_and_rewards_are_fp32_whatever_the_body(kind, how):
     prepare_for_scoring(model)
     batch = Padded.of([[1, 60 + n, 2] for n in range(32)], 0)
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=how == "autocast"):
-        rewards = score(model, batch)
+        (rewards,) = score(model, batch).T
     assert rewards.dtype == torch.float32
     on_grid = rewards == rewards.to(torch.bfloat16).float()
     assert on_grid.float().mean() < 0.2

@@ -10,6 +10,13 @@ import pytest
 from conftest import ROOT, kwise_rows, make_model, trainer_for
 
 from rmlab.data.tokenizer import build_tokenizer
+from rmlab.losses import Term, build_loss
+
+# One per pair, and one of the whole step: both ranks know the mean reward of all.
+TERMS = [
+    *build_loss({"bradley_terry": {"margin": 0.0}, "center": {"weight": 0.1}}),
+    Term("drift", 0.5, lambda preferences: preferences.rewards.mean().square(), "step"),
+]
 
 
 def train(out, ranks, budget, layout):
@@ -18,11 +25,11 @@ def train(out, ranks, budget, layout):
         make_model(), build_tokenizer(), out, kwise_rows(24), kwise_rows(7, seed=3), layout=layout,
         tokens_per_batch=budget, per_device_train_batch_size=6 // ranks, train_sampling_strategy="sequential",
         optim="sgd", learning_rate=0.05, lr_scheduler_type="constant", max_steps=4, logging_steps=1,
-        max_grad_norm=1.0, prompt_overlap="allow", loss={"bradley_terry": {"margin": 0.0}, "center": {"weight": 0.1}},
+        max_grad_norm=1.0, prompt_overlap="allow", loss=TERMS,
     )  # fmt: skip
     trainer.train()
     metrics = trainer.evaluate()
-    kept = ("loss", "grad_norm", "accuracy", "gap_mean", "loss_center")
+    kept = ("loss", "grad_norm", "accuracy", "gap_mean", "loss_center", "loss_drift")
     return {
         "steps": [{k: e[k] for k in kept} for e in trainer.state.log_history if "loss" in e],
         "eval": {k: v for k, v in metrics.items() if isinstance(v, float | int) and "per_second" not in k},

@@ -14,7 +14,8 @@ from rmlab.data.prepare import tokenize
 from rmlab.data.sets import Sets
 from rmlab.losses import build_loss
 from rmlab.scoring.collator import PreferenceCollator
-from rmlab.training.prepare import prepare_loss, prepare_sets
+from rmlab.training.loss import prepare_loss
+from rmlab.training.prepare import prepare_sets
 
 
 def test_rows_of_one_prompt_become_one_comparison_with_the_same_loss(tokenizer, tmp_path, capsys):

@@ -4,7 +4,7 @@ Up to six arms share a panel. More are told apart by a sequential colour where t
 get a panel each, with the baseline in dark grey for comparison.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,8 +19,10 @@ from rmlab.report.figures.by_length import length_accuracy
 from rmlab.report.figures.calibration import Scored, calibration
 from rmlab.report.figures.items import length, rewards, strength
 from rmlab.report.figures.look import STYLE, UNDATED, Drawing, Look, look_of
+from rmlab.report.figures.power_law import power_law
 from rmlab.report.figures.suites import suite_figures
 from rmlab.report.items import Items
+from rmlab.report.power_law import PowerLaw
 from rmlab.report.study import Study
 
 
@@ -42,12 +44,13 @@ def draw(
     width: float = 397,
     suites: pd.DataFrame | None = None,
     scored: Mapping[str, Scored] | None = None,
+    laws: Sequence[PowerLaw] = (),
 ) -> list[Figure]:
     """Every figure that the study has data for, saved in folder; width: of a page's text, in points.
 
     rows: of `compare`; suites: of `compare_suites`; scored: by set or suite, the comparisons of each arm's runs. grid:
-    the study before `tuned` chose from it, for the heat map. Figures of one evaluation set among several are called
-    NAME_SET.
+    the study before `tuned` chose from it, for the heat map. laws: of `power_laws`. Figures of one evaluation set among
+    several are called NAME_SET.
     """
     folder.mkdir(parents=True, exist_ok=True)
     figures, several = [], len(items) > 1
@@ -55,6 +58,7 @@ def draw(
         for name, of_set in items.items():
             drawn = of_one_set(study, name, of_set, rows, grid or study, only=not several)
             told = diagnostics((scored or {}).get(name, {}), look_of(study), of_set.unit)
+            told["power_law"] = power_law([law for law in laws if law.set == name])
             for kind, drawing in {**drawn, **told}.items():
                 if drawing:
                     title = f"{drawing.title} on {name}" if several else drawing.title

@@ -1,0 +1,27 @@
+"""Preferences that no single number explains, cycles for one."""
+
+from torch import Tensor
+from torch.nn.functional import softplus
+
+from rmlab.losses import LOSSES, Preferences
+from rmlab.losses.parts import either_way
+from rmlab.messages import UserError
+
+
+@LOSSES.register
+def general_preference(preferences: Preferences, outputs: Tensor, *, temperature: float) -> Tensor:  # (P,)
+    """-log sigma(s / temperature), s = sum over l of a_2l b_2l+1 - a_2l+1 b_2l: GPM (2410.02197), temperature 0.1.
+
+    a and b are the outputs of the better and the worse response, k pairs of numbers; s(a, b) = -s(b, a), and a may
+    beat b, b beat c and c beat a. Reads the 2k outputs of the `preference` head. Probabilities are soft labels.
+    """
+    if outputs.shape[1] % 2:
+        raise UserError(
+            f"loss.general_preference reads an even number of outputs, but the head returns {outputs.shape[1]}; choose "
+            "model/head=preference, or another loss"
+        )
+    if not temperature > 0:
+        raise UserError(f"loss.general_preference.temperature is {temperature}; it must be above 0")
+    a, b = outputs[preferences.better], outputs[preferences.worse]
+    score = (a[:, 0::2] * b[:, 1::2] - a[:, 1::2] * b[:, 0::2]).sum(1)
+    return either_way(preferences, score / temperature, lambda z: softplus(-z))

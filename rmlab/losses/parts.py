@@ -1,0 +1,62 @@
+"""What several terms share: soft labels, the outputs that a head must have, what a row does not know."""
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from rmlab.losses import Preferences
+from rmlab.messages import UserError
+
+
+def either_way(preferences: Preferences, z: Tensor, loss: Callable[[Tensor], Tensor]) -> Tensor:
+    """(P,) p * loss(z) + (1 - p) * loss(-z): the loss of a preference that holds with probability p.
+
+    A tie, p = 0.5, is half the loss of each direction.
+    """
+    p = preferences.probability
+    return p * loss(z) + (1 - p) * loss(-z)
+
+
+def known(values: Tensor) -> tuple[Tensor, Tensor]:
+    """(which are known, the values with 0 in place of the others), so that no NaN reaches a gradient."""
+    there = ~values.isnan()
+    return there, values.nan_to_num()
+
+
+def per_comparison(preferences: Preferences, values: Tensor) -> Tensor:
+    """(N,) sums over the responses of each comparison, of values (R,)."""
+    return values.new_zeros(preferences.comparisons).index_add(0, preferences.prompt, values)
+
+
+def at_least_outputs(term: str, outputs: Tensor, least: int, head: str) -> None:
+    """UserError for a head of fewer outputs than the term reads."""
+    if outputs.shape[1] < least:
+        raise UserError(
+            f"loss.{term} reads at least {least} outputs of a response, but the head {returns(outputs, head)}"
+        )
+
+
+def exactly_outputs(term: str, outputs: Tensor, count: int, head: str) -> None:
+    """UserError for a head of another number of outputs than the term reads."""
+    if outputs.shape[1] != count:
+        raise UserError(f"loss.{term} reads {count} outputs of a response, but the head {returns(outputs, head)}")
+
+
+def returns(outputs: Tensor, head: str) -> str:
+    """The end of a sentence on a head that does not fit."""
+    return f"returns {outputs.shape[1]}; choose model/head={head}, or another loss"
+
+
+def rising(key: str, values: object) -> list[float]:
+    """UserError unless it is a list of at least one number, each above the one before."""
+    numbers = values if isinstance(values, list) else []
+    if not numbers or any(isinstance(v, bool) or not isinstance(v, int | float) for v in numbers):
+        raise UserError(f"loss.{key} must be a list of numbers, not {values!r}")
+    if sorted(set(numbers)) != numbers:
+        raise UserError(f"loss.{key} must rise, not {values}")
+    return numbers
+
+
+def within(log_variance: Tensor, limit: float) -> Tensor:
+    """Log variances beyond +-limit are taken as that, so that neither they nor their inverse overflow."""
+    return log_variance.clamp(-limit, limit)
