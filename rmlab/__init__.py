@@ -11,6 +11,8 @@ _HOMES = {
     "RewardConfig": "rmlab.training.config",
     "Preferences": "rmlab.losses",
     "LOSSES": "rmlab.losses",
+    "HEADS": "rmlab.heads",
+    "Head": "rmlab.heads",
     "DATASETS": "rmlab.data",
     "Comparison": "rmlab.data",
     "Preference": "rmlab.data",

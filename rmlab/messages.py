@@ -4,6 +4,7 @@ import difflib
 import logging
 import os
 from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 from rmlab.terminal import is_logged, tell
 
@@ -82,6 +83,19 @@ def in_words(sentence: str, words: Mapping[str, str]) -> str:
     for key, word in words.items():
         sentence = sentence.replace(key, word)
     return sentence
+
+
+def pair_of(text: str, option: str) -> tuple[str, Any]:
+    """NAME=VALUE as name and value of YAML, so that null and lists can be said. UserError for no pair."""
+    import yaml
+
+    name, equals, value = text.partition("=")
+    try:
+        if name and equals:
+            return name, yaml.safe_load(value)
+    except yaml.YAMLError:
+        pass
+    raise UserError(f"{option} {text!r}: say NAME=VALUE")
 
 
 def first_line(error: BaseException) -> str:

@@ -31,11 +31,12 @@ class Registry:
         self._loaded = False
 
     def register(self, function: F) -> F:
-        """Decorator. Registering another function under a taken name is a ValueError."""
+        """Decorator. UserError for another function under a taken name."""
         name = function.__name__
         known = self._functions.get(name)
         if known is not None and known.__module__ != function.__module__:
-            raise ValueError(f"{self.kind} {name!r} is registered twice: {known.__module__} and {function.__module__}")
+            both = f"{known.__module__} and {function.__module__}"
+            raise UserError(f"{self.kind} {name!r} is registered twice, by {both}; rename the one that is yours")
         self._functions[name] = function
         return function
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rmlab import __version__
-from rmlab.messages import UserError, in_words, say
+from rmlab.messages import UserError, in_words, pair_of, say
 
 if TYPE_CHECKING:  # imported by the task itself: --help must not wait for them
     from rmlab.data.streams import RowStream
@@ -95,19 +95,6 @@ def score(options: argparse.Namespace) -> None:
             write_reference_of(options, stream, name)
         else:
             write_rewards(options, stream, name)
-
-
-def pair_of(text: str, option: str) -> tuple[str, Any]:
-    """NAME=VALUE as name and value of YAML, so that null and lists can be said. UserError for no pair."""
-    import yaml
-
-    name, equals, value = text.partition("=")
-    try:
-        if name and equals:
-            return name, yaml.safe_load(value)
-    except yaml.YAMLError:
-        pass
-    raise UserError(f"{option} {text!r}: say NAME=VALUE")
 
 
 @contextlib.contextmanager
@@ -201,7 +188,7 @@ def write_parts(
     count, responses, lines = done, 0, list[str]()
     with progress(total, done) as tell:
         for each in model.each(rows, name, done):
-            lines.append(line_of(each, model.reduced(each)))
+            lines.append(line_of(each, model.reduced(each), model.members[0].names))
             count, responses = count + 1, responses + len(each[0].rewards)
             if len(lines) == PART:
                 out.write_part(count - PART, lines)

@@ -22,10 +22,11 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from rmlab.commands.progress import Progress, wait_for
 from rmlab.messages import UserError, processes
-from rmlab.runner.config import Config, refuse_renamed, to_dict
+from rmlab.runner.config import Config, to_dict
 from rmlab.runner.directory import BusyError, RunDirectory, describe, objective
 from rmlab.runner.environment import changed_since, fingerprints
 from rmlab.runner.keep import tidy
+from rmlab.runner.renamed import refuse_renamed
 from rmlab.runner.suites import outstanding
 from rmlab.secrets import masked, secrets_of
 from rmlab.terminal import tell

@@ -14,8 +14,9 @@ from omegaconf import DictConfig
 
 from rmlab.commands.sweep import settings_of, watched_launches
 from rmlab.messages import UserError, did_you_mean
-from rmlab.runner.config import CONF, RENAMED, refuse_renamed, register
+from rmlab.runner.config import CONF, register
 from rmlab.runner.directory import BusyError, RunDirectory, describe
+from rmlab.runner.renamed import RENAMED, refuse_renamed
 from rmlab.terminal import only_logged, tell
 
 register()

@@ -2,10 +2,13 @@
 
 config.py     what the room is told
 sources.py    where rows come from: files, hub (synthetic.py, synthetic_texts.py, synthetic_judges.py: the generator)
+continuations.py  ... made of plain text
 columns.py    ... under rmlab's names
+named.py      ... one of them: a column, a nested value, what is made of several
 json_files.py rows of JSON files
 texts.py      ... kept as text, on disk where they are many
 rows.py       one row of any accepted format -> Comparison
+pairs.py      ... of chosen and rejected
 candidates.py ... of responses that nobody has compared
 streams.py    rows to be scored, one after the other
 prompts.py    ... where its prompt ends

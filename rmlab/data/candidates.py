@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from rmlab.data import Comparison, Text
+from rmlab.data.pairs import SIDES
 from rmlab.data.prompts import split_prompt
-from rmlab.data.rows import READERS, SIDES, TOKENISED, Row, about, refuse_other_media, to_comparison, unpadded
+from rmlab.data.rows import READERS, TOKENISED, Row, about, refuse_other_media, to_comparison, unpadded
 from rmlab.data.values import listed, text
 from rmlab.messages import UserError
 

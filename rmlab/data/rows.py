@@ -3,7 +3,7 @@
 The format is read off the columns, in this order (`format_of`):
 
     tokenised    input_ids_chosen, input_ids_rejected | chosen_ids, rejected_ids | chosen_input_ids, rejected_input_ids
-    pair         chosen, rejected [prompt]
+    pair         chosen, rejected [prompt]            lists of several: each chosen one beats each rejected one
     native       prompt, responses, preferences       what Comparison holds
     graded       prompt, responses, scores            higher is better; equal scores are a tie
     ranked       prompt, responses, ranks             lower is better; equal ranks are a tie
@@ -25,6 +25,7 @@ from rmlab.data import Comparison, Preference, Text
 from rmlab.data.config import Options
 from rmlab.data.extra import columns_of, weighed, weight_of
 from rmlab.data.labels import from_label, from_votes
+from rmlab.data.pairs import SIDES, all_sides, pair_preference, sides_are_lists, stated
 from rmlab.data.prompts import split_prompt
 from rmlab.data.values import brief, listed, named, number, place, refuse_reserved, share, sized, text, token_ids
 from rmlab.messages import UserError, did_you_mean
@@ -34,8 +35,6 @@ TOKENISED = (
     ("chosen_ids", "rejected_ids"),
     ("chosen_input_ids", "rejected_input_ids"),
 )
-SIDES = ("chosen", "rejected")
-SCORES = ("score_chosen", "score_rejected")
 FORMATS = "chosen + rejected, or responses + one of scores, ranks, votes, label, preferences"
 NOT_TEXT = ("images", "image", "videos", "video", "audio", "audios")
 
@@ -83,6 +82,9 @@ def read_format(row: Row, where: str) -> tuple[Text, list[Any], list[Preference]
         if chosen in row and rejected in row:
             ids = [unpadded(row, side, where) for side in (chosen, rejected)]
             return "", ids, [pair_preference(row, where)], True
+    if sides_are_lists(row):
+        given, preferences = all_sides(row, where)
+        return *split_prompt(row, given, where), preferences, False
     if "chosen" in row and "rejected" in row:
         prompt, responses = split_prompt(row, [text(row[side], where, side) for side in SIDES], where)
         return prompt, responses, [pair_preference(row, where)], False
@@ -134,39 +136,6 @@ def unpadded(row: Row, ids: str, where: str) -> list[int]:
 
 
 # ---- preferences ----
-
-
-def stated(better: int, worse: int, strength: float | None, probability: float) -> Preference:
-    """Better is the likelier side (probability >= 0.5), and a tie has no strength.
-
-    strength: of better minus worse as they are given, so it changes its sign with them; None: not stated, 1.0.
-    """
-    if probability == 0.5:
-        return Preference(better, worse, 0.0, 0.5)
-    if probability < 0.5:
-        better, worse, probability = worse, better, 1 - probability
-        strength = None if strength is None else -strength
-    return Preference(better, worse, Preference.strength if strength is None else strength, probability)
-
-
-def pair_preference(row: Row, where: str) -> Preference:
-    """Strength from margin, or score_chosen - score_rejected; probability from its column; 1.0 where unknown."""
-    probability = share(row["probability"], where) if "probability" in row else 1.0
-    margin = number(row["margin"], where, "margin") if "margin" in row else None
-    difference = score_difference(row, where) if margin is None or any(row.get(s) is not None for s in SCORES) else None
-    if margin and difference and (margin > 0) != (difference > 0):
-        raise UserError(
-            f"{where}: margin and score_chosen - score_rejected have other signs; data.columns.margin=null hides one"
-        )
-    return stated(0, 1, difference if margin is None else margin, probability)
-
-
-def score_difference(row: Row, where: str) -> float | None:
-    """score_chosen - score_rejected; None where the row has neither column. UserError for one without the other."""
-    if not any(column in row for column in SCORES):
-        return None
-    chosen, rejected = (number(row.get(column), where, column) for column in SCORES)
-    return number(chosen - rejected, where, "score_chosen - score_rejected")
 
 
 def read_preferences(row: Row, count: int, where: str) -> list[Preference]:

@@ -208,7 +208,7 @@ def part_of_hub(hub: Mapping[str, Any] | None, name: str | None, split: str, rev
 
 
 def load_hub(path: str, part: Mapping[str, Any], streaming: bool) -> "Dataset | IterableDataset":
-    """A part of a data set on the hub: split, name (its configuration) and so on. UserError for whatever prevents it."""
+    """A part of a data set on the hub: split, name (its configuration), ... UserError for whatever prevents it."""
     import datasets
 
     options = {k: v for k, v in part.items() if k != "name"}

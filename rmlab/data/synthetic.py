@@ -20,6 +20,8 @@ from rmlab.messages import UserError, check_seed
 if TYPE_CHECKING:
     from datasets import Dataset
 
+WHOLE = ("prompt", "preferences")  # lists of a row that are not of its responses
+
 
 @DATASETS.register
 def synthetic(
@@ -39,6 +41,7 @@ def synthetic(
     biases: Mapping[str, float] | None = None,
     annotators: Mapping[str, Any] | None = None,
     ratings: Mapping[str, Any] | None = None,
+    apart: bool = False,
 ) -> "Dataset":
     """`prompts` native rows with `responses` answers each, preferences between them, and the gold rewards.
 
@@ -55,6 +58,7 @@ def synthetic(
         biases: what annotators like beyond gold, by attribute.
         annotators: {count, taste, care}: each row is judged by one of so many, who is its `user`; `taste` is the sd of
             what an attribute is worth to one beyond gold and biases, `care` that of the logarithm of its temperature.
+        apart: a row for each preference, rather than one for each prompt.
         ratings: {attributes, noise, growth}: rows get `ratings` and `rating_variance`, see `synthetic_judges.rated`.
     """
     from datasets import Dataset
@@ -95,8 +99,25 @@ def synthetic(
             **({"user": who.user} if annotators else {}),
             **(rated(further, gold, attributes, ratings) if ratings else {}),
         }
-        rows.append(json.dumps(row))
+        rows += [json.dumps(one) for one in (pairs_of(row) if apart else [row])]
     return Dataset.from_dict({ROW: rows})
+
+
+def pairs_of(row: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Each preference of a row as a row of its own, with what belongs to its two responses."""
+    number = len(row["responses"])
+    return [
+        {
+            **{
+                k: [v[i], v[j]] if isinstance(v, list) and k not in WHOLE and len(v) == number else v
+                for k, v in row.items()
+            },
+            "preferences": [{**preference, "better": int(better > worse), "worse": int(better < worse)}],
+        }
+        for preference in row["preferences"]
+        for better, worse in [(preference["better"], preference["worse"])]
+        for i, j in [sorted((better, worse))]
+    ]
 
 
 def chosen(rng: np.random.Generator, prompts: int, skip: int) -> list[Asked]:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from rmlab.heads import HEADS, Head, numbers
+from rmlab.messages import UserError
 
 
 class Ordinal(Head):
@@ -26,5 +27,8 @@ class Ordinal(Head):
 
 @HEADS.register
 def ordinal(d: int, *, grades: list[float]) -> Head:
-    """p(g) = softmax(Wh + b)_g. grades: their values, as rows rate them."""
-    return Ordinal(d, numbers("model.head.ordinal.grades", grades, 2))
+    """p(g) = softmax(Wh + b)_g. grades: their values, as rows rate them, from the worst to the best."""
+    known = numbers("model.head.ordinal.grades", grades, 2)
+    if known != sorted({*known}):
+        raise UserError(f"model.head.ordinal.grades must rise from the worst to the best, not {grades!r}")
+    return Ordinal(d, known)

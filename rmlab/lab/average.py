@@ -7,6 +7,7 @@ grew apart are at right angles.
 
 import argparse
 import contextlib
+import math
 import shutil
 import tempfile
 from collections import Counter
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 ALIKE = 0.5  # cosine: of fine-tuned copies it is above 0.9, of matrices that were drawn apart it is 0
+HEAD, HEAD_ABOUT = "rmlab_head.weights", "rmlab_head.json"  # see model/head_files.py, which imports torch
 INDEX, WHOLE = "model.safetensors.index.json", "model.safetensors"
 TOKENIZER = (
     "tokenizer.json", "tokenizer.model", "spiece.model", "vocab.txt", "vocab.json", "merges.txt", "chat_template.jinja",
@@ -64,8 +66,9 @@ def average_weights(models: Sequence[str | Path], place: str | Path, trust_remot
         try:
             shutil.copytree(folders[0], out, ignore=shutil.ignore_patterns("*.safetensors", "*.bin", REFERENCE))
             tell_apart(names, write_means(names, folders, out))
-            write_origin(out, names)
-            out.rename(place)
+            finished = folded(out, Path(scratch) / "folded", trust_remote_code)
+            write_origin(finished, names)
+            finished.rename(place)
         finally:
             shutil.rmtree(out, ignore_errors=True)
     say(f"{place}: the mean of {len(names)} models")
@@ -79,6 +82,16 @@ def whole(name: str, scratch: Path, trust_remote_code: bool) -> Path:
     if (folder / INDEX).exists() or (folder / WHOLE).exists():
         return folder
     whole_model(str(folder) if folder.is_dir() else name, scratch, trust_remote_code)
+    return scratch
+
+
+def folded(folder: Path, scratch: Path, trust_remote_code: bool) -> Path:
+    """The model with what plain transformers reads of its head made anew from the head: means do not fold, heads do."""
+    from rmlab.model.export import whole_model
+
+    if not (folder / HEAD_ABOUT).exists():
+        return folder
+    whole_model(str(folder), scratch, trust_remote_code)
     return scratch
 
 
@@ -100,22 +113,33 @@ def described(name: str, folder: Path) -> dict[str, object]:
     """What models must have in common, by the name that a sentence has for it."""
     config = {key: value for key, value in read(folder / "config.json").items() if key not in NOTES}
     files = {file: file_hash(folder / file) for file in TOKENIZER if (folder / file).exists()}
-    tensors = {tensor: shape for tensor, (_, shape) in tensors_of(folder).items()}
     return {
-        "architecture": [config, tensors],
+        "architecture": [config, {tensor: place.shape for tensor, place in tensors_of(folder).items()}],
+        "head": read(folder / HEAD_ABOUT),
         "tokenizer": files,
         "set of variables of the chat template": template_of_run(name),
     }
 
 
-def tensors_of(folder: Path) -> dict[str, tuple[str, list[int]]]:
-    """Tensor -> (file that holds it, shape)."""
+@dataclass(frozen=True)
+class Place:
+    """Where a tensor lies: in which file of the folder, under which name."""
+
+    file: str
+    name: str
+    shape: tuple[int, ...]
+
+
+def tensors_of(folder: Path) -> dict[str, Place]:
+    """Tensor -> where it is; those of a head's own file under names of their own."""
     from safetensors import safe_open
 
     found = {}
-    for file in sorted(folder.glob("*.safetensors")):
+    for file in [*sorted(folder.glob("*.safetensors")), *folder.glob(HEAD)]:
+        before = f"{HEAD}." if file.name == HEAD else ""
         with safe_open(file, "pt") as weights:
-            found |= {name: (file.name, list(weights.get_slice(name).get_shape())) for name in weights.keys()}  # noqa: SIM118
+            for name in weights.keys():  # noqa: SIM118
+                found[before + name] = Place(file.name, name, tuple(weights.get_slice(name).get_shape()))
     return found
 
 
@@ -152,16 +176,19 @@ def write_means(names: Sequence[str], folders: Sequence[Path], out: Path) -> lis
     found = [tensors_of(folder) for folder in folders]
     body, nearness = body_of(found[0]), [Nearness() for _ in names]
     with contextlib.ExitStack() as stack:
-        places = {(folder / file) for folder, each in zip(folders, found, strict=True) for file, _ in each.values()}
-        opened = {place: stack.enter_context(safe_open(place, "pt")) for place in sorted(places)}
-        for file in sorted({file for file, _ in found[0].values()}):
+        opened = {
+            (folder, file): stack.enter_context(safe_open(folder / file, "pt"))
+            for folder, each in zip(folders, found, strict=True)
+            for file in sorted({place.file for place in each.values()})
+        }
+        for file in sorted({place.file for place in found[0].values()}):
             means = {}
-            for tensor in [tensor for tensor, (holder, _) in found[0].items() if holder == file]:
-                values = [
-                    opened[folder / each[tensor][0]].get_tensor(tensor)
-                    for folder, each in zip(folders, found, strict=True)
-                ]
-                means[tensor] = mean_of(tensor, names, values, "body" if tensor.startswith(body) else "head", nearness)
+            for tensor, place in found[0].items():
+                if place.file == file:
+                    each = [(folder, all_of[tensor]) for folder, all_of in zip(folders, found, strict=True)]
+                    values = [opened[folder, one.file].get_tensor(one.name) for folder, one in each]
+                    part = "body" if tensor.startswith(body) else "head"
+                    means[place.name] = mean_of(tensor, names, values, part, nearness)
             save_file(means, out / file, metadata={"format": "pt"})
     return nearness
 
@@ -185,14 +212,11 @@ def mean_of(
     return (total / len(values)).to(first.dtype)
 
 
-def body_of(tensors: dict[str, tuple[str, list[int]]]) -> str:
+def body_of(tensors: dict[str, Place]) -> str:
     """The beginning of the names of the body's tensors: of most numbers; the head's are elsewhere."""
     sizes = Counter[str]()
-    for name, (_, shape) in tensors.items():
-        size = 1
-        for length in shape:
-            size *= length
-        sizes[name.partition(".")[0]] += size
+    for name, place in tensors.items():
+        sizes[name.partition(".")[0]] += math.prod(place.shape)
     return f"{sizes.most_common(1)[0][0]}."
 
 

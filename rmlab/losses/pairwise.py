@@ -12,7 +12,7 @@ from rmlab.messages import UserError, check_at_least
 
 @LOSSES.register
 def hinge(preferences: Preferences, *, gap: float) -> Tensor:  # (P,)
-    """max(0, gap_wanted - gap), the ranking hinge of Herbrich et al. (2000); usually with a wanted gap of 1.
+    """max(0, gap_wanted - gap), the ranking hinge; a baseline of Skywork (2410.18451) and BSR (2505.07271), usually 1.
 
     With probability p, p max(0, g - gap) + (1 - p) max(0, g + gap). A tie is flat within +-g: it pulls together only
     what is further apart. A wanted gap of 0 has its least value at equal rewards of all responses: refused.

@@ -20,6 +20,7 @@ class ModelConfig:
     """The `model` node of a config: a checkpoint or random weights, and how it is made a reward model."""
 
     path: str | None = None
+    init_from: str | None = None  # a run directory, see runner/begin.py; its adapter is merged
     config: dict[str, Any] = field(default_factory=dict)
     tokenizer: str | None = None
     dtype: str = "float32"

@@ -92,7 +92,9 @@ def whole_model(source: str, place: str | Path, trust_remote_code: bool = False)
     """
     from peft import PeftModel
 
-    config = ModelConfig(path=source, dtype="auto", attn_implementation=None, trust_remote_code=trust_remote_code)
+    config = ModelConfig(
+        path=source, head=None, dtype="auto", attn_implementation=None, trust_remote_code=trust_remote_code
+    )
     tokenizer, model = load_tokenizer(config), load_model(config, seed=0)
     if isinstance(model, PeftModel):
         if not hasattr(model.base_model, "merge_and_unload"):

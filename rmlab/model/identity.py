@@ -1,5 +1,7 @@
 """Which model it is: where its files lie, and a hash of what they hold. No torch."""
 
+import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +10,8 @@ from rmlab.messages import UserError
 from rmlab.model.config import ModelConfig, base_of_adapter, hub_file
 from rmlab.model.reference import REFERENCE
 
-RUN = "config.yaml"  # of a run directory, see runner/directory.py, which lies above
+# Of a run directory, see runner/directory.py, which lies above.
+RUN, MADE, METRICS = "config.yaml", "environment.json", "metrics.json"
 UNREAD = (".md", ".png", REFERENCE)  # how names of files end that change no raw reward
 
 
@@ -51,3 +54,15 @@ def identity_of(path: str | Path) -> str:
     files = [(str(f.relative_to(folder)), f) for f in sorted(folder.rglob("*")) if f.is_file()]
     read = [(name, f) for name, f in files if not name.startswith(".") and not name.endswith(UNREAD)]
     return digest([[name, file_hash(f)] for name, f in read] + below)
+
+
+def weights_of_run(path: str | Path) -> str | None:
+    """A hash of the model that a run directory has kept, as the run wrote it down at its end; None where it did not."""
+    try:
+        files = read(Path(path).expanduser() / MADE).get("files") or {}
+    except UserError:
+        return None
+    marks = {name: mark for name, mark in files.items() if name.startswith(("model/", "adapter/"))}
+    if any(mark[-1] is None for mark in marks.values()):  # files too large to be hashed: what they led to is
+        marks[METRICS] = files.get(METRICS)
+    return hashlib.sha256(json.dumps(marks, sort_keys=True).encode()).hexdigest()[:16] if marks else None

@@ -35,7 +35,8 @@ def load_model(config: ModelConfig, seed: int, quantization: Any = None) -> "Pre
     """
     set_seed(seed)
     if (base := base_of_adapter(config)) is not None:
-        return adapted(config, base, seed, quantization)
+        load = adapted if config.init_from is None else merged
+        return load(config, base, seed, quantization)
     quantization = config.quantization or quantization or None
     try:
         with errors_only():  # the new head is meant to be missing from the checkpoint
@@ -65,6 +66,17 @@ def adapted(config: ModelConfig, base: str, seed: int, quantization: Any) -> "Pr
         raise UserError(
             f"model.path: the head of the adapter {config.path} is another one; use model/head={next(iter(head))}"
         )
+    return model
+
+
+def merged(config: ModelConfig, base: str, seed: int, quantization: Any) -> PreTrainedModel:
+    """The same with the adapter merged into the base, to begin another run from. UserError where that cannot be."""
+    given: Any = adapted(replace(config, head=None, init_from=None), base, seed, quantization)
+    if getattr(base_of(given), "is_quantized", False) or not hasattr(given.base_model, "merge_and_unload"):
+        raise UserError(f"model.init_from: the adapter {config.path} cannot be merged into its base model")
+    model = cast(PreTrainedModel, given.merge_and_unload())
+    vars(model).pop("rmlab_origin", None)  # its weights are others than would be loaded
+    settle(model, config.head or LINEAR, config.head_init, trained=True)
     return model
 
 

@@ -153,7 +153,7 @@ def published_tables(study: Study, claims: pd.DataFrame) -> Tables:
 def published_line(name: str, numbers: Sequence[float | None], told: Published, study: Study) -> list[str]:
     """An arm of the paper by the name it has here, and its numbers as they were published."""
     cells = ["" if value is None else f"{value:g}" for value in numbers]
-    return [arm_called(name, study) or f"{name} (not run)", *cells]
+    return [arm_called(name, study) or f"{name} (no arm here)", *cells]
 
 
 def claim_cells(row: "pd.Series[Any]") -> dict[str, str]:

@@ -2,8 +2,7 @@
 
 import hashlib
 import json
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,11 @@ from omegaconf.errors import OmegaConfBaseException
 from rmlab.data.config import DataConfig
 from rmlab.messages import UserError, check_all, check_at_least, check_one_of, check_seed, did_you_mean, first_line
 from rmlab.model.config import ModelConfig
+from rmlab.model.identity import weights_of_run
 from rmlab.runner.check import check_trainer
+from rmlab.runner.earlier import earlier_run
 from rmlab.runner.published import ReportConfig
+from rmlab.runner.renamed import renamed, without_neutral
 from rmlab.scoring.config import ScoringConfig
 from rmlab.secrets import masked, secrets_of, without_masks
 from rmlab.upstream import share_config_store
@@ -37,13 +39,7 @@ OPEN = (
     *("data.train", "data.eval", "data.columns", "data.chat_template_kwargs"),
 )
 
-# Keys that older versions did not have, with the values that are what those did: they are no part of what is computed,
-# so that their runs are the same runs.
-NEUTRAL: dict[str, dict[str, list[Any]]] = {"model": {"head": [{}, {"linear": {}}]}}
-
 KEPT = ("model", "changes", "checkpoints")  # what run.keep may name
-
-RENAMED = {"data.head": "data.limit", "model.train_layers": "model.train_last_layers"}
 
 
 @dataclass
@@ -60,6 +56,7 @@ class RunConfig:
     threads: int | None = None
     verbose: bool = False
     keep: list[str] = field(default_factory=lambda: ["model"])
+    began: str | None = None  # what made the run of model.init_from, its seed apart: for names of arms
     choices: dict[str, Any] = field(default_factory=dict)  # the options chosen of each config group, for names of arms
 
     def check(self) -> None:
@@ -174,26 +171,6 @@ class Config:
             raise UserError("trainer.eval_strategy is set, but data.eval is empty and data.eval_fraction 0")
 
 
-def refuse_renamed(arguments: Iterable[str]) -> None:
-    """UserError with the new name for an old one in an override, as `data.head=3` or `data={head: 3}`."""
-    for argument in arguments:
-        whole, _, value = argument.lstrip("+~").partition("=")
-        for old, new in RENAMED.items():
-            node, _, key = old.partition(".")
-            if whole == old or (whole == node and re.search(rf"[{{,]\s*{key}\s*:", value)):
-                raise UserError(f"{old} is now {new}")
-
-
-def renamed(mapping: Mapping[str, Any]) -> dict[str, Any]:
-    """The config of an older version without its old keys. UserError naming the new one where a value would be lost."""
-    config = {key: dict(node) if isinstance(node, Mapping) else node for key, node in mapping.items()}
-    for old, new in RENAMED.items():
-        node, _, key = old.partition(".")
-        if isinstance(config.get(node), dict) and config[node].pop(key, None) is not None:
-            raise UserError(f"{old} is now {new}")
-    return config
-
-
 def named(error: OmegaConfBaseException) -> str:
     """One sentence with the key, and the nearest known one for a key that does not exist."""
     key = str(error.full_key or "")
@@ -212,10 +189,11 @@ def named(error: OmegaConfBaseException) -> str:
 
 
 def register() -> None:
-    """Tell Hydra the schema and OmegaConf the resolvers `${rmlab_id:}` and `${rmlab_name:OPTION}`. Idempotent."""
+    """Tell Hydra the schema, and OmegaConf the resolvers that start with rmlab_. Idempotent."""
     share_config_store()
     ConfigStore.instance().store(name="schema", node=schema())
     OmegaConf.register_new_resolver("rmlab_id", lambda *, _root_: id_or_none(_root_), replace=True)
+    OmegaConf.register_new_resolver("rmlab_run", earlier_run, replace=True)
     OmegaConf.register_new_resolver("rmlab_name", lambda option: str(option).replace("/", "-"), replace=True)
 
 
@@ -267,23 +245,22 @@ def run_id(config: DictConfig) -> str:
 
 
 def content_id(config: Mapping[str, Any]) -> str:
-    """The id of a resolved config."""
+    """The id of a resolved config. The weights that it begins from count, and not where they lie."""
     kept = {**computed(config), "sources": list(config.get("data", {}).get("train", []))}
+    if begins := (config.get("model") or {}).get("init_from"):
+        kept["model"] = {**kept["model"], "init_from": weights_of_run(begins) or begins}
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def computed(config: Mapping[str, Any]) -> dict[str, Any]:
     """The part of a resolved config that says what is computed: without `PLACES`, and without values of secret keys.
 
-    Not without those of the environment: a run's id must not depend on what else a machine knows.
+    Not without those of the environment: a run's id must not depend on what else a machine knows. Of the run that
+    `model.init_from` names, what made it.
     """
-    return {k: canonical(masked(told(k, v))) for k, v in config.items() if k not in PLACES}
-
-
-def told(name: str, node: Any) -> Any:
-    """A node of the config without what is NEUTRAL in it."""
-    known = NEUTRAL.get(name, {})
-    return {k: v for k, v in node.items() if v not in known.get(k, [])} if known else node
+    kept = {k: canonical(masked(without_neutral(v, k))) for k, v in config.items() if k not in PLACES}
+    began = (config.get("run") or {}).get("began")
+    return {**kept, "model": {**kept["model"], "init_from": began}} if began else kept
 
 
 def canonical(value: Any) -> Any:

@@ -15,6 +15,7 @@ from typing import Any
 
 import rmlab
 from rmlab.messages import processes
+from rmlab.model.identity import weights_of_run
 from rmlab.registry import installed_plugins, path_of_plugins
 from rmlab.runner.config import PACKAGE, Config
 
@@ -42,7 +43,9 @@ def software() -> dict[str, Any]:
 
 
 def fingerprints(config: Config) -> dict[str, str]:
-    """Hashes of the files that the config only names: local data and plugin modules. A changed one is another run."""
+    """Hashes of what the config only names: local data, plugin modules, the run it begins from. A changed one is
+    another run.
+    """
     specs = [s for part in (config.data.train, config.data.eval) for s in part.values() if isinstance(s, Mapping)]
     data = [Path(spec["path"]).expanduser() for spec in specs if isinstance(spec.get("path"), str)]
     files = {place: sorted(place.rglob("*")) if place.is_dir() else [place] for place in data}
@@ -57,6 +60,8 @@ def fingerprints(config: Config) -> dict[str, str]:
             if file.is_file():
                 whole.update(file_hash(file, file.stat().st_size, file.stat().st_mtime_ns))
         hashes[str(place)] = whole.hexdigest()[:16]  # by path: two sources may have files of one name
+    if config.model.init_from is not None:
+        hashes["model.init_from"] = weights_of_run(config.model.init_from) or ""
     return hashes
 
 

@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 from rmlab.data import Tokenizer
 from rmlab.data.config import DataConfig
 from rmlab.messages import UserError, is_first_rank, say
-from rmlab.model.config import check_architecture
+from rmlab.model.config import ModelConfig, check_architecture
 from rmlab.registry import import_plugins
 from rmlab.runner.arguments import reward_config, with_length
+from rmlab.runner.begin import begun, with_beginning
 from rmlab.runner.check import check_first_rows, check_run, check_templates
 from rmlab.runner.config import Config, computed
 from rmlab.runner.curves import history, last_train_logs
@@ -47,6 +48,7 @@ class Checked:
 
     rows: "Rows"
     data: DataConfig  # whose max_length is a number
+    model: ModelConfig  # where it begins
     loss: list["Term"]
     args: "RewardConfig"
     peft: "PeftConfig | None"  # of the peft library
@@ -80,6 +82,7 @@ def check_and_run(config: Config, out: RunDirectory) -> dict[str, Any]:
     """The metrics of the run; of a finished one those that it kept. Checks come before the directory is locked."""
     import_plugins(config.plugins)
     check_run(config)
+    config = with_beginning(config)
     inputs = fingerprints(config)
     if not config.run.redo:
         refuse_other_run(config, out)
@@ -114,6 +117,7 @@ def check(config: Config, out: RunDirectory) -> Checked:
     """From fast to slow: the first rows, the loss, for which torch is imported, then all rows with what it reads."""
     from rmlab.data.sets import load_rows
 
+    config = replace(config, model=begun(config.model))
     check_first_rows(config)
     loss, columns = build_loss(config)
     rows = load_rows(config.data, columns)
@@ -125,11 +129,11 @@ def check(config: Config, out: RunDirectory) -> Checked:
 
     args = reward_config(ready, out)
     args.reads = columns
-    return Checked(rows, ready.data, loss, args, PeftConfig.of(config.peft).build(), suites)
+    return Checked(rows, ready.data, config.model, loss, args, PeftConfig.of(config.peft).build(), suites)
 
 
 def build_loss(config: Config) -> tuple[list["Term"], "Columns"]:
-    """The terms of `loss`, and what they read of the rows. UserError for a wrong one; the first call imports torch."""
+    """The terms of `loss` on the head's outputs, and the columns that they read. The first call imports torch."""
     from rmlab import losses
     from rmlab.model.head_files import outputs_of
 
@@ -156,7 +160,7 @@ def train_here(config: Config, out: RunDirectory, inputs: dict[str, str], checke
     }
     environment = masked(environment, secrets_of(whole))
     out.write_environment(environment)
-    tokenizer = load_tokenizer(config.model)
+    tokenizer = load_tokenizer(checked.model)
     sets = build_sets(checked.rows, checked.data, tokenizer, config.run.cache, config.run.num_proc)
     sets = prepare_sets(sets, tokenizer, checked.args)
     warn_about_margin(config.loss, sets.train)
@@ -200,7 +204,7 @@ def train_and_evaluate(
     hf_logging.disable_progress_bar()  # of loading and saving weights; training keeps its own
     interruption = Interruption()
     trainer = RewardTrainer(
-        model=load_model(config.model, config.seed, PeftConfig.of(config.peft).quantization),
+        model=load_model(checked.model, config.seed, PeftConfig.of(config.peft).quantization),
         args=checked.args,
         train_dataset=sets.train,
         eval_dataset=(sets.eval["eval"] if list(sets.eval) == ["eval"] else sets.eval) or None,

@@ -11,6 +11,7 @@ layout.py         which layout is exact for a model
 proof.py          ... proved on a batch
 scorer.py         the layout of a run and its rewards
 windows.py        rows in windows, each laid out while the one before is computed
+contexts.py       device, eval mode and random draws of a loaded model
 reward_model.py   a model that is ready to score rows of any format
 ensemble.py       several as one
 score_file.py     a file of rewards, made in parts that a kill leaves whole

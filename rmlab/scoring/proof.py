@@ -13,6 +13,7 @@ from datasets import IterableDataset
 from torch import nn
 
 from rmlab.data.trees import Trees
+from rmlab.heads import Head
 from rmlab.messages import first_line
 from rmlab.model.layers import Refused
 from rmlab.scoring.batch import Batch, Flat, Padded
@@ -81,7 +82,7 @@ def prove(
 
 
 def largest_difference(model: nn.Module, batch: Batch, tokens: Flat, pad_token_id: int) -> tuple[float, float]:
-    """(of flat rewards from padded ones, of padded ones from those of a row alone), as shares of the largest reward.
+    """(of flat outputs from padded ones, of padded ones from those of a row alone), as shares of the largest of each.
 
     The second is what a batch does to rewards in any layout: nothing in full precision, and more with fewer bits.
     Raises Refused.
@@ -90,15 +91,15 @@ def largest_difference(model: nn.Module, batch: Batch, tokens: Flat, pad_token_i
     padded = score(model, padded_tokens(batch, pad_token_id, chosen))
     few = chosen[:4]  # each is a forward of its own
     alone = torch.cat([score(model, padded_tokens(batch, pad_token_id, [r])) for r in few])
-    scale = max(1.0, padded.abs().max().item())
+    scale = padded.abs().amax(0).clamp(min=1.0)  # of each output
     try:
         flat = score(model, tokens)[chosen]
     except Refused:
         raise
     except Exception as error:  # whatever it is, the padded layout has just worked
         raise Refused(first_line(error)) from error
-    moved = (alone - padded[: len(few)]).abs().max().item() / scale
-    return (flat - padded).abs().max().item() / scale, moved
+    moved = ((alone - padded[: len(few)]).abs() / scale).max().item()
+    return ((flat - padded).abs() / scale).max().item(), moved
 
 
 def plan_of(batch: Batch) -> Plan:
@@ -136,8 +137,9 @@ def to_compare(batch: Batch) -> list[int]:
 
 @contextlib.contextmanager
 def informative_head(model: nn.Module) -> Iterator[None]:
-    """Random weights for the head, that make rewards of about 1: under small ones any two rewards are nearly equal."""
-    heads = [m.weight for m in model.modules() if isinstance(m, nn.Linear) and m.out_features == 1]
+    """Random weights for the head, that make outputs of about 1: under small ones any two rewards are nearly equal."""
+    linears = (m for m in model.modules() if isinstance(m, nn.Linear))
+    heads = [m.weight for m in linears if m.out_features == 1 or isinstance(m, Head)]
     whole = {weight: weight.clone() for weight in heads if weight.ndim == 2 and not hasattr(weight, "device_mesh")}
     for weight in whole:
         weight.copy_(torch.randn(weight.shape, generator=torch.Generator().manual_seed(0)) / weight.shape[1] ** 0.5)

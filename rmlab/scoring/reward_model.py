@@ -1,8 +1,6 @@
 """A trained reward model: rows of any accepted format in, one fp32 reward per response out."""
 
-import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, cast
 
@@ -18,11 +16,11 @@ from rmlab.data.drafts import Numbered, to_trees
 from rmlab.data.excerpts import texts_of
 from rmlab.data.render import refuse_dated_template
 from rmlab.data.trees import TokenTree
-from rmlab.messages import UserError, check_at_least, check_one_of, first_line, say
+from rmlab.messages import UserError, check_at_least, check_one_of, say
 from rmlab.metrics.scored import ScoredComparison
 from rmlab.model import faults
 from rmlab.model.config import ModelConfig
-from rmlab.model.head import base_of, head_of, is_decoder
+from rmlab.model.head import base_of, head_of, is_decoder, names_of
 from rmlab.model.identity import model_folder, template_of_run
 from rmlab.model.load import load_model
 from rmlab.model.positions import taken_by
@@ -30,6 +28,7 @@ from rmlab.model.reference import read_reference
 from rmlab.model.tokenizer import tokenizer_of
 from rmlab.scoring.batch import unscored
 from rmlab.scoring.collator import PreferenceCollator
+from rmlab.scoring.contexts import device_named, evaluating, same_draws
 from rmlab.scoring.heads import prepare_for_scoring
 from rmlab.scoring.layout import choose
 from rmlab.scoring.scorer import Scorer
@@ -77,7 +76,9 @@ class RewardModel:
         folder, place = model_folder(path), device_named(device)
         reference = read_reference(folder) if normalise else None
         template = template_of_run(path) if chat_template_kwargs is None else chat_template_kwargs
-        config = ModelConfig(folder, dtype=dtype, attn_implementation=None, trust_remote_code=trust_remote_code)
+        config = ModelConfig(
+            folder, head=None, dtype=dtype, attn_implementation=None, trust_remote_code=trust_remote_code
+        )
         faults.refuse_files(config)
         with same_draws():
             model = load_model(config, seed=0)
@@ -136,7 +137,12 @@ class RewardModel:
             causal=is_decoder(base),
             tokens_per_batch=tokens_per_batch or TOKENS.get(device.type, TOKENS_ELSEWHERE),
         )
-        self.scorer = Scorer(choice, self.collator, strict=False)
+        self.scorer, self.head = Scorer(choice, self.collator, strict=False), head_of(model)
+
+    @property
+    def names(self) -> list[str]:
+        """(D,) of what the head returns for a response, see ScoredComparison.outputs; of one output `reward`."""
+        return list(names_of(self.head))
 
     @property
     def device(self) -> torch.device:
@@ -181,6 +187,11 @@ class RewardModel:
         for (_, _, where), tree in zip(comparisons, trees, strict=True):
             if not all(tree.responses):
                 raise UserError(f"{where}: a response has no token at all, and so no reward")
+            if self.head is not None and self.head.compares and len(tree.suffixes) < 2:
+                raise UserError(
+                    f"{where}: the head `{self.head.kind}` compares responses, and has no reward for one alone; score "
+                    "rows of at least two"
+                )
             if self.overlong == "error" and self.max_length is not None and tree.longest > self.max_length:
                 raise UserError(
                     f"{where}: {tree.longest} tokens, {self.max_length} are read; overlong=truncate cuts the prompt"
@@ -190,12 +201,12 @@ class RewardModel:
             replace(tree, index=n, style=style, excerpts=excerpts)
             for tree, (_, n, _), (style, excerpts) in zip(trees, comparisons, said, strict=True)
         ]
-        return Window.of(known, self.collator)
+        return Window.of(known, self.collator, whole=self.head is not None and self.head.compares)
 
     @torch.no_grad()
     def _score(self, window: Window, name: str) -> list[ScoredComparison]:
         """The rows of a window with their rewards, in their order."""
-        found: dict[int, list[float]] = {}
+        found: dict[int, ScoredComparison] = {}
         with evaluating(self.model):
             try:
                 if not self.scorer.is_proved:
@@ -207,11 +218,11 @@ class RewardModel:
                     "tokens_per_batch"
                 ) from error
             for batch, values in scored:  # when all are on their way, for reading one waits for the device
-                found |= {one.index: one.rewards for one in batch.scored(values, head_of(self.model))}
-        rewards: list[list[float]] = [[] for _ in window.trees]
+                found |= {one.index: one for one in batch.scored(values, self.head)}
+        whole = [unscored(tree) for tree in window.trees]
         for n, piece in window.pieces:
-            rewards[n] += found[piece.index]
-        whole = (replace(unscored(tree), rewards=own) for tree, own in zip(window.trees, rewards, strict=True))
+            part, so_far = found[piece.index], whole[n]
+            whole[n] = replace(so_far, rewards=so_far.rewards + part.rewards, outputs=so_far.outputs + part.outputs)
         return [self._finished(scored, name) for scored in whole]
 
     def _prove(self, trees: Sequence[TokenTree]) -> None:
@@ -231,17 +242,6 @@ class RewardModel:
             return scored
         mean, std = self.reference.mean, self.reference.std
         return replace(scored, rewards=[float(np.float32((r - mean) / std)) for r in scored.rewards])
-
-
-def device_named(name: str | None) -> torch.device:
-    """A device that is here, None: the accelerator, if there is one. UserError for another."""
-    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    try:
-        device = torch.device(name) if name else found or torch.device("cpu")
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(f"device is {name!r}, which torch does not have here: {first_line(error)}") from error
-    return device
 
 
 def check_options(max_length: int | str | None, overlong: str, tokens_per_batch: int | None) -> None:
@@ -274,27 +274,3 @@ def as_array(rewards: Sequence[Sequence[float]]) -> np.ndarray:
     for n, some in enumerate(rewards):
         found[n, : len(some)] = some
     return found[:, 0] if longest == 1 else found
-
-
-@contextmanager
-def same_draws() -> Iterator[None]:
-    """What is drawn afterwards is what would have been drawn without: loading sets all seeds, a script has its own."""
-    before = random.getstate(), np.random.get_state()
-    try:
-        with torch.random.fork_rng():
-            yield
-    finally:
-        random.setstate(before[0])
-        np.random.set_state(before[1])
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Inside, every module is in eval mode; then in that which it was in."""
-    before = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in before:
-            module.training = training

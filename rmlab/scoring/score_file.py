@@ -18,6 +18,7 @@ from rmlab.messages import UserError, say
 from rmlab.metrics.scored import ScoredComparison
 
 PART = 2048  # rows: a whole number of the windows in which rewards are computed, for batches are made in those
+OUTPUT = "output_"  # before the name of each output of a head, as in the scores files of runs
 SUFFIXES = (".jsonl", ".jsonl.gz", ".parquet")
 
 
@@ -134,11 +135,17 @@ def differences(known: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     return " and ".join(found)
 
 
-def line_of(each: Sequence[ScoredComparison], reduced: ScoredComparison) -> str:
-    """A row of the file: id, rewards, and of an ensemble what every member says."""
+def line_of(each: Sequence[ScoredComparison], reduced: ScoredComparison, names: Sequence[str] = ()) -> str:
+    """A row of the file: id, rewards, of an ensemble what every member says, of a head of several outputs each of them.
+
+    names (D,): of the outputs, output_NAME in the file.
+    """
     row: dict[str, Any] = {"id": reduced.id, "rewards": short(reduced.rewards)}
     if len(each) > 1:
         row["members"] = [short(one.rewards) for one in each]
+    elif reduced.outputs:
+        columns = zip(names, zip(*reduced.outputs, strict=True), strict=True)
+        row |= {f"{OUTPUT}{name}": short(values) for name, values in columns}
     return json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n"
 
 
@@ -157,14 +164,15 @@ def write_lines(files: Sequence[Path], place: Path, packed: bool) -> None:
 
 
 def write_parquet(files: Sequence[Path], place: Path) -> None:
-    """Columns id, rewards and, of an ensemble, members; a row group per part."""
+    """Columns id, rewards and, of an ensemble, members, or what else a head returns; a row group per part."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     with files[0].open(encoding="utf-8") as stream:
-        several = "members" in json.loads(stream.readline())
+        names = [*json.loads(stream.readline())]
     rewards = pa.list_(pa.float32())
-    fields = [("id", pa.string()), ("rewards", rewards), ("members", pa.list_(rewards))][: 2 + several]
+    types = {"id": pa.string(), "members": pa.list_(rewards)}
+    fields = [(name, types.get(name, rewards)) for name in names]
     with pq.ParquetWriter(place, pa.schema(fields)) as writer:
         for file in files:
             with file.open(encoding="utf-8") as lines:  # an id may hold what `splitlines` also ends a line at

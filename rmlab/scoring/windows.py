@@ -28,18 +28,18 @@ class Window:
     batches: list[Batch]  # of pieces
 
     @classmethod
-    def of(cls, trees: list[TokenTree], collator: PreferenceCollator) -> "Window":
-        """Laid out; a tree that is too large for one forward is in several pieces."""
-        parts = [(n, piece) for n, tree in enumerate(trees) for piece in pieces_of(tree, collator)]
+    def of(cls, trees: list[TokenTree], collator: PreferenceCollator, whole: bool = False) -> "Window":
+        """Laid out; a tree that is too large for one forward is in several pieces, unless it must be `whole`."""
+        parts = [(n, piece) for n, tree in enumerate(trees) for piece in pieces_of(tree, collator, whole)]
         pieces = [(n, replace(piece, index=index)) for index, (n, piece) in enumerate(parts)]
         return cls(trees, pieces, collator.micro_batches([piece for _, piece in pieces]))
 
 
-def pieces_of(tree: TokenTree, collator: PreferenceCollator) -> list[TokenTree]:
-    """The responses of a tree without preferences, as many together as one forward computes, or one."""
+def pieces_of(tree: TokenTree, collator: PreferenceCollator, whole: bool = False) -> list[TokenTree]:
+    """The responses of a tree without preferences, as many together as one forward computes, or one; `whole`: all."""
     budget = cast(int, collator.tokens_per_batch)
     alone = replace(tree, better=[], worse=[], strength=[], probability=[])
-    if collator.computed([alone]) <= budget:
+    if whole or collator.computed([alone]) <= budget:
         return [alone]
     parts: list[TokenTree] = []
     for suffix in tree.suffixes:

@@ -14,9 +14,9 @@ from rmlab.metrics.scored import ScoredComparison
 from rmlab.model.head import base_of
 from rmlab.scoring.batch import Batch, parts_of
 from rmlab.scoring.collator import PreferenceCollator
+from rmlab.scoring.contexts import evaluating
 from rmlab.scoring.feature_cache import FeatureCache
 from rmlab.scoring.proof import rows_to_prove
-from rmlab.scoring.reward_model import evaluating
 from rmlab.scoring.scorer import Scorer
 from rmlab.training import prepare
 from rmlab.training.checkpoints import SavingTrainer

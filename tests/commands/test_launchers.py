@@ -83,6 +83,7 @@ def test_a_failure_in_a_worker_is_told_like_one_here(tmp_path):
     assert len(metrics(tmp_path)) == 1
 
 
+@pytest.mark.slow
 def test_an_optuna_study_goes_on_where_it_was(tmp_path):
     """Two trials, two more: four directories, one study, the best value told."""
     pytest.importorskip("hydra_plugins.hydra_optuna_sweeper", reason="the tune extra is not installed")

@@ -61,6 +61,7 @@ def test_values_that_make_no_other_run_are_said_to_be_none(tmp_path):
     assert "the same as another" not in here(tmp_path, *TINY, "seed=0,1")
 
 
+@pytest.mark.slow
 def test_a_failing_run_does_not_stop_the_others(tmp_path):
     """Its error is in its directory and in the summary; the exit status is 1; its neighbours are finished."""
     arms = ["trainer.optim=adamw_bnb_8bit,adamw_torch", "loss=plain,margin"]  # bitsandbytes is not installed

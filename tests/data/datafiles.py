@@ -2,10 +2,29 @@
 
 import gzip
 import json
+import subprocess
+import sys
 
+import pytest
+from conftest import DATA
 from datasets import Dataset
 
 from rmlab.data import DATASETS
+
+TEMPLATE = (
+    "{{ bos_token }}{{ tools }}{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}{{ m['tool_calls'] }}"
+    "{% endfor %}{{ eos_token }}"
+)
+"""Of chats, with tools and calls of them."""
+
+
+def public_schemas(place):
+    """Small files with the columns of public data sets, made in that folder; without what makes them, no test."""
+    script = DATA.parent / "schemas" / "make.py"
+    if not script.exists():
+        pytest.skip("what makes files with public schemas is absent")
+    subprocess.run([sys.executable, str(script), str(place)], check=True, capture_output=True, timeout=60)
+    return place
 
 
 def write(path, rows, kind):

@@ -228,9 +228,9 @@ def test_ratings_are_made_of_columns(columns, expected, tmp_path):
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ({"columns": "h"}, r"it must be {columns: \[NAME, ...\]} or {sum: {NAME: WEIGHT}}"),
-        ({"sum": ["h"]}, "it must be {columns"),
-        ({"sum": {"h": 1}, "columns": ["h"]}, "it must be {columns"),
+        ({"columns": "h"}, r"it must be a column or a list of them, {columns: \[NAME, ...\]}, {sum: {NAME: WEIGHT}}"),
+        ({"sum": ["h"]}, "it must be a column"),
+        ({"sum": {"h": 1}, "columns": ["h"]}, "it must be a column"),
         ({"sum": {"h": "much"}}, "h is 'much', not a finite number"),
         ({"columns": ["h", "list"]}, "its columns must hold lists of as many values each"),
         ({"columns": ["h", "hh"]}, "data.columns.ratings: no column 'hh' in the data"),

@@ -200,3 +200,18 @@ def test_each_annotator_has_a_taste_of_its_own():
 def test_a_wrong_further_option_is_named(name, value):
     with pytest.raises(UserError, match=f"the synthetic {name}"):
         synthetic(**{name: value})
+
+
+def test_preferences_apart_are_those_of_the_whole_rows():
+    """The same texts, labels and gold, each preference in a row of its own."""
+    whole = synthetic(prompts=5, responses=3)
+    apart = synthetic(prompts=5, responses=3, apart=True)
+    said = [
+        (row["responses"][p["better"]], row["responses"][p["worse"]], p["strength"], row["gold_rewards"][p["better"]])
+        for rows in (whole, apart)
+        for row in rows
+        for p in row["preferences"]
+    ]
+    assert all(len(row["responses"]) == len(row["gold_rewards"]) == 2 for row in apart)
+    assert len(apart) == 15
+    assert said[:15] == said[15:]

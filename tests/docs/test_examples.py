@@ -50,8 +50,10 @@ def test_a_trl_script_with_changed_imports_trains(tmp_path):
 @pytest.mark.slow
 def test_own_loss_as_a_plugin(tmp_path):
     folder = EXAMPLES / "own_loss"
-    rmlab(tmp_path, "-cd", folder / "conf", "plugins=[own_loss]", "loss=hinge", path=[folder])
-    assert list(tmp_path.glob("runs/debug/hinge-s0-*/metrics.json"))
+    rmlab(
+        tmp_path, "-cd", folder / "conf", "plugins=[own_loss]", "loss=squared_hinge", "model/head=scaled", path=[folder]
+    )
+    assert list(tmp_path.glob("runs/debug/squared_hinge-s0-*/metrics.json"))
 
 
 def test_own_loss_as_an_installed_package(tmp_path):
@@ -64,8 +66,8 @@ def test_own_loss_as_an_installed_package(tmp_path):
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n")
     points = [f"[{group}]\n{k} = {v}\n" for group, found in project["entry-points"].items() for k, v in found.items()]
     (info / "entry_points.txt").write_text("".join(points))
-    rmlab(tmp_path, "-cd", folder / "conf", "loss=hinge", path=[site])
-    assert list(tmp_path.glob("runs/debug/hinge-s0-*/metrics.json"))
+    rmlab(tmp_path, "-cd", folder / "conf", "loss=squared_hinge", "model/head=scaled", path=[site])
+    assert list(tmp_path.glob("runs/debug/squared_hinge-s0-*/metrics.json"))
 
 
 def test_read_scores_notebook(tmp_path, monkeypatch):

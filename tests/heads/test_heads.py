@@ -193,6 +193,7 @@ def test_preferences_may_go_in_circles_and_no_reward_then_tells_them_apart():
         ({"quantile": {"levels": [0.5, 0.2]}}, "levels must rise between 0 and 1"),
         ({"quantile": {"levels": []}}, "levels must be a list of at least 1 numbers"),
         ({"ordinal": {"grades": [1]}}, "grades must be a list of at least 2 numbers"),
+        ({"ordinal": {"grades": [2, 1]}}, "grades must rise from the worst to the best"),
         ({"attributes": {"names": ["a"], "weights": [1, 2]}}, "weights must be 1 numbers"),
         (options_of("ensemble", reduce="max"), "model.head.ensemble.reduce"),
         (options_of("ensemble", reduce="min", members=1), "members must be a whole number of at least 2"),

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from conftest import make_model
@@ -12,6 +13,9 @@ from transformers import AutoModelForSequenceClassification
 from rmlab import RewardModel, UserError, average_weights
 from rmlab.commands import lab
 from rmlab.data.tokenizer import build_tokenizer
+from rmlab.model.config import ModelConfig
+from rmlab.model.export import export
+from rmlab.model.load import load_model
 
 ROWS = [{"prompt": "tell me about rivers ", "responses": ["so , in short", "maybe bread"]}]
 
@@ -98,6 +102,23 @@ def test_heads_that_point_apart_are_told_unless_the_body_is_the_same(members, to
         RewardModel(str(place)).score(ROWS) for place in (members[0], tmp_path / "frozen", tmp_path / "mean_frozen")
     ]
     assert both[2] == pytest.approx((both[0] + both[1]) / 2, abs=1e-5)
+
+
+@pytest.mark.parametrize("kind", [{"bottleneck": {"latents": 3}}, {"mlp": {"width": 8}}], ids=["folds", "does not"])
+def test_a_head_of_its_own_is_averaged_as_it_was_trained(kind, members, tokenizer, tmp_path):
+    """And what plain transformers reads is that head's one layer, which no mean of such layers is."""
+    for number in (0, 1):
+        model = load_model(ModelConfig(members[0], head=kind), seed=0)
+        export(moved(model, number, 0.1), tokenizer, tmp_path / str(number))
+    average_weights([tmp_path / "0", tmp_path / "1"], tmp_path / "mean")
+    heads = [load_file(tmp_path / name / "rmlab_head.weights") for name in ("0", "1", "mean")]
+    for name, tensor in heads[2].items():
+        assert torch.allclose(tensor, (heads[0][name] + heads[1][name]) / 2, atol=1e-6), name
+    found = RewardModel(str(tmp_path / "mean")).score(ROWS)
+    if "bottleneck" in kind:
+        weight = heads[2]["last.weight"] @ heads[2]["weight"][:3]
+        assert torch.allclose(weights_of(tmp_path / "mean")["score.weight"], weight, atol=1e-6)
+    assert np.isfinite(found).all()
 
 
 @pytest.mark.parametrize(

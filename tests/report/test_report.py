@@ -191,6 +191,7 @@ def test_the_tables_are_latex(tmp_path):
     assert "Overfull" not in done.stdout
 
 
+@pytest.mark.slow
 def test_the_report_can_be_logged_to_wandb(study):
     """In a process of its own: W&B keeps a service for the rest of this one."""
     command = [sys.executable, "-m", "rmlab.commands.report", str(study), "--wandb"]

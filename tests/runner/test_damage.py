@@ -63,6 +63,7 @@ def test_a_damaged_config_of_a_finished_run_is_written_again(ended, capsys):
     assert "written again" not in again(out, config, capsys)
 
 
+@pytest.mark.slow
 def test_checkpoints_of_other_code_or_device_are_not_gone_on_from(ended, capsys, monkeypatch):
     out, config, metrics = ended
     for key, value in (("code", "other"), ("processes", 4), ("hardware", {"gpu": "another"})):

@@ -203,6 +203,7 @@ def test_a_killed_run_resumes_to_the_same_metrics(tmp_path):
     pd.testing.assert_frame_equal(a, b, check_exact=True)
 
 
+@pytest.mark.slow
 def test_a_run_killed_after_its_last_step_takes_no_further_step(tmp_path):
     """Its last checkpoint is whole, its metrics.json missing; with max_steps Trainer would take one more."""
     arguments = [
@@ -259,16 +260,18 @@ def test_a_loss_of_ones_own_needs_two_files_and_no_change_of_rmlab(tmp_path):
     (tmp_path / "mylab" / "__init__.py").touch()
     (tmp_path / "mylab" / "losses.py").write_text(
         "from rmlab import LOSSES, Preferences\n\n\n@LOSSES.register\n"
-        "def hinge(preferences: Preferences, *, gap: float):\n"
-        '    """max(0, gap - (r_better - r_worse)) per pair."""\n'
-        "    return (gap - preferences.gap).relu()\n"
+        "def squared_hinge(preferences: Preferences, *, gap: float):\n"
+        '    """max(0, gap - (r_better - r_worse))^2 per pair."""\n'
+        "    return (gap - preferences.gap).relu().square()\n"
     )
-    (tmp_path / "mylab" / "conf" / "loss" / "hinge.yaml").write_text("# Hinge.\nhinge:\n  gap: 1.0\n")
-    mine = ["-cd", "mylab/conf", "plugins=[mylab.losses]", "debug=tiny", "loss=hinge"]
+    (tmp_path / "mylab" / "conf" / "loss" / "squared_hinge.yaml").write_text(
+        "# Squared hinge.\nsquared_hinge:\n  gap: 1.0\n"
+    )
+    mine = ["-cd", "mylab/conf", "plugins=[mylab.losses]", "debug=tiny", "loss=squared_hinge"]
     rmlab(tmp_path, *mine, PYTHONPATH=f"{ROOT}{os.pathsep}{tmp_path}")
     out = run_directory(tmp_path)
-    assert out.name.startswith("hinge-s0-")
-    assert yaml.safe_load((out / "config.yaml").read_text())["loss"] == {"hinge": {"gap": 1.0}}
+    assert out.name.startswith("squared_hinge-s0-")
+    assert yaml.safe_load((out / "config.yaml").read_text())["loss"] == {"squared_hinge": {"gap": 1.0}}
 
 
 @pytest.mark.slow

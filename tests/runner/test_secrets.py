@@ -104,6 +104,7 @@ def test_a_checkpoint_holds_no_token(tokenizer, tmp_path):
     assert (copy.hub_token, copy.learning_rate, copy.pad_token) == (None, 0.5, None)
 
 
+@pytest.mark.slow
 def test_no_file_of_a_run_or_a_sweep_holds_a_secret(tmp_path):
     arguments = ["debug=tiny", f"trainer.hub_token={TOKEN}", "question=${oc.env:MY_SECRET}", "run.threads=1"]
     rmlab(tmp_path, *arguments, "trainer.save_steps=1", MY_SECRET=FROM_ENVIRONMENT)
