@@ -134,6 +134,7 @@ def summary(found: Sequence[Proxy]) -> pd.DataFrame:
                 **named("alpha", proxy.fit.alpha),
                 **named("beta", proxy.fit.beta),
                 **named("peak_d", proxy.fit.peak),
+                "r2": proxy.fit.r2,
                 **named("best_n", proxy.best_n),
                 **named("gold", proxy.last),
                 **named("end", proxy.end),
@@ -162,7 +163,19 @@ def markdown(found: Sequence[Proxy], title: str, notes: Sequence[str]) -> str:
     lines = [f"# {title}", "", f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for p in found:
         n = f"{p.best_n.value:.0f} [{p.best_n.low:.0f}, {p.best_n.high:.0f}]"
-        cells = [p.arm, p.by, p.fit.alpha, p.fit.beta, told_peak(p), n, p.last, p.end, p.recovery, p.gamma]
+        cells = [
+            p.arm,
+            p.by,
+            p.fit.alpha,
+            p.fit.beta,
+            told_peak(p),
+            f"{p.fit.r2:.2f}",
+            n,
+            p.last,
+            p.end,
+            p.recovery,
+            p.gamma,
+        ]
         lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join([*lines, "", *(f"* {note}" for note in notes), ""])
 

@@ -16,6 +16,7 @@ from rmlab.messages import UserError, check_all, check_at_least, check_one_of, c
 from rmlab.model.config import ModelConfig
 from rmlab.model.identity import weights_of_run
 from rmlab.runner.check import check_trainer
+from rmlab.runner.earlier import earlier_run
 from rmlab.runner.published import ReportConfig
 from rmlab.runner.renamed import renamed, without_neutral
 from rmlab.scoring.config import ScoringConfig
@@ -188,10 +189,11 @@ def named(error: OmegaConfBaseException) -> str:
 
 
 def register() -> None:
-    """Tell Hydra the schema and OmegaConf the resolvers `${rmlab_id:}` and `${rmlab_name:OPTION}`. Idempotent."""
+    """Tell Hydra the schema, and OmegaConf the resolvers that start with rmlab_. Idempotent."""
     share_config_store()
     ConfigStore.instance().store(name="schema", node=schema())
     OmegaConf.register_new_resolver("rmlab_id", lambda *, _root_: id_or_none(_root_), replace=True)
+    OmegaConf.register_new_resolver("rmlab_run", earlier_run, replace=True)
     OmegaConf.register_new_resolver("rmlab_name", lambda option: str(option).replace("/", "-"), replace=True)
 
 

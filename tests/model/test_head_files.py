@@ -171,6 +171,10 @@ def test_first_weights_of_a_new_head_are_drawn_as_asked(tmp_path):
     ("harm", "message"),
     [
         (lambda place: (place / WEIGHTS).unlink(), "holds no rmlab_head.weights, which are those of its head"),
+        (
+            lambda place: (place / ABOUT).write_text('{"kind": "theirs", "options": {}, "names": []}'),
+            "has the head `theirs`, which nothing registers here; install the package that does",
+        ),
         (lambda place: (place / ABOUT).write_text('{"kind": "ties"}'), "rmlab_head.json is not what was written"),
         (
             lambda place: (place / ABOUT).write_text('{"kind": "gaussian", "options": {}, "names": []}'),
