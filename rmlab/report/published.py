@@ -76,11 +76,19 @@ def row_of(
 
 
 def arm_called(name: str, study: Study) -> str | None:
-    """The arm of that name, renamed or not; else the only one with these words in its name; None: there is none."""
+    """The arm of that name, renamed or not; else the only one whose name has these words, or words that begin so.
+
+    None: there is none, or several.
+    """
     names = {label(values, study.usual): arm for arm, values in study.values.items()} | {arm: arm for arm in study.arms}
-    words = set(name.split())
-    found = {arm for text, arm in names.items() if words <= set(text.split())}
-    return names.get(name) or (found.pop() if len(found) == 1 else None)
+    if name in names:
+        return names[name]
+    words = name.split()
+    found = {arm for text, arm in names.items() if set(words) <= set(text.split())}
+    found = found or {
+        arm for text, arm in names.items() if all(any(t.startswith(word) for t in text.split()) for word in words)
+    }
+    return found.pop() if len(found) == 1 else None
 
 
 def measured(measure: Measure, items: Mapping[str, Items], suites: Mapping[str, SuiteItems]) -> Measured | str:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from rmlab.data import Tokenizer
 from rmlab.messages import UserError
 from rmlab.metrics.ensemble import check_reduce, together
 from rmlab.metrics.scored import ScoredComparison
@@ -26,6 +27,8 @@ class Ensemble:
             Members whose spread differs are loaded with normalise=True.
     """
 
+    folder: str | None = None  # of its weights, as RewardModel has it: there is none
+
     def __init__(
         self, members: Sequence[RewardModel], reduce: str = "mean", c: float = 1.0, align: str = "none"
     ) -> None:
@@ -41,6 +44,20 @@ class Ensemble:
         """Of run directories, folders or hub names. options: of every member, see RewardModel."""
         check_reduce(reduce, c, align)
         return cls([RewardModel(path, **options) for path in paths], reduce, c, align)
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The first member's. UserError where some members have a chat template and others have none."""
+        with_template = {bool(getattr(member.tokenizer, "chat_template", None)) for member in self.members}
+        if len(with_template) > 1:
+            raise UserError("some members have a chat template and others have none; rows are not the same for both")
+        return self.members[0].tokenizer
+
+    @property
+    def measured(self) -> dict[str, Any]:
+        """As RewardModel.measured, of every member."""
+        told = [member.measured for member in self.members]
+        return {"members": told, "reduce": self.reduce, "c": self.c, "align": self.align}
 
     def score(self, rows: Iterable[Mapping[str, Any]]) -> np.ndarray:
         """As RewardModel.score."""
