@@ -79,8 +79,9 @@ def markdown(tables: Mapping[str, pd.DataFrame], title: str, notes: Sequence[str
         share, models = (table["suspicion"] > 0.5).mean(), table["models"].mean()
         cells = [name or "all", f"{len(table):,}", f"{models:.1f}", f"{share:.1%}", f"{table['flipped'].mean():.1%}"]
         for by in kinds:
-            (line,) = found[(found["rows"] == name) & (found["by"] == by)].to_dict("records") or [None]
-            cells.append(str(Value(line["average_precision"], line["low"], line["high"])) if line else "")
+            told = found[(found["rows"] == name) & (found["by"] == by)]
+            numbers = told[["average_precision", "low", "high"]].to_numpy()
+            cells.append(str(Value(*numbers[0])) if len(numbers) else "")
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join([*lines, "", *(f"* {note}" for note in notes), ""])
 
