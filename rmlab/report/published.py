@@ -159,8 +159,10 @@ def published_tables(study: Study, claims: pd.DataFrame) -> Tables:
 
 
 def published_line(name: str, numbers: Sequence[float | None], told: Published, study: Study) -> list[str]:
-    """An arm of the paper by the name it has here, and its numbers as they were published."""
-    cells = ["" if value is None else f"{value:g}" for value in numbers]
+    """An arm of the paper by the name it has here, and its numbers with as many decimals as the table has."""
+    every = [value for those in told.arms.values() for value in those if value is not None]
+    decimals = max(len(repr(value).partition(".")[2].rstrip("0")) for value in every) if every else 0
+    cells = ["" if value is None else f"{value:.{decimals}f}" for value in numbers]
     return [arm_called(name, study) or f"{name} (no arm here)", *cells]
 
 

@@ -13,7 +13,16 @@ import pandas as pd
 TITLES = {"accuracy": "Accuracy", "nll": "Bradley-Terry NLL", "brier": "Brier score"}
 WISHES = {"accuracy": "higher is better", "nll": "lower is better", "brier": "lower is better"}
 # Columns left out of narrower terminals.
-NEEDS = {"McNemar p (Holm)": 160, "95% CI": 140, "detectable": 120, "seeds": 100, "p (Holm)": 92}
+NEEDS = {
+    "mean reward": 200,
+    "sd of rewards": 200,
+    "drift of the mean": 200,
+    "McNemar p (Holm)": 160,
+    "95% CI": 140,
+    "detectable": 120,
+    "seeds": 100,
+    "p (Holm)": 92,
+}
 WORDY = ("arm", "subset", "effect", "key", "claim", "measured here")  # columns of words, which stand at the left
 LONGEST = 45  # rows of a table that a terminal shows
 WORDS = 200  # characters of a text that table.md shows
