@@ -13,7 +13,7 @@ from rmlab.report.items import METRICS, Items, OfRuns
 from rmlab.report.statistics import LEVEL, detectable, estimate, holm
 from rmlab.report.study import Study
 from rmlab.report.suites import SuiteItems
-from rmlab.report.tables import Table, Tables, difference, known, p_value
+from rmlab.report.tables import Table, Tables, detectable_in_words, difference, known, p_value
 from rmlab.runner.published import Claim, Measure, Published
 
 COLUMNS = [
@@ -175,7 +175,7 @@ def claim_cells(row: "pd.Series[Any]") -> dict[str, str]:
         "difference [95% CI]": difference(row),
         "p (Holm)": p_value(row["p_holm"]),
         "verdict": row["verdict"] + (f": {row['why']}" if row["why"] else ""),
-        "detectable": f"{row['detectable']:.4f}" if row["verdict"] == "cannot tell" else "",
+        "detectable": detectable_in_words(row["detectable"]) if row["verdict"] == "cannot tell" else "",
     }
 
 

@@ -103,12 +103,17 @@ def cells(row: "pd.Series[Any]", baseline: str) -> dict[str, str]:
         "difference [95% CI]": difference(row),
         "p (Holm)": p_value(row["p_holm"]),
         "verdict": verdict(row),
-        "detectable": "> 1" if known(row["detectable"]) and row["detectable"] > 1 else number(row["detectable"]),
+        "detectable": detectable_in_words(row["detectable"]),
     }
     if row["metric"] == "accuracy":
         counts = f" ({row['only_arm']:.0f}:{row['only_baseline']:.0f})" if known(row["mcnemar"]) else ""
         shown["McNemar p (Holm)"] = p_value(row["mcnemar_holm"]) + counts
     return shown
+
+
+def detectable_in_words(value: float | None) -> str:
+    """A number; `> 1` of one that no accuracy can differ by."""
+    return "> 1" if known(value) and value > 1 else number(value)
 
 
 def seeds_of(row: "pd.Series[Any]") -> str:
