@@ -174,7 +174,7 @@ def check_first_row(model: "ModelConfig", where: str, name: str, spec: Any) -> N
     from rmlab.data import DATASETS
     from rmlab.data.config import SourceConfig
     from rmlab.data.json_files import is_json
-    from rmlab.data.sources import is_rated
+    from rmlab.data.rated import is_rated
     from rmlab.data.texts import JsonRows
 
     source = SourceConfig.of(spec, where, DATASETS.names())
