@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from rmlab.messages import UserError, say
+from rmlab.registry import import_plugins
 from rmlab.runner.directory import RunDirectory
 
 if TYPE_CHECKING:  # imported by the task itself: --help must not wait for them
@@ -64,6 +65,7 @@ def sets_of(out: RunDirectory) -> "Sets":
     from rmlab.runner.config import Config
 
     config = Config.of(out.config())
+    import_plugins(config.plugins)  # which may bring its data source
     return build_sets(load_rows(config.data), config.data, load_tokenizer(config.model), config.run.cache)
 
 

@@ -49,7 +49,7 @@ class Proxy:
         )
 
 
-def proxies(scored: Mapping[str, Scored | Sequence[Comparisons]], c: float) -> list[Proxy]:
+def proxies(scored: Mapping[str, Sequence[Comparisons]], c: float) -> list[Proxy]:
     """Of each arm its single models and, where it has several seeds, ensembles. c: what variance costs in UWO."""
     found = []
     for arm, runs in scored.items():

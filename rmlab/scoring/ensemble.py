@@ -63,9 +63,11 @@ class Ensemble:
         """As RewardModel.score."""
         return as_array([self.reduced(each).rewards for each in self.each(rows, "the data")])
 
-    def scored(self, rows: Iterable[Mapping[str, Any]], name: str, start: int = 0) -> Iterator[ScoredComparison]:
+    def scored(
+        self, rows: Iterable[Mapping[str, Any]], name: str, start: int = 0, texts: bool = True
+    ) -> Iterator[ScoredComparison]:
         """As RewardModel.scored; lengths are those of the first member's tokens."""
-        return (self.reduced(each) for each in self.each(rows, name, start, texts=True))
+        return (self.reduced(each) for each in self.each(rows, name, start, texts))
 
     def each(
         self, rows: Iterable[Mapping[str, Any]], name: str, start: int = 0, texts: bool = False
