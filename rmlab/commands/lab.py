@@ -14,6 +14,7 @@ COMMANDS: dict[str, str] = {
     "disagreement": "an ensemble beside its members, and whether doubt finds the errors",
     "noise": "which training labels are likely wrong",
     "margins": "rows with the strength of their preferences as several models see it",
+    "length": "rewards without what length does to them, before and after",
     "bayes": "how unsure a linear head is of each preference, by Laplace's approximation",
     "overoptimisation": "where gold falls while the proxy rises, by best-of-n",
 }

@@ -22,6 +22,7 @@ prepare.py    a data set of rows -> a data set of token trees
 counts.py     ... with a line of counts, and which rows stay
 workers.py    ... by several processes
 cache.py      ... kept on disk
+augment.py    rows that are added to training: answers to other prompts
 merge.py      comparisons on one prompt -> one comparison
 style.py      how a response is written, counted
 excerpts.py   ... of evaluation sets, with the beginnings of their texts

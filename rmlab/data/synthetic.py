@@ -73,10 +73,8 @@ def synthetic(
     check_weights(weights, biases)
     check_annotators(annotators)
     check_ratings(ratings)
-    rng, further = (
-        np.random.default_rng(seed),
-        np.random.default_rng([seed, skip, 1]),
-    )  # so that options change no texts
+    # A generator each, so that what is asked of annotators changes no text.
+    rng, tails, further = (np.random.default_rng(of) for of in (seed, [seed, skip, 1], [seed, skip, 3]))
     asked = chosen(rng, prompts, skip)
     rng = np.random.default_rng([seed, skip]) if skip else rng
     staff = hired(np.random.default_rng([seed, 2]), temperature, biases, annotators)  # the same people for all sets
@@ -85,7 +83,7 @@ def synthetic(
         raise UserError(f"the synthetic stated is {stated}; {responses} responses have {len(pairs)} preferences")
     rows = []
     for one in asked:
-        more = further.geometric(1 / (1 + long_tail), size=responses) - 1
+        more = tails.geometric(1 / (1 + long_tail), size=responses) - 1
         answers, attributes = zip(*(respond(rng, *one[2:], int(extra)) for extra in more), strict=True)
         gold = [weighted(weights, of) for of in attributes]
         who = staff[further.integers(len(staff))]

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -17,13 +18,14 @@ from rmlab.report.figures.look import BASELINE, FAINT, PALETTE, STYLE, legend, l
 
 NAME = "overoptimisation"
 ROW = 1.55  # inches
+PROXY = PALETTE[1]
 
 
 def draw_overoptimisation(found: Sequence[Proxy], curves: pd.DataFrame, folder: Path, width: float = 397) -> None:
     """A row of panels per arm, saved as pdf, png and svg. curves: of `curves_table`; width: in points."""
     arms = list(dict.fromkeys(proxy.arm for proxy in found))
     ensembles = list(dict.fromkeys(proxy.by for proxy in found if proxy.by != SINGLE))
-    colours = {SINGLE: BASELINE, **dict(zip(ensembles, PALETTE, strict=False))}
+    colours = {SINGLE: BASELINE, **dict(zip(ensembles, [c for c in PALETTE if c != PROXY], strict=False))}
     with mpl.rc_context({**STYLE, "figure.figsize": (width / 72, width / 144)}):
         canvas = new_canvas(bool(ensembles), ROW * len(arms) + 0.5)
         axes = canvas.subplots(len(arms), 1 + bool(ensembles), sharex=True, sharey="col", squeeze=False)
@@ -37,12 +39,17 @@ def draw_overoptimisation(found: Sequence[Proxy], curves: pd.DataFrame, folder: 
             ax.set_xlabel("n (KL in nats)")
             mark_n(ax, int(found[0].gains.n[-1]), with_kl=True)
         canvas.supylabel("gain over a random answer, in sd", fontsize=7.5)
-        kinds = [Line2D([], [], color=BASELINE, ls=ls) for ls in ("-", "--", ":")]
-        kinds.append(Line2D([], [], color=BASELINE, marker="v", ls=""))
-        names = ["gold", "proxy", "fit", "most gold, if it falls after"]
-        handles = [Line2D([], [], color=colours[by]) for by in ensembles]
-        legend(canvas, [*kinds, *handles], [*names, *ensembles])
+        for ax in axes[0][1:]:
+            ax.set_title("gold of the ensembles of its seeds", fontsize=7)
+        lines = [line(color=BASELINE), line(color=PROXY, ls="--"), line(color=BASELINE, ls=":", lw=0.9)]
+        lines += [line(color=BASELINE, marker="v", ls=""), *(line(color=colours[by]) for by in ensembles)]
+        legend(canvas, lines, ["gold, single models", "proxy", "fit", "peak, if gold falls", *ensembles])
         save(canvas, folder, NAME)
+
+
+def line(**drawn: Any) -> Line2D:
+    """For the legend."""
+    return Line2D([], [], **drawn)
 
 
 def draw_single(ax: Axes, proxy: Proxy, curve: pd.DataFrame) -> None:
@@ -50,11 +57,12 @@ def draw_single(ax: Axes, proxy: Proxy, curve: pd.DataFrame) -> None:
     n = proxy.gains.n
     ax.plot(n, curve["best"], color=FAINT, lw=0.9, zorder=1)
     ax.annotate("by gold", (n[-1], curve["best"].iloc[-1]), fontsize=6, color=FAINT, ha="right", va="bottom")
-    for name, ls, colour in (("gold", "-", PALETTE[0]), ("proxy", "--", PALETTE[1])):
+    for name, ls, colour in (("gold", "-", BASELINE), ("proxy", "--", PROXY)):
         ax.fill_between(n, curve[f"{name}_low"], curve[f"{name}_high"], color=colour, alpha=0.15, lw=0)
         ax.plot(n, curve[name], color=colour, ls=ls)
-    ax.plot(n, proxy.fit.at(proxy.gains.d), color=BASELINE, ls=":", lw=0.9)
-    mark_peak(ax, proxy, PALETTE[0])
+    d = np.linspace(0, proxy.gains.d[-1], 100)
+    ax.plot(np.interp(d, proxy.gains.d, n), proxy.fit.at(d), color=BASELINE, ls=":", lw=0.9)
+    mark_peak(ax, proxy, BASELINE)
     ax.axhline(0, color=FAINT, lw=0.6, zorder=0)
 
 

@@ -2,7 +2,7 @@
 
 Everything here is a mean over seeds and prompts, or a ratio of two. So each has the interval of the report's
 statistics (Student's t, seeds and prompts crossed), of a ratio by the delta method. R(d) = d (alpha - beta d) is Gao et
-al. 2022's for best-of-n, gamma that of Kim et al. 2025 (2505.12763).
+al. 2022's for best-of-n, gamma that of arXiv 2505.12763.
 """
 
 from dataclasses import dataclass
@@ -46,11 +46,15 @@ def ratio(above: np.ndarray, below: np.ndarray, prompts: np.ndarray) -> Value:
 
 @dataclass(frozen=True)
 class Fit:
-    """R(d) = d (alpha - beta d), d = sqrt(KL). peak: the d of its top; nothing where beta is not above 0."""
+    """R(d) = d (alpha - beta d), d = sqrt(KL). peak: the d of its top; nothing where beta is not above 0.
+
+    r2: the share of the variance of the mean curve that it explains.
+    """
 
     alpha: Value
     beta: Value
     peak: Value
+    r2: float
 
     def at(self, d: np.ndarray) -> np.ndarray:
         """R(d)."""
@@ -63,7 +67,9 @@ def fit(gains: np.ndarray, d: np.ndarray, prompts: np.ndarray) -> Fit:
     That is linear in the gains: alpha and beta are means over seeds and prompts of those of each.
     """
     alpha, beta = np.tensordot(np.linalg.pinv(np.stack([d, -(d**2)], axis=1)), gains, axes=(1, 2))
-    return Fit(mean(alpha, prompts), mean(beta, prompts), ratio(alpha, 2 * beta, prompts))
+    curve, fitted = gains.mean(axis=(0, 1)), d * (alpha.mean() - beta.mean() * d)
+    r2 = 1 - float(((curve - fitted) ** 2).sum() / ((curve - curve.mean()) ** 2).sum())
+    return Fit(mean(alpha, prompts), mean(beta, prompts), ratio(alpha, 2 * beta, prompts), r2)
 
 
 def gamma(gold: np.ndarray, proxy: np.ndarray, kl: np.ndarray, prompts: np.ndarray) -> Value:
@@ -75,10 +81,12 @@ def gamma(gold: np.ndarray, proxy: np.ndarray, kl: np.ndarray, prompts: np.ndarr
 def best_n(gold: np.ndarray, n: np.ndarray, seed: int = 0) -> Value:
     """The n of the most gold; the interval is that of a bootstrap of seeds and prompts, both drawn whole."""
     rng, (seeds, prompts, _) = np.random.default_rng(seed), gold.shape
-    found = []
-    for _ in range(DRAWS):
-        of_seeds = rng.multinomial(seeds, [1 / seeds] * seeds)
-        of_prompts = rng.multinomial(prompts, [1 / prompts] * prompts)
-        found.append(n[np.einsum("s,scg,c->g", of_seeds, gold, of_prompts).argmax()])
+    of_seeds = rng.multinomial(seeds, [1 / seeds] * seeds, size=DRAWS)
+    of_prompts = rng.multinomial(prompts, [1 / prompts] * prompts, size=DRAWS)
+    sums = [
+        weights @ values
+        for weights, values in zip(of_prompts[:, None], np.tensordot(of_seeds, gold, axes=(1, 0)), strict=True)
+    ]
+    found = n[np.concatenate(sums).argmax(axis=1)]
     low, high = np.quantile(found, [0.025, 0.975], method="nearest")
     return Value(float(n[gold.mean(axis=(0, 1)).argmax()]), float(low), float(high))

@@ -2,18 +2,27 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 
 from rmlab.lab.fits import Value
 from rmlab.lab.suspects import average_precision, precision_recall
 from rmlab.report.figures import save
-from rmlab.report.figures.look import FAINT, PALETTE, STYLE, new_canvas
+from rmlab.report.figures.look import FAINT, PALETTE, STYLE, legend, new_canvas
 
 DRAWS = 200  # of the bootstrap of average precision
 BY = {"suspicion": "cross-fitted", "in_sample": "in-sample", "gold": "by gold"}
+LINES: dict[str, dict[str, Any]] = {
+    "suspicion": {"color": PALETTE[0]},
+    "in_sample": {"color": PALETTE[1]},
+    "gold": {"color": FAINT, "ls": "--"},
+}
+CHANCE: dict[str, Any] = {"color": FAINT, "lw": 0.9, "ls": ":"}
 
 
 def against_flips(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
@@ -79,8 +88,9 @@ def markdown(tables: Mapping[str, pd.DataFrame], title: str, notes: Sequence[str
         share, models = (table["suspicion"] > 0.5).mean(), table["models"].mean()
         cells = [name or "all", f"{len(table):,}", f"{models:.1f}", f"{share:.1%}", f"{table['flipped'].mean():.1%}"]
         for by in kinds:
-            (line,) = found[(found["rows"] == name) & (found["by"] == by)].to_dict("records") or [None]
-            cells.append(str(Value(line["average_precision"], line["low"], line["high"])) if line else "")
+            told = found[(found["rows"] == name) & (found["by"] == by)]
+            numbers = told[["average_precision", "low", "high"]].to_numpy()
+            cells.append(str(Value(*numbers[0])) if len(numbers) else "")
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join([*lines, "", *(f"* {note}" for note in notes), ""])
 
@@ -92,11 +102,18 @@ def draw_noise(tables: Mapping[str, pd.DataFrame], folder: Path, width: float = 
         canvas = new_canvas(len(those) > 1, 2.1)
         axes = canvas.subplots(1, len(those), sharex=True, sharey=True, squeeze=False)[0]
         for ax, (name, kinds) in zip(axes, those.items(), strict=True):
-            for colour, (by, (score, flipped, _)) in zip(PALETTE, kinds.items(), strict=False):
-                precision, recall = precision_recall(score, flipped)
-                ax.plot(recall, precision, color=colour, label=BY[by], ls="--" if by == "gold" else "-")
-            ax.axhline(flipped.mean(), color=FAINT, lw=0.9, ls=":")
-            ax.set(title=name, xlim=(0, 1), ylim=(0, 1), xlabel="recall of flipped labels")
+            draw_one(ax, kinds)
+            ax.set(title=name, xlim=(0, 1), ylim=(0, 1.03), xticks=(0, 0.5, 1), xlabel="recall of flips")
         axes[0].set_ylabel("precision")
-        axes[-1].legend(loc="upper right")
+        shown = [by for by in BY if any(by in kinds for kinds in those.values())]
+        lines = [Line2D([], [], **LINES[by]) for by in shown] + [Line2D([], [], **CHANCE)]
+        legend(canvas, lines, [*(BY[by] for by in shown), "by chance"])
         save(canvas, folder, "noise")
+
+
+def draw_one(ax: Axes, kinds: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]]) -> None:
+    """Precision by recall of each kind of suspicion."""
+    for by, (score, flipped, _) in kinds.items():
+        precision, recall = precision_recall(score, flipped)
+        ax.plot(recall, precision, **LINES[by])
+        ax.axhline(flipped.mean(), **CHANCE)

@@ -49,7 +49,7 @@ class Proxy:
         )
 
 
-def proxies(scored: Mapping[str, Scored | Sequence[Comparisons]], c: float) -> list[Proxy]:
+def proxies(scored: Mapping[str, Sequence[Comparisons]], c: float) -> list[Proxy]:
     """Of each arm its single models and, where it has several seeds, ensembles. c: what variance costs in UWO."""
     found = []
     for arm, runs in scored.items():
@@ -134,6 +134,7 @@ def summary(found: Sequence[Proxy]) -> pd.DataFrame:
                 **named("alpha", proxy.fit.alpha),
                 **named("beta", proxy.fit.beta),
                 **named("peak_d", proxy.fit.peak),
+                "r2": proxy.fit.r2,
                 **named("best_n", proxy.best_n),
                 **named("gold", proxy.last),
                 **named("end", proxy.end),
@@ -147,22 +148,12 @@ def summary(found: Sequence[Proxy]) -> pd.DataFrame:
 
 def markdown(found: Sequence[Proxy], title: str, notes: Sequence[str]) -> str:
     """The summary to be read."""
-    head = [
-        "arm",
-        "by",
-        "alpha",
-        "beta",
-        "peak of the fit, d",
-        "best n",
-        "gold at N",
-        "N less N/4",
-        "recovery",
-        "gamma",
-    ]
+    head = ("arm", "by", "alpha", "beta", "its peak, d", "R2", "best n", "gold at N", "N less N/4", "recovery", "gamma")
     lines = [f"# {title}", "", f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for p in found:
+        fitted = [p.fit.alpha, p.fit.beta, told_peak(p), f"{p.fit.r2:.2f}"]
         n = f"{p.best_n.value:.0f} [{p.best_n.low:.0f}, {p.best_n.high:.0f}]"
-        cells = [p.arm, p.by, p.fit.alpha, p.fit.beta, told_peak(p), n, p.last, p.end, p.recovery, p.gamma]
+        cells = [p.arm, p.by, *fitted, n, p.last, p.end, p.recovery, p.gamma]
         lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join([*lines, "", *(f"* {note}" for note in notes), ""])
 

@@ -8,8 +8,8 @@ from rmlab.messages import check_at_least
 WORDS = (
     "Gains over a random answer, in standard deviations of an answer within its prompt, so that gold and proxy have "
     "one unit. 95% intervals over prompts and seeds; of an ensemble, which is one model, over prompts.",
-    "alpha, beta: R(d) = d (alpha - beta d), d = sqrt(KL), least squares on gold; peak: alpha / (2 beta), by the delta "
-    "method; d ends at {d:.2f} (n = {n}).",
+    "alpha, beta: R(d) = d (alpha - beta d), d = sqrt(KL), least squares on gold, and the share of variance that it "
+    "explains; peak: alpha / (2 beta), by the delta method; d ends at {d:.2f} (n = {n}).",
     "best n: that of the most gold, bootstrap of prompts and seeds. N less N/4: gold at the largest n less that at a "
     "quarter of it; an interval below 0 says that gold falls.",
     "recovery: the gain of the pick over that of choosing by gold, at N. gamma: int |gold - proxy| / int gold over KL.",

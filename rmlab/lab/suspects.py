@@ -50,7 +50,7 @@ def by_rows(runs: Sequence[Run]) -> dict[str, list[Run]]:
     settings = [flatten(json.loads(text)) for text in found]
     varied = [k for k in settings[0] if len({repr(one.get(k)) for one in settings}) > 1]
     names = [" ".join(f"{k.rpartition('.')[2]}={one.get(k)}" for k in varied) for one in settings]
-    return dict(zip(names, found.values(), strict=True))
+    return dict(sorted(zip(names, found.values(), strict=True)))
 
 
 def training_rows(run: Run) -> list[Row]:

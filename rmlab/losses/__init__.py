@@ -28,9 +28,15 @@ PerResponse = Annotated[Tensor, "response"]  # (R,)
 PerPair = Annotated[Tensor, "pair"]  # (P,)
 PerOutput = Annotated[Tensor, "output"]  # (R, D): of every response a number for each output of the head
 
-# What a run supplies by itself, and its kind. Log-probabilities are those of a response's tokens, summed, under the LM
-# head of a causal model: as it is, and as it was before training.
-BUILT_IN = {"outputs": "output", "lengths": "response", "logps": "response", "reference_logps": "response"}
+# What a run supplies by itself, and its kind. Weight: what a pair counts in a mean. Log-probabilities are those of a
+# response's tokens, summed, under the LM head of a causal model: as it is, and as it was before training.
+BUILT_IN = {
+    "outputs": "output",
+    "lengths": "response",
+    "weight": "pair",
+    "logps": "response",
+    "reference_logps": "response",
+}
 
 
 @dataclass(frozen=True)
@@ -62,9 +68,11 @@ class Preferences:
         return self.prompt[self.better]
 
     def column(self, name: str) -> Tensor:
-        """`outputs` or a column. UserError where there is none."""
+        """`outputs` or a column; `weight` is 1 where nothing else is known. UserError where there is none."""
         if name == "outputs":
             return self.rewards[:, None] if self.outputs is None else self.outputs
+        if name == "weight" and name not in self.columns:
+            return torch.ones_like(self.strength)
         if name not in self.columns:
             raise UserError(f"the batch has no column {name!r}, which a term of the loss reads")
         return self.columns[name]

@@ -16,8 +16,13 @@ def regression(preferences: Preferences, outputs: Tensor, ratings: PerOutput) ->
     number of known ratings in a micro-batch; here by D and the responses of the step, so that a rating counts the same
     whatever its neighbours know. Where all are known, both are the same.
     """
+    if ratings.shape != outputs.shape:
+        raise UserError(
+            f"loss.regression: the rows have {ratings.shape[1]} ratings of a response, the head {outputs.shape[1]} "
+            "outputs; name as many attributes in model/head=attributes"
+        )
     there, target = known(ratings)
-    return (torch.where(there, outputs - target, 0.0)).square().mean(1)
+    return torch.where(there, outputs - target, 0.0).square().mean(1)
 
 
 @LOSSES.register

@@ -50,16 +50,16 @@ def davidson(preferences: Preferences, outputs: Tensor, *, nu: float | str) -> T
 
 
 @LOSSES.register
-def tied_dropped(preferences: Preferences) -> Tensor:  # ()
+def tied_dropped(preferences: Preferences, weight: Tensor) -> Tensor:  # ()
     """Mean of -log sigma(gap) over the decided pairs of a step: Bradley-Terry (InstructGPT, 2203.02155) without ties.
 
     What training on data filtered of ties computes, which 2410.05328 shows to be biased. It is one number of the step,
-    since a mean over fewer pairs than there are cannot be a share of theirs; so weights of rows and
-    data.pair_weighting do not enter. A step of nothing but ties is 0.
+    since a mean over fewer pairs than there are cannot be a share of theirs. A step of nothing but ties is 0.
     """
     losses = either_way(preferences, preferences.gap, lambda z: softplus(-z))
-    decided = preferences.probability != 0.5
-    return (losses * decided).sum() / decided.sum().clamp_min(1)
+    counted = weight * (preferences.probability != 0.5)
+    total = counted.sum()
+    return (losses * counted).sum() / torch.where(total > 0, total, 1.0)
 
 
 @LOSSES.register

@@ -39,6 +39,13 @@ def as_batch(
         values = joined([c.columns[column.name] for c in comparisons]).float()
         return values if column.kind == "output" else values[:, 0]
 
+    own = [np.asarray(c.weight) if c.weight else np.ones(len(c.better)) for c in comparisons]
+    mean = np.array([w.mean() for w in own])
+    weights = Weights(
+        pair=torch.from_numpy(np.concatenate(own) / (np.repeat(pairs, pairs) if by_prompt else 1.0)),
+        response=torch.from_numpy(np.repeat(mean / counts if by_prompt else mean, counts)),
+        comparison=torch.from_numpy(mean),
+    )
     preferences = Preferences(
         rewards=joined([c.rewards for c in comparisons]).float(),
         better=joined([c.better for c in comparisons]) + torch.from_numpy(start),
@@ -48,14 +55,9 @@ def as_batch(
         prompt=torch.from_numpy(np.repeat(np.arange(len(comparisons)), counts)),
         outputs=joined([c.outputs for c in comparisons]).float() if comparisons[0].outputs else None,
         columns={
+            "weight": weights.pair,
             "lengths": joined([c.lengths for c in comparisons]).float(),
             **{column.name: of(column) for column in (*columns, *supplied)},
         },
     )
-    own = [np.asarray(c.weight) if c.weight else np.ones(len(c.better)) for c in comparisons]
-    mean = np.array([w.mean() for w in own])
-    return preferences, Weights(
-        pair=torch.from_numpy(np.concatenate(own) / (np.repeat(pairs, pairs) if by_prompt else 1.0)),
-        response=torch.from_numpy(np.repeat(mean / counts if by_prompt else mean, counts)),
-        comparison=torch.from_numpy(mean),
-    )
+    return preferences, weights

@@ -50,9 +50,15 @@ def saved_head(config: ModelConfig) -> SavedHead | None:
     if not about:
         return None
     try:
-        return SavedHead(**about)
+        saved = SavedHead(**about)
     except TypeError as error:
         raise UserError(f"model.path: {config.path}/{ABOUT} is not what was written: {first_line(error)}") from error
+    if saved.kind not in heads.HEADS.names():
+        raise UserError(
+            f"model.path: {config.path} has the head `{saved.kind}`, which nothing registers here; install the package "
+            "that does, or import its module first"
+        )
+    return saved
 
 
 def outputs_of(config: ModelConfig) -> int:
@@ -137,7 +143,7 @@ def folded_layer(model: PreTrainedModel, state: Mapping[str, Tensor]) -> dict[st
     weight = copy.folded()
     if weight is None:
         return None
-    had_bias = last_linear(model)[1].had_bias  # type: ignore[union-attr]
+    had_bias = last_linear(model)[1].had_bias
     return {"weight": weight.clone(), **({"bias": weight.new_zeros(1)} if had_bias else {})}
 
 

@@ -44,6 +44,8 @@ SET_ELSEWHERE = {
     "layout": "scoring.layout",
     "group_by_prompt": "data.group_by_prompt",
     "train_last_layers": "model.train_last_layers",
+    "head": "model.head",
+    "head_init": "model.head_init",
     "feature_cache_gb": "run.feature_cache_gb",
 }
 

@@ -89,7 +89,7 @@ class Batch:
             probability=self.probability,
             prompt=self.prompt,
             outputs=outputs,
-            columns={**self.columns, **columns},
+            columns={"weight": self.weights.pair, **self.columns, **columns},
         )
 
     def scored(self, outputs: Tensor, head: Head | None = None, **columns: Tensor) -> list[ScoredComparison]:

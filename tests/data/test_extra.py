@@ -103,6 +103,29 @@ def test_weights_are_of_the_row_of_each_preference_or_of_both():
     assert weights({**native, "weight": 4}) == [2, 4]
 
 
+def test_rows_of_weight_0_are_left_out_and_counted(tokenizer, capsys):
+    rows = [{**PAIR, "prompt": f"p{n} ", "weight": n % 2} for n in range(6)]
+    assert [tree.id for tree in trees(rows, tokenizer)] == ["1", "3", "5"]
+    assert "3 weightless" in capsys.readouterr().out
+    with pytest.raises(UserError, match="every row has weight 0"):
+        trees(rows[::2], tokenizer)
+
+
+def test_columns_of_a_mixture_and_of_a_stream_are_those_of_its_rows(tokenizer, tmp_path):
+    for name, start in (("a", 0), ("b", 10)):
+        rows = [{**PAIR, "prompt": f"{name}{n} ", "user": start + n, "weight": 1 + n} for n in range(4)]
+        write(tmp_path / f"{name}.jsonl", rows, "jsonl")
+
+    def built(**options):
+        specs = {name: {"source": "load", "path": str(tmp_path / f"{name}.jsonl"), **options} for name in "ab"}
+        data = DataConfig(train=specs, eval_fraction=0.0)
+        return list(build_sets(load_rows(data, (USER,)), data, tokenizer).train)
+
+    expected = {(f"{u}", 1.0 + u % 10) for u in (0, 1, 2, 3, 10, 11, 12, 13)}
+    for rows in (built(), built(streaming=True)):
+        assert {(f"{row['columns'][0][0][0]:.0f}", (row["weight"] or [1.0])[0]) for row in rows} == expected
+
+
 def trees(rows, tokenizer, *columns, **options):
     data = tokenize(Dataset.from_list(rows), tokenizer, Options(columns=columns, **options), "t")
     return [TokenTree.of(row) for row in data]

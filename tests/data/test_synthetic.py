@@ -112,7 +112,8 @@ def test_neutral_options_give_the_rows_of_earlier_versions():
 def test_what_is_asked_of_annotators_changes_no_text():
     told = {"biases": {"length": 1.0}, "annotators": {"count": 3, "taste": 1.0, "care": 1.0}}
     rates = {"attributes": ["gold", "tone"], "noise": 0.5, "growth": 0.5}
-    assert row_texts(prompts=50, responses=4) == row_texts(prompts=50, responses=4, ratings=rates, **told)
+    for shape in ({"responses": 4}, {"responses": 4, "long_tail": 2.0}):
+        assert row_texts(prompts=50, **shape) == row_texts(prompts=50, ratings=rates, **told, **shape)
 
 
 def test_skipped_prompts_are_those_of_the_other_set():
@@ -132,20 +133,18 @@ def test_only_stated_preferences_are_there():
 
 def test_a_long_tail_is_of_sentences_more():
     """Of a geometric number with mean m, P(at least k) is (m / (1 + m))^k."""
-    sentences = [
-        r[0]["content"].count(" .") for row in synthetic(prompts=1500, long_tail=4.0) for r in row["responses"]
-    ]
-    assert np.mean(sentences) == pytest.approx(1 + 1.5 + 4.0, abs=0.35)  # sd of a mean of 3,000: 0.08
+    sentences = [r[0]["content"].count(" .") for row in synthetic(prompts=800, long_tail=4.0) for r in row["responses"]]
+    assert np.mean(sentences) == pytest.approx(1 + 1.5 + 4.0, abs=0.5)  # sd of a mean of 1,600: 0.12
     assert np.mean(np.array(sentences) >= 4 + 12) > 0.8**12 * 0.7
 
 
 def test_annotators_like_what_they_are_biased_to():
     """With a bias alone in what they see, the one with more filler wins as sigma of the difference says."""
-    rows = synthetic(prompts=6000, temperature=1.0, weights=dict.fromkeys(WEIGHTS, 0.0), biases={"length": 1.0})
+    rows = synthetic(prompts=4000, temperature=1.0, weights=dict.fromkeys(WEIGHTS, 0.0), biases={"length": 1.0})
     sentences = np.array([[r[0]["content"].count(" .") for r in row["responses"]] for row in rows])
     one_more = sentences[:, 0] - sentences[:, 1] == 1
     won = np.array([row["preferences"][0]["better"] == 0 for row in rows])
-    assert won[one_more].mean() == pytest.approx(1 / (1 + math.exp(-1)), abs=0.05)  # about 1,100: 3 errors
+    assert won[one_more].mean() == pytest.approx(1 / (1 + math.exp(-1)), abs=0.06)  # about 750: 3 errors
     assert all(g == 0 for row in rows for g in row["gold_rewards"])
 
 
@@ -161,7 +160,7 @@ def test_flips_are_told_and_change_nothing_but_the_side():
 
 
 def test_ratings_are_gold_with_the_variance_that_they_state():
-    rows = synthetic(prompts=3000, ratings={"attributes": ["gold", "tone"], "noise": 0.3, "growth": 0.5})
+    rows = synthetic(prompts=1500, ratings={"attributes": ["gold", "tone"], "noise": 0.3, "growth": 0.5})
     gold = np.array([row["gold_rewards"] for row in rows]).ravel()
     ratings = np.array([row["ratings"] for row in rows]).reshape(-1, 2)
     variance = np.array([row["rating_variance"] for row in rows]).ravel()
@@ -171,12 +170,12 @@ def test_ratings_are_gold_with_the_variance_that_they_state():
     assert variance == pytest.approx((0.3 * np.exp(0.5 * np.array(hedges))) ** 2)
     for level in np.unique(variance):
         those = variance == level
-        assert np.mean((ratings[those, 0] - gold[those]) ** 2) == pytest.approx(level, rel=0.15)
+        assert np.mean((ratings[those, 0] - gold[those]) ** 2) == pytest.approx(level, rel=0.2)
 
 
 def test_each_annotator_has_a_taste_of_its_own():
     """How often one prefers the politer answer differs between them."""
-    options = {"prompts": 4000, "temperature": 0.1, "weights": dict.fromkeys(WEIGHTS, 0.0)}
+    options = {"prompts": 2400, "temperature": 0.1, "weights": dict.fromkeys(WEIGHTS, 0.0)}
     rows = synthetic(**options, annotators={"count": 6, "taste": 3.0, "care": 0.0})
     rude = {"Ugh": -1, "Wha": -1, "Gla": 1, "Of ": 1}
     likes = {user: [] for user in range(6)}
@@ -184,7 +183,7 @@ def test_each_annotator_has_a_taste_of_its_own():
         tones = [rude.get(r[0]["content"][:3], 0) for r in row["responses"]]
         if tones[0] != tones[1]:
             likes[row["user"]].append(tones[row["preferences"][0]["better"]] == max(tones))
-    assert min(map(len, likes.values())) > 200
+    assert min(map(len, likes.values())) > 150
     assert np.ptp([np.mean(of) for of in likes.values()]) > 0.2  # by chance alone 0.1
 
 

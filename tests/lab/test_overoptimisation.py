@@ -61,6 +61,7 @@ def test_the_fit_recovers_alpha_beta_and_peak():
     exact = fit(np.broadcast_to(curve, (3, 9, len(D))), D, np.arange(9))
     assert (exact.alpha.value, exact.beta.value, exact.peak.value) == pytest.approx((1.2, 0.4, 1.5))
     assert exact.at(D) == pytest.approx(curve)
+    assert exact.r2 == pytest.approx(1)
     found = fit(noisy(curve), D, np.arange(40))
     assert found.alpha.low < 1.2 < found.alpha.high
     assert found.beta.value == pytest.approx(0.4), "slopes alone differ"

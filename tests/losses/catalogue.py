@@ -59,12 +59,16 @@ def configs() -> list[Path]:
     return sorted((ROOT / "conf" / "loss").rglob("*.yaml"))
 
 
-def outputs_for(config: Path) -> int:
-    """D of the head that the first line of a config asks for: `# Head: NAME` or `# Head: NAME key=value`."""
+def head_of(config: Path) -> list[str]:
+    """The head that the first line of a config asks for, `# Head: NAME` or `# Head: NAME key=value`, in words."""
     first = config.read_text().partition("\n")[0]
-    if not first.startswith("# Head: "):
-        return 1
-    kind, *change = first.removeprefix("# Head: ").partition(". ")[0].split()
+    asks = first.startswith("# Head: ")
+    return first.removeprefix("# Head: ").partition(". ")[0].split() if asks else ["linear"]
+
+
+def outputs_for(config: Path) -> int:
+    """D of that head."""
+    kind, *change = head_of(config)
     head = yaml.safe_load((ROOT / "conf" / "model" / "head" / f"{kind}.yaml").read_text())
     for key, _, value in (word.partition("=") for word in change):
         head[kind][key.rpartition(".")[2]] = yaml.safe_load(value)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 import yaml
-from catalogue import OPTIONS, TERMS, batch, built, configs, moved, outputs_for, pairs
+from catalogue import OPTIONS, TERMS, batch, built, configs, head_of, moved, outputs_for, pairs
 from conftest import ROOT
 
 from rmlab.losses import LOSSES, build_loss
@@ -167,7 +167,7 @@ def test_every_term_is_in_a_config():
 
 @pytest.mark.parametrize("config", [c for c in configs() if outputs_for(c) > 1], ids=lambda config: config.stem)
 def test_another_head_is_refused_with_the_name_of_the_right_one(config):
-    head = config.read_text().removeprefix("# Head: ").split(".")[0].split()[0]
+    head = head_of(config)[0]
     loss = yaml.safe_load(config.read_text())
     if set(loss) == {"regression"}:
         pytest.skip("any number of attributes may be rated")
@@ -178,10 +178,10 @@ def test_another_head_is_refused_with_the_name_of_the_right_one(config):
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("bradley_terry", {"temperature": 0.0}, "a temperature above 0"),
-        ("bradley_terry", {"label_smoothing": 0.6}, "label_smoothing between 0 and 0.5"),
+        ("bradley_terry", {"temperature": 0.0}, "temperature is 0.0; it must be above 0"),
+        ("bradley_terry", {"label_smoothing": 0.6}, "label_smoothing is 0.6; it must be between 0 and 0.5"),
         ("discrete_margin", {"levels": [2, 1]}, "discrete_margin.levels must rise"),
-        ("discrete_margin", {"margins": [0.0]}, "needs 3 margins and 3 scales"),
+        ("discrete_margin", {"margins": [0.0]}, r"margins must be a list of 3 numbers, not \[0.0\]"),
         ("hinge", {"gap": 0.0}, "must be above 0"),
         ("tempered_log", {"t": 1.5}, "at most 1"),
         ("rao_kupper", {"theta": 1.0}, "a number above 1, or learned"),

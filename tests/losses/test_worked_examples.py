@@ -1,13 +1,15 @@
 """Every term on numbers that are worked out here, from the paper's formula, with Python's floats."""
 
 import math
+from dataclasses import replace
 from statistics import fmean
 
 import pytest
 import torch
-from catalogue import OPTIONS, TERMS, built
+from catalogue import OPTIONS, TERMS, batch, built
 
 from rmlab.losses import Preferences, build_loss
+from rmlab.messages import UserError
 
 R = [1.2, -0.3, 0.4, 2.0]  # rewards of a comparison of two responses, and of another
 NAN = math.nan
@@ -71,6 +73,8 @@ CHANCE = [  # of each pair: that the first has the higher grade, that the second
     for x, y in ((0, 1), (2, 3))
 ]
 LOGPS, REFERENCE, LENGTHS = [-2.0, -3.0, -5.0, -4.0], [-2.5, -2.0, -5.0, -4.5], [10.0, 30.0, 20.0, 50.0]
+
+SHORTER = [30.0, 50.0, 40.0, 10.0]  # where the first output is higher: their correlation is negative
 
 
 def kl(mu: float, s: float) -> float:
@@ -147,8 +151,8 @@ EXAMPLES = {
         [fmean(-log_sigma(HEADS[b][m] - HEADS[w][m]) for m in range(3)) for b, w in ((0, 1), (2, 3))],
     ),
     "odin_length": (
-        {}, HEADS, {"lengths": LENGTHS}, 1.0,
-        abs(corr([x[0] for x in HEADS], LENGTHS)) + 1 - corr([x[1] for x in HEADS], LENGTHS),
+        {}, HEADS, {"lengths": SHORTER}, 1.0,
+        abs(corr([x[0] for x in HEADS], SHORTER)) + 1 - corr([x[1] for x in HEADS], SHORTER),
     ),
     "odin_overlap": ({}, HEADS, {}, 1.0, [0.7] * 4),
     "odin_preference": ({}, HEADS, {}, 1.0, [-log_sigma(1.5 - 0.6), -log_sigma(-1.6 + 0.6)]),
@@ -213,3 +217,16 @@ def test_the_kl_of_the_mean_latent_is_another():
     preferences = Preferences(torch.tensor(R), *[torch.tensor([0])] * 4, torch.zeros(4).long(), torch.tensor(LATENT))
     expected = [kl((x[1] + x[2]) / 2, (x[3] + x[4]) / 2) for x in LATENT]
     assert term.function(preferences).tolist() == pytest.approx(expected, rel=1e-5, abs=1e-6)
+
+
+def test_as_many_ratings_as_outputs_and_no_broadcast():
+    term, preferences = built("regression"), batch("regression")
+    single = replace(preferences, columns={"ratings": preferences.columns["ratings"][:, :1]})
+    with pytest.raises(UserError, match="the rows have 1 ratings of a response, the head 2 outputs"):
+        term.function(single)
+
+
+def test_a_rating_outside_the_grades_is_refused():
+    preferences = replace(batch("ordinal_ce"), columns={"ratings": torch.full((9,), 5.0)})
+    with pytest.raises(UserError, match="a rating lies outside the grades from 0 to 4"):
+        built("ordinal_ce").function(preferences)

@@ -18,6 +18,7 @@ from rmlab.model.export import export
 from rmlab.model.head import head_of, last_linear, rewards_of
 from rmlab.model.head_files import ABOUT, WEIGHTS, config_of
 from rmlab.model.load import load_model
+from rmlab.scoring.heads import prepare_for_scoring
 from rmlab.training.checkpoints import last_whole_checkpoint
 
 OURS = [name for name in HEADS.names() if HEADS[name].__module__.startswith("rmlab.")]
@@ -167,10 +168,28 @@ def test_first_weights_of_a_new_head_are_drawn_as_asked(tmp_path):
     assert type(model.pre_classifier) is torch.nn.Linear
 
 
+@pytest.mark.parametrize("kind", ["mlp", "two_head", "bottleneck", "preference"])
+def test_heads_are_of_float32_on_a_body_of_16_bits_and_under_autocast(kind, tokenizer, tmp_path):
+    model = load_model(replace(config_for(chosen(kind)), dtype="bfloat16"), 0)
+    prepare_for_scoring(model)
+    hidden = torch.randn(3, 32)
+    right = model.score.eval()(hidden)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(model.score(hidden), right)
+    export(model, tokenizer, tmp_path)
+    again = restored(tmp_path, dtype="bfloat16")
+    assert torch.equal(again.score.eval()(hidden), right)
+    assert again.model.norm.weight.dtype == torch.bfloat16
+
+
 @pytest.mark.parametrize(
     ("harm", "message"),
     [
         (lambda place: (place / WEIGHTS).unlink(), "holds no rmlab_head.weights, which are those of its head"),
+        (
+            lambda place: (place / ABOUT).write_text('{"kind": "theirs", "options": {}, "names": []}'),
+            "has the head `theirs`, which nothing registers here; install the package that does",
+        ),
         (lambda place: (place / ABOUT).write_text('{"kind": "ties"}'), "rmlab_head.json is not what was written"),
         (
             lambda place: (place / ABOUT).write_text('{"kind": "gaussian", "options": {}, "names": []}'),

@@ -264,7 +264,9 @@ def test_a_loss_of_ones_own_needs_two_files_and_no_change_of_rmlab(tmp_path):
         '    """max(0, gap - (r_better - r_worse))^2 per pair."""\n'
         "    return (gap - preferences.gap).relu().square()\n"
     )
-    (tmp_path / "mylab" / "conf" / "loss" / "squared_hinge.yaml").write_text("# Squared hinge.\nhinge:\n  gap: 1.0\n")
+    (tmp_path / "mylab" / "conf" / "loss" / "squared_hinge.yaml").write_text(
+        "# Squared hinge.\nsquared_hinge:\n  gap: 1.0\n"
+    )
     mine = ["-cd", "mylab/conf", "plugins=[mylab.losses]", "debug=tiny", "loss=squared_hinge"]
     rmlab(tmp_path, *mine, PYTHONPATH=f"{ROOT}{os.pathsep}{tmp_path}")
     out = run_directory(tmp_path)

@@ -23,13 +23,20 @@ def weighed(rows, weights):
     return Dataset.from_list([{**row, "weight": weight} for row, weight in zip(rows, weights, strict=True)])
 
 
-@pytest.mark.parametrize("kind", ["pairs", "k-wise"])
-@pytest.mark.parametrize("weighting", ["pair", "prompt"])
-def test_weight_two_is_the_preference_twice_under_any_split(tokenizer, tmp_path, kind, weighting):
+@pytest.mark.parametrize(
+    ("kind", "weighting", "loss"),
+    [
+        ("pairs", "pair", LOSS),
+        ("k-wise", "pair", LOSS),
+        ("k-wise", "prompt", LOSS),
+        ("k-wise", "pair", {"tied_dropped": {}, "plackett_luce": {}}),  # a number of the step, and of comparisons
+    ],
+)
+def test_weight_two_is_the_preference_twice_under_any_split(tokenizer, tmp_path, kind, weighting, loss):
     rows = make_pairs(4) if kind == "pairs" else kwise_rows(4)
     twice = concatenate_datasets([rows, rows.select([1, 2])])
-    options = {"pair_weighting": weighting, "duplicates": "keep"}
-    expected, loss = trained(tokenizer, tmp_path, twice, per_device_train_batch_size=6, **options)
+    options = {"pair_weighting": weighting, "duplicates": "keep", "loss": loss}
+    expected, mean = trained(tokenizer, tmp_path, twice, per_device_train_batch_size=6, **options)
     plain, _ = trained(tokenizer, tmp_path, rows, per_device_train_batch_size=4, **options)
     assert not torch.allclose(expected, plain, atol=1e-6)
     given = weighed(rows, [1, 2, 2.0, 1])
@@ -40,7 +47,7 @@ def test_weight_two_is_the_preference_twice_under_any_split(tokenizer, tmp_path,
     ):
         found, said = trained(tokenizer, tmp_path, given, **split, **options)
         assert torch.allclose(found, expected, atol=1e-6)
-        assert said == pytest.approx(loss, rel=1e-5)
+        assert said == pytest.approx(mean, rel=1e-5)
 
 
 def test_weight_zero_is_no_preference(tokenizer, tmp_path):
