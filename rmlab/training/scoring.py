@@ -42,6 +42,9 @@ class ScoringTrainer(SavingTrainer):
         if model is not None:
             outputs, columns = self._outputs(model, batch)
             return batch.preferences(outputs, self.head, **columns)
+        self.model_wrapped.train()  # as Trainer says only before the step itself: dropout, and the noise of a head
+        if callable(train := getattr(self.optimizer, "train", None)):  # of weights that are others in evaluation
+            train()
         with self.compute_loss_context_manager():
             return self._preferences(batch, self.model_wrapped)
 
