@@ -102,8 +102,10 @@ class ScoringTrainer(SavingTrainer):
             return dataset
         return self.features.add_to(dataset, model, self.scorer.collator, self.accelerator)
 
-    def _with_reference(self, dataset: Trees, sharded: bool) -> Dataset:
-        """The set with the log-probabilities of before training."""
+    def _with_reference(self, dataset: Trees, sharded: bool) -> Trees:
+        """The set with the log-probabilities of before training; without, where it first comes when that is past."""
+        if self.state.global_step and not self.references.know(dataset):
+            return dataset
         if sharded:
             raise UserError("the loss reads reference_logps, which a sharded model has none of before it is wrapped")
 

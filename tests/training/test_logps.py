@@ -1,6 +1,7 @@
 """Log-probabilities of the responses, for terms that read them: those of the causal model itself, before and after."""
 
 import copy
+import math
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from rmlab.model.config import ModelConfig
 from rmlab.model.lm_head import keep_lm_head
 from rmlab.model.load import load_model
 from rmlab.scoring.batch import Padded
+from rmlab.scoring.collator import PreferenceCollator
 from rmlab.scoring.heads import prepare_for_scoring, score
 
 BT = build_loss({"bradley_terry": {"margin": 0.0}})
@@ -85,6 +87,9 @@ def test_a_term_that_reads_them_trains_the_model_to_say_its_responses(tokenizer,
     assert trainer.evaluate()["eval_loss"] != before["eval_loss"]
     kept = trainer.evaluations["eval"].comparisons[0]
     assert kept.columns["logps"] != kept.columns["reference_logps"]
+    late = trainer.evaluate(make_pairs(4, seed=6))
+    assert math.isnan(late["eval_loss"])  # what it was before training is past
+    assert late["eval_accuracy"] >= 0
 
 
 def test_a_resumed_training_compares_with_the_model_of_before_training(tokenizer, tmp_path):
@@ -110,6 +115,11 @@ def test_a_resumed_training_compares_with_the_model_of_before_training(tokenizer
     [
         ({}, {"kind": "bert"}, "bert has none of: it is no causal model"),
         ({}, {}, "tie_word_embeddings=true"),
+        (
+            {"data_collator": PreferenceCollator(pad_token_id=0)},
+            {"tie_word_embeddings": True},
+            "data_collator does not ask for",
+        ),
         ({"layout": "packed"}, {"tie_word_embeddings": True}, "layout=packed does not go with a loss that reads logps"),
     ],
 )
