@@ -1,6 +1,8 @@
 """The LM head of a causal model, which a reward model has no use for unless its loss reads log-probabilities."""
 
-from torch import nn
+from typing import Any
+
+from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from rmlab.messages import UserError
@@ -25,7 +27,7 @@ def keep_lm_head(model: nn.Module) -> None:
         base.register_buffer("rmlab_lm_head", lm_head(base).to(base.device), persistent=False)
 
 
-def lm_head(base: PreTrainedModel) -> nn.Parameter:
+def lm_head(base: PreTrainedModel) -> Tensor:
     """(V, d) that of the checkpoint whose weights the model began with. UserError where it holds none, or a bias."""
     origin = vars(base).get("rmlab_origin")
     path, revision = (origin.path, origin.revision) if origin else (base.config.name_or_path, None)
@@ -34,9 +36,10 @@ def lm_head(base: PreTrainedModel) -> nn.Parameter:
             "the loss reads logps, but the model's random weights have no LM head; set "
             "model.config.tie_word_embeddings=true"
         )
-    whole, report = AutoModelForCausalLM.from_pretrained(
+    loaded: Any = AutoModelForCausalLM.from_pretrained(
         path, revision=revision, dtype=base.dtype, output_loading_info=True
     )
+    whole, report = loaded
     head = whole.get_output_embeddings()
     if any(whole.get_submodule(name.rpartition(".")[0]) is head for name in report["missing_keys"]):
         raise UserError(
