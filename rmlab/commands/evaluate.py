@@ -15,6 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from rmlab.data.cache import digest
 from rmlab.messages import UserError, check_all, did_you_mean, first_line, in_words, say
+from rmlab.metrics.ensemble import check_reduce
 from rmlab.model.config import ModelConfig
 from rmlab.model.identity import identity_of, model_folder
 from rmlab.registry import import_plugins
@@ -25,6 +26,7 @@ from rmlab.runner.suite_tables import print_suite
 from rmlab.runner.suites import entries, read_suites, score_suites
 
 if TYPE_CHECKING:  # which imports torch
+    from rmlab.scoring.ensemble import Ensemble
     from rmlab.scoring.reward_model import RewardModel
 
 SUITE = re.compile(r"suite=\[?([^\]]*)\]?")
@@ -32,14 +34,16 @@ COMMON = re.compile(r"model|adapter|checkpoints?|checkpoint-\d+|[0-9a-f]{40}")  
 OPEN = ("eval.", "chat_template_kwargs.")  # nodes of config that take keys which they do not have
 # How this command calls what training's sentences name by keys of its config.
 WORDS = {"data.chat_template_kwargs": "chat_template_kwargs", "model.path: ": "", "model.dtype": "dtype"}
+TOGETHER = {"reduce": "mean", "c": 1.0, "align": "none"}  # how several models are one, see metrics/ensemble.py
 PLACE = Path("evals")  # of results on models that are no runs
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 0, 1 for a model, a suite or data that is wrong, 2 for wrong arguments."""
     options = parser().parse_intermixed_args(arguments)
+    models, words = models_and_words(options.model, options.overrides)
     try:
-        evaluate(options.model, composed(options.overrides))
+        evaluate(models, composed(words))
     except UserError as error:
         print(f"rmlab-eval: error: {in_words(str(error), WORDS)}", file=sys.stderr)
         return 1
@@ -60,9 +64,19 @@ def parser() -> argparse.ArgumentParser:
         f"eval.NAME.path=FOLDER, as conf/eval/NAME.yaml has them\n\nother values:\n{options}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("model", metavar="MODEL", help="a run directory, a saved model, an adapter, or a hub name")
+    parser.add_argument(
+        "model",
+        metavar="MODEL",
+        help="a run directory, a saved model, an adapter, or a hub name; folders of several are one",
+    )
     parser.add_argument("overrides", metavar="key=value", nargs="*", help="suites, their options, and values below")
     return parser
+
+
+def models_and_words(model: str, words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The model and further ones, which are folders that are there; and the overrides."""
+    more = [word for word in words if "=" not in word and Path(word).expanduser().is_dir()]
+    return [model, *more], [word for word in words if word not in more]
 
 
 def known() -> list[str]:
@@ -100,26 +114,46 @@ def check_word(word: str) -> None:
                 raise UserError(f"no suite {name!r}{did_you_mean(name, known())}")
 
 
-def evaluate(model: str, config: Mapping[str, Any]) -> None:
-    """Score what is left of the suites, and print a table of each. UserError before a model loads for all but it."""
+def evaluate(models: Sequence[str], config: Mapping[str, Any]) -> None:
+    """Score what is left of the suites, and print a table of each. UserError before a model loads for all but it.
+
+    Several models are scored as one, whose results lie in a folder of their own.
+    """
     import_plugins(config["plugins"])
+    model, together = models[0], {key: config[key] for key in TOGETHER}
     run, folder = RunDirectory.of(model), model_folder(model)
-    is_run = folder != model
+    is_run, one = folder != model, len(models) == 1
     trained = run.config().get("model", {}) if is_run else {}
     other = {key: config[key] for key, usual in usual_of(trained).items() if config[key] not in (None, usual)}
-    place = RunDirectory.of(config["out"] or (run.path if is_run and not other else PLACE / name_of(model)))
+    refuse_reduction(together, one)
+    place = RunDirectory.of(config["out"] or (run.path if is_run and one and not other else PLACE / named(models)))
     entries(config["eval"], place.metrics().get("eval", {}))  # whose scores lie there
-    identity = "" if place == run else digest([identity_of(model), other])
+    said = [other] if one else [*map(identity_of, models[1:]), other, together]
+    identity = "" if place == run else digest([identity_of(model), *said])
     suites = read_suites(config["eval"], ModelConfig(path=folder), identity)
     asked = config["contamination"]
     prompts = training_prompts(asked, run.config() if is_run else {}) if asked else None
+    load = partial(loaded, model, config, trained) if one else partial(loaded_together, models, config, trained)
     with place.locked():
-        results = score_suites(suites, place, partial(loaded, model, config, trained), again=config["redo"])
+        results = score_suites(suites, place, load, again=config["redo"])
         if prompts is not None:
             tell_contamination(suites, prompts, place)
-    for name, said in results.items():
-        print_suite(name, said)
+    for name, told in results.items():
+        print_suite(name, told)
     say(f"results are in {place}")
+
+
+def refuse_reduction(together: Mapping[str, Any], one: bool) -> None:
+    """UserError for what is no way to make rewards one, and for one that is asked for of one model."""
+    check_reduce(**together)
+    if one and together != TOGETHER:
+        raise UserError(f"{', '.join(TOGETHER)} are of several models; give more folders than one, or leave them out")
+
+
+def named(models: Sequence[str]) -> str:
+    """A folder's name for all of them: of several that of the first, and a hash."""
+    one = name_of(models[0])
+    return one if len(models) == 1 else f"{one}-and-{len(models) - 1}-{digest([*map(identity_of, models)])[:8]}"
 
 
 def usual_of(trained: Mapping[str, Any]) -> dict[str, Any]:
@@ -139,6 +173,13 @@ def loaded(model: str, config: Mapping[str, Any], trained: Mapping[str, Any]) ->
     template = config["chat_template_kwargs"] or None
     dtype = config["dtype"] or trained.get("dtype") or "float32"
     return RewardModel(model, dtype=dtype, chat_template_kwargs=template, **taken)
+
+
+def loaded_together(models: Sequence[str], config: Mapping[str, Any], trained: Mapping[str, Any]) -> "Ensemble":
+    """The models as one. trained: the `model` node of the first one's run."""
+    from rmlab.scoring.ensemble import Ensemble
+
+    return Ensemble([loaded(model, config, trained) for model in models], **{key: config[key] for key in TOGETHER})
 
 
 def name_of(model: str) -> str:

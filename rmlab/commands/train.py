@@ -14,12 +14,15 @@ from omegaconf import DictConfig
 
 from rmlab.commands.sweep import settings_of, watched_launches
 from rmlab.messages import UserError, did_you_mean
+from rmlab.runner import search_path
 from rmlab.runner.config import CONF, register
 from rmlab.runner.directory import BusyError, RunDirectory, describe
 from rmlab.runner.renamed import RENAMED, refuse_renamed
+from rmlab.runner.search_path import folders_of, installed, take_folders
 from rmlab.terminal import only_logged, tell
 
 register()
+search_path.register()
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")
@@ -59,6 +62,7 @@ def main() -> None:
     logging.raiseExceptions = False  # of a log that a full disk holds up: the error itself is printed
     sys.argv[1:] = ["run.verbose=true" if word in ("-v", "--verbose") else word for word in sys.argv[1:]]
     check_words(sys.argv[1:])
+    sys.argv[1:] = take_folders(sys.argv[1:])
     with watched_launches() as failed:
         try:
             task()
@@ -75,7 +79,7 @@ def check_words(arguments: list[str]) -> None:
         refuse_renamed(arguments)
     except UserError as error:
         stop(str(error))
-    roots = [CONF, *folders_of(arguments)]
+    roots = [CONF, *folders_of(arguments), *installed()]
     primary = primary_config(arguments, roots)
     for old in (line.strip().partition(":")[0] for line in primary):
         if old in RENAMED:
@@ -91,13 +95,6 @@ def check_words(arguments: list[str]) -> None:
         for option in (word.strip(" \"'[]").removesuffix(".yaml") for word in value.split(",")):
             if option and option not in known:
                 stop(f"no {group} option {option!r}{did_you_mean(option, known)}")
-
-
-def folders_of(arguments: list[str]) -> list[Path]:
-    """What -cd, --config-dir and -cd=DIR name."""
-    flags = ("-cd", "--config-dir")
-    pairs = [v for f, v in itertools.pairwise(arguments) if f in flags]
-    return [Path(v) for v in (*pairs, *(a.partition("=")[2] for a in arguments if a.partition("=")[0] in flags))]
 
 
 def primary_config(arguments: list[str], roots: list[Path]) -> list[str]:

@@ -5,6 +5,7 @@ sources.py    where rows come from: files, hub (synthetic.py, synthetic_texts.py
 continuations.py  ... made of plain text
 columns.py    ... under rmlab's names
 named.py      ... one of them: a column, a nested value, what is made of several
+rated.py      ... of one rated response each, together by prompt
 json_files.py rows of JSON files
 texts.py      ... kept as text, on disk where they are many
 rows.py       one row of any accepted format -> Comparison
@@ -22,6 +23,7 @@ prepare.py    a data set of rows -> a data set of token trees
 counts.py     ... with a line of counts, and which rows stay
 workers.py    ... by several processes
 cache.py      ... kept on disk
+augment.py    rows that are added to training: answers to other prompts
 merge.py      comparisons on one prompt -> one comparison
 style.py      how a response is written, counted
 excerpts.py   ... of evaluation sets, with the beginnings of their texts

@@ -14,6 +14,7 @@ IDENTICAL = ("drop", "error")
 KEEP = ("keep", "drop", "error")
 PROMPT_OVERLAP = ("error", "drop", "allow")
 PAIR_WEIGHTING = ("pair", "prompt")
+AUGMENT = ("rrm",)
 AUTO = "auto"
 KINDS = ("response", "pair", "output")  # what a column has a number of; output: a list of them per response
 Columns: TypeAlias = tuple[tuple[str, str], ...]  # (name, one of KINDS)
@@ -147,12 +148,16 @@ def check_choices(config: Any, where: str = "") -> None:
 
 @dataclass(frozen=True)
 class SourceConfig:
-    """One entry of `data.train` or `data.eval`: `{source: NAME, weight: 1.0, **options of the source}`."""
+    """One entry of `data.train` or `data.eval`: `{source: NAME, weight: 1.0, **options of the source}`.
+
+    Of `data.train` also `augment`: what adds rows to it, see augment.py.
+    """
 
     where: str  # data.train.NAME, for messages
     source: str
     weight: float
     options: dict[str, Any]
+    augment: str | None = None
 
     @classmethod
     def of(cls, spec: Any, where: str, known: list[str]) -> "SourceConfig":
@@ -167,5 +172,8 @@ class SourceConfig:
         weight = spec.get("weight", 1.0)
         if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight < math.inf:
             raise UserError(f"{where}.weight must be a number above 0, not {weight!r}")
-        options = {str(k): v for k, v in spec.items() if k not in ("source", "weight")}
-        return cls(where, str(spec["source"]), float(weight), options)
+        augment = spec.get("augment")
+        if augment is not None:
+            check_one_of(f"{where}.augment", augment, AUGMENT)
+        options = {str(k): v for k, v in spec.items() if k not in ("source", "weight", "augment")}
+        return cls(where, str(spec["source"]), float(weight), options, augment)

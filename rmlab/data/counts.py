@@ -15,7 +15,7 @@ from rmlab.data.config import Options
 from rmlab.messages import UserError, say
 
 BATCH = 1000  # rows that are counted at once
-REASONS = ("overlong", "identical", "empty", "duplicate")  # why a row is left out
+REASONS = ("overlong", "identical", "empty", "weightless", "duplicate")  # why a row is left out
 
 
 @dataclass
@@ -85,6 +85,7 @@ ADVICE = {
     "identical": "the better and the worse response are the same tokens: are the columns the right ones, and does the "
     "chat template show what they differ in, such as tool calls?",
     "empty": "every row has an empty response: are the columns the right ones? data.empty=keep keeps them",
+    "weightless": "every row has weight 0; is the column the right one? data.columns.weight=null hides it",
     "duplicate": "data.duplicates=keep keeps them",
 }
 

@@ -132,6 +132,8 @@ def finished(
         dropped = "empty"
     elif not dropped and not preferences:
         dropped = "identical"
+    elif not dropped and not any(p.weight for p in preferences):
+        dropped = "weightless"  # of a batch of such rows alone there would be no mean
     asked, split = prompt_ids(comparison)
     return TokenTree(
         prefix=tokens[0][:shared],

@@ -8,6 +8,7 @@ NAME | a.b                         a column; a nested value, through lists too
 {flags: {first: NAME, second: NAME, tie: NAME}}    which of the columns holds 1
 """
 
+import contextlib
 import itertools
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -113,12 +114,15 @@ def dialogue(row: Mapping[str, Any], parts: Sequence[Any], name: str) -> list[di
 
 
 def turns(value: Any) -> list[Any]:
-    """What one side says, in turn: of a list, the JSON of one, or a text."""
+    """What one side says, in turn: of a list, the JSON of one, or a text.
+
+    Half a character that JSON was cut in (a lone surrogate, which no encoding holds) becomes U+FFFD.
+    """
     if isinstance(value, str) and value.lstrip().startswith("["):
-        try:
-            value = json.loads(value)
-        except ValueError:
-            return [value]
+        with contextlib.suppress(ValueError, RecursionError):
+            read = json.loads(value)
+            if all(isinstance(turn, str | None) for turn in read):
+                return [turn and turn.encode("utf-16", "surrogatepass").decode("utf-16", "replace") for turn in read]
     return value if isinstance(value, list) else [value]
 
 

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from datasets import Dataset, IterableDataset
 
 from rmlab.data import DATASETS, Tokenizer
+from rmlab.data.augment import of_added_rows, refuse_augmentation, rrm
 from rmlab.data.cache import digest
 from rmlab.data.config import Columns, DataConfig, Options, SourceConfig
 from rmlab.data.counts import repeats, tables, values
@@ -29,6 +30,7 @@ class Source:
     name: str
     rows: Dataset | IterableDataset
     weight: float = 1.0
+    augment: str | None = None  # what adds rows, see augment.py
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,11 @@ def load_part(config: DataConfig, specs: Mapping[str, Any], part: str, how: Opti
             dataset = dataset.take(config.limit)
         if isinstance(dataset, Dataset):
             check_rows(dataset, name, how or config.options)
-        sources.append(Source(name, dataset, source.weight))
+        if source.augment:
+            if part != "train":
+                raise UserError(f"{source.where}.augment: only training rows are augmented; leave it out")
+            refuse_augmentation(dataset, source.where)
+        sources.append(Source(name, dataset, source.weight, source.augment))
     return sources
 
 
@@ -108,6 +114,10 @@ def build_sets(
         if not rows.eval and config.eval_fraction:
             trees, test = split_by_prompt(trees, config.eval_fraction, config.split_seed)
             held_out.append(with_texts(test, source.rows, source.name))
+        if source.augment and isinstance(source.rows, Dataset):
+            added = rrm(source.rows.select(list(values(trees, "place"))), source.name, config.split_seed)
+            told = of_added_rows(how), f"{source.name} rrm", cache, num_proc, subset
+            trees = datasets.concatenate_datasets([trees, tokenize(added, tokenizer, *told)])
         copies = weighted(trees, source.weight, config.split_seed)
         if not len(copies):
             raise UserError(f"data.train.{source.name}.weight={source.weight} leaves none of {len(trees)} comparisons")

@@ -25,6 +25,8 @@ class Ensemble(Head):
     members apart where a loss holds it down.
     """
 
+    first: Tensor  # all weights as they were drawn, with `anchor`
+
     def __init__(self, d: int, members: int, width: int, reduce: str, c: float, anchor: bool) -> None:
         super().__init__(d, members * (width or 1), bias=bool(width))
         self.members, self.reduce, self.c, self.anchor = members, reduce, c, anchor

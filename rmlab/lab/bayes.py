@@ -4,11 +4,12 @@ import argparse
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from rmlab.messages import UserError, say
+from rmlab.registry import import_plugins
 from rmlab.runner.directory import RunDirectory
 
 if TYPE_CHECKING:  # imported by the task itself: --help must not wait for them
@@ -16,6 +17,7 @@ if TYPE_CHECKING:  # imported by the task itself: --help must not wait for them
 
     from rmlab.data.sets import Sets
     from rmlab.lab.beliefs import Belief
+    from rmlab.lab.laplace import Posterior
     from rmlab.metrics.scored import ScoredComparison
     from rmlab.scoring.reward_model import RewardModel
 
@@ -63,6 +65,7 @@ def sets_of(out: RunDirectory) -> "Sets":
     from rmlab.runner.config import Config
 
     config = Config.of(out.config())
+    import_plugins(config.plugins)  # which may bring its data source
     return build_sets(load_rows(config.data), config.data, load_tokenizer(config.model), config.run.cache)
 
 
@@ -72,25 +75,30 @@ def posterior_of(model: "RewardModel", sets: "Sets", prior: float | None) -> tup
     from rmlab.lab.laplace import Information, Posterior
     from rmlab.metrics.pairs import Pairs
 
-    weights = read_features(model)
+    weights, train = read_features(model), cast(Any, sets.train)
     information = Information.none(len(weights))
-    for scored, z in differences(model, sets.train, "train"):  # type: ignore[arg-type]
+    for scored, z in differences(model, train, "train"):
         if len(z):
             information.add(z, Pairs.of(scored).gap)  # whichever way round, p (1 - p) is the same
     posterior = Posterior.of(information, weights, prior)
-    found = []
-    for name, trees in sets.eval.items():
-        parts = [(c, posterior.sd(z), len(c)) for c, z in differences(model, trees, name)]  # type: ignore[arg-type]
-        comparisons = [one for scored, _, _ in parts for one in scored]
-        sd = iter(np.concatenate([sd for _, sd, _ in parts]).tolist())
-        doubted = [(one, [next(sd) for _ in one.better]) for one in comparisons]
-        doubted.sort(key=lambda each: each[0].index)  # batches are by length
-        found.append(Told(name, [one for one, _ in doubted], np.array([s for _, each in doubted for s in each])))
+    found = [doubts_of(model, posterior, trees, name) for name, trees in sets.eval.items()]
     words = (
         f"Prior: lambda {posterior.prior:.4g}{' (of the most evidence)' * (prior is None)}; "
         f"{information.pairs:,} training preferences decide {posterior.determined:.1f} of {len(weights)} weights."
     )
     return found, words
+
+
+def doubts_of(model: "RewardModel", posterior: "Posterior", trees: Any, name: str) -> Told:
+    """What it tells of a set of token trees."""
+    from rmlab.lab.features import differences
+
+    found = []
+    for scored, z in differences(model, trees, name):
+        sd = iter(posterior.sd(z).tolist())
+        found += [(one, [next(sd) for _ in one.better]) for one in scored]
+    found.sort(key=lambda each: each[0].index)  # batches are by length
+    return Told(name, [one for one, _ in found], np.array([value for _, values in found for value in values]))
 
 
 def write(found: list[Told], words: str, run: str, width: float, folder: Path) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -44,7 +44,7 @@ def read_features(model: RewardModel) -> np.ndarray:
     UserError for a head that is not one linear layer.
     """
     if hasattr(model.model, "merge_and_unload"):
-        model.model = model.model.merge_and_unload()
+        model.model = cast(Any, model.model).merge_and_unload()
     base, head = base_of(model.model), head_of(model.model)
     name, layer = last_linear(base)
     weight = layer.weight if head is None else head.folded()

@@ -5,7 +5,7 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from rmlab.losses import LOSSES, Preferences
-from rmlab.losses.parts import either_way, rising
+from rmlab.losses.parts import either_way, numbers, positive, rising
 from rmlab.messages import UserError
 
 
@@ -22,11 +22,9 @@ def bradley_terry(
     gap of a sure pair is logit(1 - e); GRM's baseline (2406.10216) has e = 0.1. Written with softplus, so it is finite
     for any finite rewards.
     """
-    if not temperature > 0 or not 0 <= label_smoothing <= 0.5:
-        raise UserError(
-            "loss.bradley_terry needs a temperature above 0 and a label_smoothing between 0 and 0.5, not "
-            f"{temperature} and {label_smoothing}"
-        )
+    positive("bradley_terry.temperature", temperature)
+    if not 0 <= label_smoothing <= 0.5:
+        raise UserError(f"loss.bradley_terry.label_smoothing is {label_smoothing}; it must be between 0 and 0.5")
     z = (preferences.gap - margin * preferences.strength) / temperature
     p = (1 - label_smoothing) * preferences.probability + label_smoothing * (1 - preferences.probability)
     return p * softplus(-z) + (1 - p) * softplus(z)
@@ -54,11 +52,9 @@ def discrete_margin(
     bradley_terry; a tie has the margin of its strength, 0 where the rows state no other.
     """
     bands = len(rising("discrete_margin.levels", levels)) + 1
-    if len(margins) != bands or len(scales) != bands or min(scales) < 0:
-        raise UserError(
-            f"loss.discrete_margin needs {bands} margins and {bands} scales of at least 0 for {len(levels)} levels, "
-            f"not margins={margins} and scales={scales}"
-        )
+    numbers("discrete_margin.margins", margins, bands)
+    if min(numbers("discrete_margin.scales", scales, bands)) < 0:
+        raise UserError(f"loss.discrete_margin.scales must be at least 0, not {scales}")
     strength = preferences.strength
     level = torch.bucketize(strength, strength.new_tensor(levels), right=True)
     z = preferences.gap - strength.new_tensor(margins)[level]

@@ -4,7 +4,7 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from rmlab.losses import LOSSES, Preferences
-from rmlab.losses.parts import either_way
+from rmlab.losses.parts import either_way, positive
 from rmlab.messages import UserError
 
 
@@ -20,8 +20,7 @@ def general_preference(preferences: Preferences, outputs: Tensor, *, temperature
             f"loss.general_preference reads an even number of outputs, but the head returns {outputs.shape[1]}; choose "
             "model/head=preference, or another loss"
         )
-    if not temperature > 0:
-        raise UserError(f"loss.general_preference.temperature is {temperature}; it must be above 0")
+    positive("general_preference.temperature", temperature)
     a, b = outputs[preferences.better], outputs[preferences.worse]
     score = (a[:, 0::2] * b[:, 1::2] - a[:, 1::2] * b[:, 0::2]).sum(1)
     return either_way(preferences, score / temperature, lambda z: softplus(-z))

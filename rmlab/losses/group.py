@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from rmlab.losses import LOSSES, Preferences
-from rmlab.losses.parts import per_comparison
-from rmlab.messages import UserError
+from rmlab.losses.parts import per_comparison, positive
 
 
 @LOSSES.register
@@ -33,8 +32,7 @@ def top_one(preferences: Preferences, *, temperature: float) -> Tensor:  # (N,)
     The best are those that nothing beats. Several best ones are each compared with the beaten alone, and their mean is
     taken; where nothing is decided it is 0. Two responses: Bradley-Terry. Published with temperature 1.
     """
-    if not temperature > 0:
-        raise UserError(f"loss.top_one.temperature is {temperature}; it must be above 0")
+    positive("top_one.temperature", temperature)
     place = places(preferences)
     beaten = stated(preferences, place).any(1)  # (N, K)
     best = ~beaten[preferences.prompt, place]

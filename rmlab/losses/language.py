@@ -4,8 +4,7 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from rmlab.losses import LOSSES, PerResponse, Preferences
-from rmlab.losses.parts import either_way
-from rmlab.messages import UserError
+from rmlab.losses.parts import either_way, positive
 
 
 @LOSSES.register
@@ -53,9 +52,3 @@ def of_the_better(preferences: Preferences, losses: Tensor) -> Tensor:
 def preferred(preferences: Preferences, values: Tensor) -> Tensor:
     """(P,) the Bradley-Terry loss of values (R,) that are no rewards."""
     return either_way(preferences, values[preferences.better] - values[preferences.worse], lambda z: softplus(-z))
-
-
-def positive(key: str, value: float) -> None:
-    """UserError unless it is above 0."""
-    if not 0 < value < float("inf"):
-        raise UserError(f"loss.{key} is {value}; it must be above 0")

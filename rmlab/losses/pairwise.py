@@ -6,7 +6,7 @@ from torch import Tensor, expm1
 from torch.nn.functional import softplus
 
 from rmlab.losses import LOSSES, Preferences
-from rmlab.losses.parts import either_way
+from rmlab.losses.parts import either_way, positive
 from rmlab.messages import UserError, check_at_least
 
 
@@ -17,8 +17,7 @@ def hinge(preferences: Preferences, *, gap: float) -> Tensor:  # (P,)
     With probability p, p max(0, g - gap) + (1 - p) max(0, g + gap). A tie is flat within +-g: it pulls together only
     what is further apart. A wanted gap of 0 has its least value at equal rewards of all responses: refused.
     """
-    if not gap > 0:
-        raise UserError(f"loss.hinge.gap is {gap}; it must be above 0, or equal rewards would be best")
+    positive("hinge.gap", gap)
     return either_way(preferences, preferences.gap, lambda z: (gap - z).relu())
 
 
@@ -81,8 +80,8 @@ def logit_norm(preferences: Preferences, *, temperature: float, epsilon: float) 
     For rewards in BSR's comparison (2505.07271), there without epsilon: a new head with zero weights divides by 0.
     Only the ratio of the two rewards counts, where they are well above epsilon. Probabilities are soft labels.
     """
-    if not temperature > 0 or not epsilon > 0:
-        raise UserError(f"loss.logit_norm needs a temperature and an epsilon above 0, not {temperature} and {epsilon}")
+    positive("logit_norm.temperature", temperature)
+    positive("logit_norm.epsilon", epsilon)
     better, worse = preferences.rewards[preferences.better], preferences.rewards[preferences.worse]
     norm = (better.square() + worse.square() + epsilon**2).sqrt()
     return either_way(preferences, preferences.gap / (temperature * norm), lambda z: softplus(-z))

@@ -1,5 +1,6 @@
 """What several terms share: soft labels, the outputs that a head must have, what a row does not know."""
 
+import math
 from collections.abc import Callable
 
 from torch import Tensor
@@ -47,14 +48,27 @@ def returns(outputs: Tensor, head: str) -> str:
     return f"returns {outputs.shape[1]}; choose model/head={head}, or another loss"
 
 
+def positive(key: str, value: float) -> None:
+    """UserError unless it is a number above 0."""
+    if not 0 < value < float("inf"):
+        raise UserError(f"loss.{key} is {value}; it must be above 0")
+
+
+def numbers(key: str, values: object, count: int | None = None) -> list[float]:
+    """UserError unless it is a list of numbers: of at least one, or of so many."""
+    given = list(values) if isinstance(values, list | tuple) else []
+    right = [v for v in given if isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v)]
+    if not given or len(right) < len(given) or len(given) != (count or len(given)):
+        raise UserError(f"loss.{key} must be a list of {'' if count is None else f'{count} '}numbers, not {values!r}")
+    return given
+
+
 def rising(key: str, values: object) -> list[float]:
     """UserError unless it is a list of at least one number, each above the one before."""
-    numbers = values if isinstance(values, list) else []
-    if not numbers or any(isinstance(v, bool) or not isinstance(v, int | float) for v in numbers):
-        raise UserError(f"loss.{key} must be a list of numbers, not {values!r}")
-    if sorted(set(numbers)) != numbers:
+    given = numbers(key, values)
+    if sorted(set(given)) != given:
         raise UserError(f"loss.{key} must rise, not {values}")
-    return numbers
+    return given
 
 
 def within(log_variance: Tensor, limit: float) -> Tensor:

@@ -105,14 +105,14 @@ def install(model: PreTrainedModel, config: Mapping[str, Any], how: str | float)
     """
     name, before = last_linear(model)
     biased = before.had_bias if isinstance(before, Head) else before.bias is not None
-    new: nn.Linear
-    if [*config] == ["linear"]:
+    head = build_head(config, before.in_features)
+    new: nn.Linear = head
+    if head.kind == "linear":
         new = nn.Linear(before.in_features, 1, bias=biased)
         draw(new, partial(deviation, how))
     else:
-        new = build_head(config, before.in_features)
-        new.had_bias = biased
-        new.draw(partial(deviation, how))
+        head.had_bias = biased
+        head.draw(partial(deviation, how))
     model.set_submodule(name, new.to(before.weight.device))
     return [f"{name}.{part}" for part in new.state_dict()]
 

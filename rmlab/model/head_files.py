@@ -143,7 +143,7 @@ def folded_layer(model: PreTrainedModel, state: Mapping[str, Tensor]) -> dict[st
     weight = copy.folded()
     if weight is None:
         return None
-    had_bias = last_linear(model)[1].had_bias  # type: ignore[union-attr]
+    had_bias = last_linear(model)[1].had_bias
     return {"weight": weight.clone(), **({"bias": weight.new_zeros(1)} if had_bias else {})}
 
 

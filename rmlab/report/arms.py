@@ -10,7 +10,7 @@ from rmlab.report.runs import Run
 from rmlab.runner.config import computed, flatten
 
 Values = dict[str, Any]  # the varied keys of an arm, shortest unambiguous name -> value
-GROUPS = ("model", "data", "loss", "peft")
+GROUPS = ("model", "model/head", "data", "loss", "peft")
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,8 @@ def differing_values(run: Run, done: Sequence[Run], settings: Mapping[int, Value
     those = [settings[id(other)] for other in done]
     varied = differing_keys(those)
     short, found = shorten(varied), Values()
-    for group in sorted({key.partition(".")[0] for key in varied}):
-        below = [key for key in varied if key.partition(".")[0] == group]
+    for group in sorted({group_of(key) for key in varied}):
+        below = [key for key in varied if group_of(key) == group]
         options = [option_of(other, group) for other in done]
         if None not in options and len(set(options)) > 1:
             found[group] = option_of(run, group)
@@ -79,10 +79,16 @@ def differing_keys(settings: Sequence[Values]) -> list[str]:
     return [key for key in keys if len({repr(one.get(key)) for one in settings}) > 1]
 
 
+def group_of(key: str) -> str:
+    """The config group that a dotted key is of."""
+    return "model/head" if key.startswith("model.head.") else key.partition(".")[0]
+
+
 def option_of(run: Run, group: str) -> str | None:
     """The option of a config group that the run chose; None if it does not say."""
     option = run.config["run"].get("choices", {}).get(group)
-    return option or (run.config["run"].get("name") if group == "loss" else None)
+    otherwise = {"loss": run.config["run"].get("name"), "model/head": "linear"}  # of runs from before there were heads
+    return option or otherwise.get(group)
 
 
 def unique(values: Sequence[Values]) -> list[Values]:

@@ -17,6 +17,7 @@ from rmlab.metrics.best_of_n import best_of_n
 from rmlab.metrics.calibration import calibration
 from rmlab.metrics.length import length
 from rmlab.metrics.pairs import Pairs, Responses
+from rmlab.metrics.scale import scale
 from rmlab.metrics.scored import ScoredComparison
 from rmlab.report.items import KEY, Items
 from rmlab.report.runs import Run
@@ -34,7 +35,10 @@ SHOWN = {
     "accuracy, as long": ("length", "matched", "value"),
     "reward and length": ("length", "correlation", "value"),
     "best-of-n recovery": ("best_of_n", "recovery"),
+    "mean reward": ("scale", "mean"),
+    "sd of rewards": ("scale", "sd"),
 }
+DRIFT = "drift of the mean"  # in training, and so not among diagnostics
 
 
 def scored_of(study: Study, items: Items | None, name: str) -> Scored:
@@ -185,7 +189,7 @@ def diagnostics_table(study: Study, scored: Mapping[str, Scored]) -> Tables:
     tables = Tables()
     for name, of_set in scored.items():
         lines = [line_of(arm, study, name, runs) for arm, runs in of_set.items()]
-        cells = pd.DataFrame(lines, columns=["arm", *SHOWN])
+        cells = pd.DataFrame(lines, columns=["arm", *SHOWN, DRIFT])
         cells = cells.loc[:, (cells != "").any()]
         if len(cells.columns) > 1:
             title = f"Diagnostics{f' on {name}' * (len(scored) > 1)} (mean ± sd over seeds)"
@@ -200,10 +204,20 @@ def line_of(arm: str, study: Study, name: str, runs: Sequence[Sequence[ScoredCom
     found = [one or told_by(of) for one, of in zip(known, runs, strict=True)]
     line = {"arm": arm + " (baseline)" * (arm == study.baseline)}
     for title, path in SHOWN.items():
-        numbers = [number for one in found if (number := at(one, path)) is not None]
-        sd = float(np.std(numbers, ddof=1)) if len(numbers) > 1 else None
-        line[title] = mean_and_sd(pd.Series({"mean": np.mean(numbers), "sd": sd})) if numbers else ""
-    return line
+        line[title] = over_seeds([number for one in found if (number := at(one, path)) is not None])
+    return line | {DRIFT: over_seeds([moved for run in members if (moved := drift_of(run)) is not None])}
+
+
+def over_seeds(numbers: Sequence[float]) -> str:
+    """Mean and sd; empty where there is no number."""
+    sd = float(np.std(numbers, ddof=1)) if len(numbers) > 1 else None
+    return mean_and_sd(pd.Series({"mean": np.mean(numbers), "sd": sd})) if numbers else ""
+
+
+def drift_of(run: Run) -> float | None:
+    """How far the mean reward of the training batches has moved, from the first logged ones to the last."""
+    means = [float(entry["reward_mean"]) for entry in run.history if "reward_mean" in entry]
+    return means[-1] - means[0] if len(means) > 1 else None
 
 
 def known_of(run: Run, name: str, comparisons: Sequence[ScoredComparison]) -> dict[str, Any]:
@@ -221,6 +235,7 @@ def told_by(comparisons: Sequence[ScoredComparison]) -> dict[str, Any]:
         "calibration": calibration(pairs),
         "length": length(pairs, responses),
         "best_of_n": best_of_n(comparisons),
+        "scale": scale(pairs, responses),
     }
 
 

@@ -13,7 +13,7 @@ from rmlab.report.items import METRICS, Items, OfRuns
 from rmlab.report.statistics import LEVEL, detectable, estimate, holm
 from rmlab.report.study import Study
 from rmlab.report.suites import SuiteItems
-from rmlab.report.tables import Table, Tables, difference, known, p_value
+from rmlab.report.tables import Table, Tables, detectable_in_words, difference, known, p_value
 from rmlab.runner.published import Claim, Measure, Published
 
 COLUMNS = [
@@ -76,11 +76,19 @@ def row_of(
 
 
 def arm_called(name: str, study: Study) -> str | None:
-    """The arm of that name, renamed or not; else the only one with these words in its name; None: there is none."""
+    """The arm of that name, renamed or not; else the only one whose name has these words, or words that begin so.
+
+    None: there is none, or several.
+    """
     names = {label(values, study.usual): arm for arm, values in study.values.items()} | {arm: arm for arm in study.arms}
-    words = set(name.split())
-    found = {arm for text, arm in names.items() if words <= set(text.split())}
-    return names.get(name) or (found.pop() if len(found) == 1 else None)
+    if name in names:
+        return names[name]
+    words = name.split()
+    found = {arm for text, arm in names.items() if set(words) <= set(text.split())}
+    found = found or {
+        arm for text, arm in names.items() if all(any(t.startswith(word) for t in text.split()) for word in words)
+    }
+    return found.pop() if len(found) == 1 else None
 
 
 def measured(measure: Measure, items: Mapping[str, Items], suites: Mapping[str, SuiteItems]) -> Measured | str:
@@ -151,8 +159,10 @@ def published_tables(study: Study, claims: pd.DataFrame) -> Tables:
 
 
 def published_line(name: str, numbers: Sequence[float | None], told: Published, study: Study) -> list[str]:
-    """An arm of the paper by the name it has here, and its numbers as they were published."""
-    cells = ["" if value is None else f"{value:g}" for value in numbers]
+    """An arm of the paper by the name it has here, and its numbers with as many decimals as the table has."""
+    every = [value for those in told.arms.values() for value in those if value is not None]
+    decimals = max(len(repr(value).partition(".")[2].rstrip("0")) for value in every) if every else 0
+    cells = ["" if value is None else f"{value:.{decimals}f}" for value in numbers]
     return [arm_called(name, study) or f"{name} (no arm here)", *cells]
 
 
@@ -165,7 +175,7 @@ def claim_cells(row: "pd.Series[Any]") -> dict[str, str]:
         "difference [95% CI]": difference(row),
         "p (Holm)": p_value(row["p_holm"]),
         "verdict": row["verdict"] + (f": {row['why']}" if row["why"] else ""),
-        "detectable": f"{row['detectable']:.4f}" if row["verdict"] == "cannot tell" else "",
+        "detectable": detectable_in_words(row["detectable"]) if row["verdict"] == "cannot tell" else "",
     }
 
 

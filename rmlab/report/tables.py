@@ -13,7 +13,16 @@ import pandas as pd
 TITLES = {"accuracy": "Accuracy", "nll": "Bradley-Terry NLL", "brier": "Brier score"}
 WISHES = {"accuracy": "higher is better", "nll": "lower is better", "brier": "lower is better"}
 # Columns left out of narrower terminals.
-NEEDS = {"McNemar p (Holm)": 160, "95% CI": 140, "detectable": 120, "seeds": 100, "p (Holm)": 92}
+NEEDS = {
+    "mean reward": 200,
+    "sd of rewards": 200,
+    "drift of the mean": 200,
+    "McNemar p (Holm)": 160,
+    "95% CI": 140,
+    "detectable": 120,
+    "seeds": 100,
+    "p (Holm)": 92,
+}
 WORDY = ("arm", "subset", "effect", "key", "claim", "measured here")  # columns of words, which stand at the left
 LONGEST = 45  # rows of a table that a terminal shows
 WORDS = 200  # characters of a text that table.md shows
@@ -94,12 +103,17 @@ def cells(row: "pd.Series[Any]", baseline: str) -> dict[str, str]:
         "difference [95% CI]": difference(row),
         "p (Holm)": p_value(row["p_holm"]),
         "verdict": verdict(row),
-        "detectable": "> 1" if known(row["detectable"]) and row["detectable"] > 1 else number(row["detectable"]),
+        "detectable": detectable_in_words(row["detectable"]),
     }
     if row["metric"] == "accuracy":
         counts = f" ({row['only_arm']:.0f}:{row['only_baseline']:.0f})" if known(row["mcnemar"]) else ""
         shown["McNemar p (Holm)"] = p_value(row["mcnemar_holm"]) + counts
     return shown
+
+
+def detectable_in_words(value: float | None) -> str:
+    """A number; `> 1` of one that no accuracy can differ by."""
+    return "> 1" if known(value) and value > 1 else number(value)
 
 
 def seeds_of(row: "pd.Series[Any]") -> str:

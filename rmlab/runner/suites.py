@@ -22,6 +22,7 @@ if TYPE_CHECKING:  # which import torch, pandas or datasets
     from rmlab.evaluation.result import Result
     from rmlab.metrics.scored import ScoredComparison
     from rmlab.model.config import ModelConfig
+    from rmlab.scoring.ensemble import Ensemble
     from rmlab.scoring.reward_model import RewardModel
 
 NAME = re.compile(r"[\w-]+")
@@ -160,7 +161,7 @@ def outstanding(evals: Mapping[str, Any], out: RunDirectory) -> list[str]:
 
 
 def score_suites(
-    suites: Sequence[Read], out: RunDirectory, model: Callable[[], "RewardModel"], again: bool = False
+    suites: Sequence[Read], out: RunDirectory, model: Callable[[], "RewardModel | Ensemble"], again: bool = False
 ) -> dict[str, dict[str, Any]]:
     """What each suites/NAME.json says, by name; those that are not finished are scored, from the first rank alone.
 
@@ -179,7 +180,7 @@ def score_suites(
     return {suite.name: read(suite.file(out)) for suite in suites}
 
 
-def score_suite(read_one: Read, out: RunDirectory, model: "RewardModel") -> None:
+def score_suite(read_one: Read, out: RunDirectory, model: "RewardModel | Ensemble") -> None:
     """Score one suite and write its files, the one that says that it is finished last."""
     from rmlab.evaluation.chat import rows_for
     from rmlab.evaluation.result import Result
@@ -199,7 +200,7 @@ def score_suite(read_one: Read, out: RunDirectory, model: "RewardModel") -> None
     write_json(read_one.file(out), told)
 
 
-def seen_before(out: RunDirectory, model: "RewardModel") -> tuple[float, float] | None:
+def seen_before(out: RunDirectory, model: "RewardModel | Ensemble") -> tuple[float, float] | None:
     """(mean, sd) of the rewards that rmlab_reward.json tells of the model; None without it. out: of one in memory."""
     from rmlab.model.reference import read_reference
 

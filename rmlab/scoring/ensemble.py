@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from rmlab.data import Tokenizer
 from rmlab.messages import UserError
 from rmlab.metrics.ensemble import check_reduce, together
 from rmlab.metrics.scored import ScoredComparison
@@ -26,6 +27,8 @@ class Ensemble:
             Members whose spread differs are loaded with normalise=True.
     """
 
+    folder: str | None = None  # of its weights, as RewardModel has it: there is none
+
     def __init__(
         self, members: Sequence[RewardModel], reduce: str = "mean", c: float = 1.0, align: str = "none"
     ) -> None:
@@ -42,13 +45,29 @@ class Ensemble:
         check_reduce(reduce, c, align)
         return cls([RewardModel(path, **options) for path in paths], reduce, c, align)
 
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The first member's. UserError where some members have a chat template and others have none."""
+        with_template = {bool(getattr(member.tokenizer, "chat_template", None)) for member in self.members}
+        if len(with_template) > 1:
+            raise UserError("some members have a chat template and others have none; rows are not the same for both")
+        return self.members[0].tokenizer
+
+    @property
+    def measured(self) -> dict[str, Any]:
+        """As RewardModel.measured, of every member."""
+        told = [member.measured for member in self.members]
+        return {"members": told, "reduce": self.reduce, "c": self.c, "align": self.align}
+
     def score(self, rows: Iterable[Mapping[str, Any]]) -> np.ndarray:
         """As RewardModel.score."""
         return as_array([self.reduced(each).rewards for each in self.each(rows, "the data")])
 
-    def scored(self, rows: Iterable[Mapping[str, Any]], name: str, start: int = 0) -> Iterator[ScoredComparison]:
+    def scored(
+        self, rows: Iterable[Mapping[str, Any]], name: str, start: int = 0, texts: bool = True
+    ) -> Iterator[ScoredComparison]:
         """As RewardModel.scored; lengths are those of the first member's tokens."""
-        return (self.reduced(each) for each in self.each(rows, name, start, texts=True))
+        return (self.reduced(each) for each in self.each(rows, name, start, texts))
 
     def each(
         self, rows: Iterable[Mapping[str, Any]], name: str, start: int = 0, texts: bool = False

@@ -35,11 +35,16 @@ def prepare_for_scoring(model: PreTrainedModel) -> None:
       instead, which skips a final EOS when pad == eos.
     * `forward` also takes flat rows: `plan` and what goes with it, see plan.py.
     """
-    if getattr(model, "_rmlab_prepared", False):
+    if is_ready(model):
         return
     vars(model)["_rmlab_prepared"] = True
     keep_in_fp32(model)
     replace_forward(model, forward_decoder if is_decoder(model) else forward_encoder)
+
+
+def is_ready(model: nn.Module) -> bool:
+    """Whether `prepare_for_scoring` has been here."""
+    return getattr(model, "_rmlab_prepared", False)
 
 
 def forward_decoder(

@@ -5,12 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from rmlab.data import Text
-from rmlab.scoring.reward_model import RewardModel
+from rmlab.scoring.ensemble import Ensemble
 
 
 def reward_function(
-    path: str,
+    path: str | Sequence[str],
     *,
+    reduce: str = "mean",
+    c: float = 1.0,
     dtype: str = "float32",
     device: str | None = None,
     tokens_per_batch: int | None = None,
@@ -22,10 +24,14 @@ def reward_function(
 
     Given the path itself, TRL joins plain text without BOS and EOS, and rewards are up to 1.5 off; chats are the same.
 
-    Args: as those of RewardModel. Raises UserError if the model cannot be loaded.
+    Args: as those of RewardModel; of several paths the rewards become one as Ensemble has it. Raises UserError if a
+    model cannot be loaded.
     """
-    model = RewardModel(
-        path,
+    paths = [path] if isinstance(path, str) else list(path)
+    model = Ensemble.load(
+        paths,
+        reduce,
+        c,
         dtype=dtype,
         device=device,
         tokens_per_batch=tokens_per_batch,
@@ -39,5 +45,5 @@ def reward_function(
         rows = ({"prompt": p, "response": c} for p, c in zip(prompts, completions, strict=True))
         return [scored.rewards[0] for scored in model.scored(rows, "prompts and completions", texts=False)]
 
-    rewards.__name__ = Path(path).name  # TRL logs it
+    rewards.__name__ = Path(paths[0]).name if len(paths) == 1 else f"{reduce}_of_{len(paths)}"  # TRL logs it
     return rewards

@@ -32,9 +32,13 @@ class RewardConfig(TrainingArguments):
         default=None,
         metadata={"help": "Arguments of from_pretrained where the model is given by name, or their JSON."},
     )
+    head: dict[str, Any] | str | None = field(
+        default=None,
+        metadata={"help": "The head as model.head, {kind: options}, or its JSON; None: the model's own."},
+    )
     head_init: str = field(
         default=ModelConfig.head_init,
-        metadata={"help": "First weights of a new head, where the model is given by name: as model.head_init."},
+        metadata={"help": "First weights of `head`, or of a model given by name that has none: as model.head_init."},
     )
     trust_remote_code: bool = field(default=False, metadata={"help": "Allow code that comes with a checkpoint."})
     chat_template_path: str | None = field(default=None, metadata={"help": "A jinja file, or another tokenizer."})
@@ -125,6 +129,8 @@ class RewardConfig(TrainingArguments):
         check_one_of("layout", self.layout, LAYOUTS)
         deviation(self.head_init, 1)
         self.model_init_kwargs = options_of("model_init_kwargs", self.model_init_kwargs)
+        self.head = options_of("head", self.head)
+        ModelConfig(head=self.head).check_head()
         if isinstance(self.max_length, str) and self.max_length.isdigit():  # as a command line gives it
             self.max_length = int(self.max_length)
         check_length("max_length", self.max_length)

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from datasets import Dataset, IterableDataset
 from peft import PeftConfig, PeftModel
 from torch import nn
-from transformers import PreTrainedModel, TrainingArguments
+from transformers import PreTrainedModel, TrainingArguments, set_seed
 
 from rmlab.data import Tokenizer
 from rmlab.data.counts import tables
@@ -23,13 +23,14 @@ from rmlab.losses import Term, columns_read, reads_logps
 from rmlab.messages import UserError, processes, say
 from rmlab.model import adapters
 from rmlab.model.dropout import disable_dropout
-from rmlab.model.head import base_of, is_decoder, name_the_output
+from rmlab.model.head import base_of, head_of, is_decoder, name_the_output, names_of
+from rmlab.model.head_files import LINEAR, same_head, settle
 from rmlab.model.layers import freeze
 from rmlab.model.load import config_by_name, load_model, warn_of_lost_updates
 from rmlab.model.positions import check_positions
 from rmlab.model.tokenizer import complete_tokenizer, ensure_pad_token, tokenizer_of
 from rmlab.scoring.collator import PreferenceCollator
-from rmlab.scoring.heads import prepare_for_scoring
+from rmlab.scoring.heads import is_ready, prepare_for_scoring
 from rmlab.scoring.layout import Choice, choose
 from rmlab.training.config import RewardConfig
 
@@ -68,7 +69,7 @@ def trees_of(dataset: AnyDataset, tokenizer: Tokenizer, args: RewardConfig, name
         return trees
     if isinstance(trees, IterableDataset):
         raise UserError(f"{name}: group_by_prompt needs all rows at once; a stream does not have them")
-    merged = merged_by_prompt(trees)
+    merged = merged_by_prompt(trees, args.reads)
     if len(merged) < len(trees):
         say(f"{name}: {len(trees):,} comparisons share prompts and become {len(merged):,}; batches count those")
     return merged
@@ -92,14 +93,19 @@ def named_sets(dataset: AnyDataset | dict[str, AnyDataset] | None) -> dict[str, 
 def load_if_named(
     model: PreTrainedModel | PeftModel | str | None, args: RewardConfig, quantization: Any
 ) -> PreTrainedModel | PeftModel:
-    """The model that was given, or the one of that name or folder."""
+    """The model that was given, or the one of that name or folder, with the head that `args` asks for."""
     if model is None:
         raise UserError("model is missing: pass a model, a folder or a hub name (model_init is not supported)")
-    if not isinstance(model, str):
-        return model
-    options = cast(dict[str, Any] | None, args.model_init_kwargs)  # the text of JSON is a dict by now
-    config = config_by_name(model, options, args.trust_remote_code, args.head_init)
-    return load_model(config, args.seed, quantization)
+    head, options = (cast(dict[str, Any] | None, told) for told in (args.head, args.model_init_kwargs))  # JSON no more
+    if isinstance(model, str):
+        config = config_by_name(model, options, args.trust_remote_code, args.head_init)
+        return load_model(replace(config, head=head), args.seed, quantization)
+    if not same_head(model, head):
+        if isinstance(model, PeftModel) or is_ready(model):
+            raise UserError("head: the model has been made ready with another; pass it as it was loaded, or its name")
+        set_seed(args.seed)
+        settle(model, head or LINEAR, args.head_init, trained=True)
+    return model
 
 
 def prepare_tokenizer(tokenizer: Tokenizer | None, model: PreTrainedModel | PeftModel, args: RewardConfig) -> Tokenizer:
@@ -181,6 +187,7 @@ def build_collator(
         causal=is_decoder(base_of(model)),
         tokens_per_batch=args.tokens_per_batch,
         columns=columns_read(terms),
+        outputs=len(names_of(head_of(base_of(model)))),
         logps=layout == "padded" and reads_logps(terms),
     )
 

@@ -4,10 +4,13 @@ import csv
 import json
 import subprocess
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import ROOT, make_model
 
+from rmlab import RewardModel
 from rmlab.commands import evaluate
 from rmlab.commands.evaluate import composed, main
 from rmlab.files import read
@@ -99,6 +102,21 @@ def test_results_say_how_they_were_measured(model):
         **{"model": "tiny", "dtype": "bfloat16", "max_length": 7, "overlong": "truncate"},
         "chat_template_kwargs": {},
     }
+
+
+def test_several_models_are_scored_as_one(model, tokenizer):
+    make_model("qwen3", seed=1).save_pretrained("other")
+    tokenizer.save_pretrained("other")
+    words = ["suite=rows", "eval.rows.path=mine.jsonl", "reduce=min"]
+    assert main([model, "other", *words]) == 0
+    (place,) = Path("evals").iterdir()
+    assert place.name.startswith("tiny-and-1-")
+    members = [RewardModel(folder).score(ROWS) for folder in (model, "other")]
+    found = [c.rewards for c in RunDirectory(place).scores("rows").comparisons()]
+    assert np.array(found) == pytest.approx(np.minimum(*members), abs=1e-5)
+    said = read(place / "suites" / "rows.json")["measured"]
+    assert (said["reduce"], len(said["members"])) == ("min", 2)
+    assert main([model, *words]) == 1  # of one model there is nothing to reduce
 
 
 def test_models_of_two_runs_have_results_of_their_own(tmp_path, monkeypatch):

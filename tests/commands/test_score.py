@@ -260,6 +260,7 @@ def test_members_read_rows_that_come_slowly(here, models):
         ("min", np.minimum),
         ("median", lambda a, b: (a + b) / 2),
         ("mean-std", lambda a, b: (a + b) / 2 - 0.5 * abs(a - b) / 2),
+        ("mean-var", lambda a, b: (a + b) / 2 - 0.5 * (a - b) ** 2 / 4),
     ],
 )
 def test_the_rewards_of_an_ensemble_are_its_members_reduced(reduce, one, here, models):
@@ -270,6 +271,13 @@ def test_the_rewards_of_an_ensemble_are_its_members_reduced(reduce, one, here, m
     assert found.transpose(1, 0, 2) == pytest.approx(np.array(members), abs=1e-6)
     assert np.array([line["rewards"] for line in lines]) == pytest.approx(one(*members), abs=1e-6)
     assert Ensemble.load(models, reduce, 0.5).score(PAIRS) == pytest.approx(one(*members), abs=1e-6)
+
+
+def test_members_are_on_one_level_where_that_is_asked_for(here, models):
+    score.main([*models, rows_in("jsonl", PAIRS), "-o", "o.jsonl", "--reduce", "min", "--align", "prompt"])
+    each = np.array([RewardModel(model).score(PAIRS) for model in models], dtype=float)
+    level = each - each.mean(-1, keepdims=True) + each.mean(0).mean(-1)[:, None]
+    assert np.array(list(written("o.jsonl").values())) == pytest.approx(level.min(0), abs=1e-5)
 
 
 def test_normalised_rewards_are_those_over_the_reference(here, models, capsys):

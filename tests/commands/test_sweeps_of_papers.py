@@ -20,7 +20,7 @@ from rmlab.runner.config import CONF, Config, register
 from rmlab.runner.published import Published
 
 register()
-OmegaConf.register_new_resolver("rmlab_run", lambda study, seed: f"runs/{study}/of-s{seed}", replace=True)
+OmegaConf.register_new_resolver("rmlab_run", lambda study, seed: "targets-reward_mse", replace=True)
 FOLDER = ROOT / "sweeps" / "papers"
 PAPERS = sorted(file.stem for file in FOLDER.glob("*.yaml"))
 

@@ -18,12 +18,14 @@ TEMPLATE = (
 """Of chats, with tools and calls of them."""
 
 
-def public_schemas(place):
-    """Small files with the columns of public data sets, made in that folder; without what makes them, no test."""
+def public_schemas(tmp_path_factory):
+    """A folder of small files with the columns of public data sets, made once; without what makes them, no test."""
+    place = tmp_path_factory.getbasetemp() / "schemas"
     script = DATA.parent / "schemas" / "make.py"
     if not script.exists():
         pytest.skip("what makes files with public schemas is absent")
-    subprocess.run([sys.executable, str(script), str(place)], check=True, capture_output=True, timeout=60)
+    if not place.exists():
+        subprocess.run([sys.executable, str(script), str(place)], check=True, capture_output=True, timeout=60)
     return place
 
 

@@ -103,6 +103,29 @@ def test_weights_are_of_the_row_of_each_preference_or_of_both():
     assert weights({**native, "weight": 4}) == [2, 4]
 
 
+def test_rows_of_weight_0_are_left_out_and_counted(tokenizer, capsys):
+    rows = [{**PAIR, "prompt": f"p{n} ", "weight": n % 2} for n in range(6)]
+    assert [tree.id for tree in trees(rows, tokenizer)] == ["1", "3", "5"]
+    assert "3 weightless" in capsys.readouterr().out
+    with pytest.raises(UserError, match="every row has weight 0"):
+        trees(rows[::2], tokenizer)
+
+
+def test_columns_of_a_mixture_and_of_a_stream_are_those_of_its_rows(tokenizer, tmp_path):
+    for name, start in (("a", 0), ("b", 10)):
+        rows = [{**PAIR, "prompt": f"{name}{n} ", "user": start + n, "weight": 1 + n} for n in range(4)]
+        write(tmp_path / f"{name}.jsonl", rows, "jsonl")
+
+    def built(**options):
+        specs = {name: {"source": "load", "path": str(tmp_path / f"{name}.jsonl"), **options} for name in "ab"}
+        data = DataConfig(train=specs, eval_fraction=0.0)
+        return list(build_sets(load_rows(data, (USER,)), data, tokenizer).train)
+
+    expected = {(f"{u}", 1.0 + u % 10) for u in (0, 1, 2, 3, 10, 11, 12, 13)}
+    for rows in (built(), built(streaming=True)):
+        assert {(f"{row['columns'][0][0][0]:.0f}", (row["weight"] or [1.0])[0]) for row in rows} == expected
+
+
 def trees(rows, tokenizer, *columns, **options):
     data = tokenize(Dataset.from_list(rows), tokenizer, Options(columns=columns, **options), "t")
     return [TokenTree.of(row) for row in data]
@@ -205,6 +228,17 @@ def test_rated_responses_are_rated_in_as_many_attributes_as_there_are_columns(tm
     assert [read(r, RATINGS)["ratings"] for r in read_rows] == [[[0, 4], [1, 3]], [[2, 2], [3, 1]]]
     assert [read(r, USER)["user"] for r in read_rows] == [[[0]], [[1]]]
     assert "text" not in read_rows[0]
+
+
+def test_a_rated_comparison_has_one_weight(tmp_path, capsys):
+    rows = [{"prompt": "q", "response": f"a{n}", "score": n, "weight": 2, "user": n // 2} for n in range(3)]
+    write(tmp_path / "rated.jsonl", rows, "jsonl")
+    (row,) = load(tmp_path / "rated.jsonl")
+    assert [p.weight for p in to_comparison(read_row(row), "row").preferences] == [2]
+    assert "left out 1 of 2 prompts that have a single response of one user" in capsys.readouterr().out
+    write(tmp_path / "rated.jsonl", [*rows, {**rows[0], "weight": 1}], "jsonl")
+    with pytest.raises(UserError, match="responses to the prompt 'q' have the weights 2, 1, and their comparison"):
+        load(tmp_path / "rated.jsonl")
 
 
 @pytest.mark.parametrize(

@@ -98,7 +98,7 @@ REFUSED = {"image.jsonl", "wrapped.json", "columns.json"}  # in a sentence each,
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    return public_schemas(tmp_path_factory.mktemp("schemas"))
+    return public_schemas(tmp_path_factory)
 
 
 def config_of(name, path):

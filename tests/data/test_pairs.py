@@ -3,6 +3,7 @@
 import pytest
 from datafiles import load, write
 
+from rmlab.data import named
 from rmlab.data.columns import read_row
 from rmlab.data.rows import to_comparison
 from rmlab.data.sources import part_of_hub
@@ -34,6 +35,20 @@ def test_messages_may_say_from_and_value():
     assert got.responses == [[{"role": "assistant", "content": text}] for text in ("yes", "no")]
     with pytest.raises(UserError, match="row 3: rejected has a message from 'tool', none of"):
         to_comparison({**row, "rejected": {"from": "tool", "value": "no"}}, "row 3")
+
+
+@pytest.mark.parametrize(
+    ("said", "turns"),
+    [
+        ('["a \\ud83d", null, "\\ud83d\\ude00"]', ["a \ufffd", None, "\U0001f600"]),
+        ("[1, 2]", ["[1, 2]"]),
+        ("[see above", ["[see above"]),
+        ("plain", ["plain"]),
+        (["a", "b"], ["a", "b"]),
+    ],
+)
+def test_turns_are_those_of_a_list_or_its_json_and_any_other_text_is_one(said, turns):
+    assert named.turns(said) == turns
 
 
 FLAGS = {"first": "a_wins", "second": "b_wins", "tie": "neither"}

@@ -22,7 +22,7 @@ REFUSED = {
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    return public_schemas(tmp_path_factory.mktemp("schemas"))
+    return public_schemas(tmp_path_factory)
 
 
 def rows_of(folder, file, options):

@@ -195,7 +195,7 @@ def test_that_rows_on_disk_are_good_is_remembered_and_that_they_are_bad_is_not(f
 
     monkeypatch.setattr(module, "MANY", 10)
     read, real = [], module.to_comparison
-    monkeypatch.setattr(module, "to_comparison", lambda row, where: read.append(where) or real(row, where))
+    monkeypatch.setattr(module, "to_comparison", lambda row, where, *how: read.append(where) or real(row, where, *how))
 
     def again(**options):
         read.clear()

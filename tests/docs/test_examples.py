@@ -50,14 +50,13 @@ def test_a_trl_script_with_changed_imports_trains(tmp_path):
 @pytest.mark.slow
 def test_own_loss_as_a_plugin(tmp_path):
     folder = EXAMPLES / "own_loss"
-    rmlab(
-        tmp_path, "-cd", folder / "conf", "plugins=[own_loss]", "loss=squared_hinge", "model/head=scaled", path=[folder]
-    )
+    mine = ["-cd", folder / "own_loss" / "conf", "plugins=[own_loss]", "loss=squared_hinge", "model/head=scaled"]
+    rmlab(tmp_path, *mine, path=[folder])
     assert list(tmp_path.glob("runs/debug/squared_hinge-s0-*/metrics.json"))
 
 
 def test_own_loss_as_an_installed_package(tmp_path):
-    """Installed means importable and known by its entry points; pip would write the same metadata."""
+    """Installed means importable and known by its entry points; pip would write the same metadata. A glob finds it."""
     folder, site = EXAMPLES / "own_loss", tmp_path / "site"
     project = tomllib.loads((folder / "pyproject.toml").read_text())["project"]
     shutil.copytree(folder / "own_loss", site / "own_loss")
@@ -66,7 +65,7 @@ def test_own_loss_as_an_installed_package(tmp_path):
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n")
     points = [f"[{group}]\n{k} = {v}\n" for group, found in project["entry-points"].items() for k, v in found.items()]
     (info / "entry_points.txt").write_text("".join(points))
-    rmlab(tmp_path, "-cd", folder / "conf", "loss=squared_hinge", "model/head=scaled", path=[site])
+    rmlab(tmp_path, "-m", "loss=glob(squared*)", "model/head=scaled", path=[site])
     assert list(tmp_path.glob("runs/debug/squared_hinge-s0-*/metrics.json"))
 
 

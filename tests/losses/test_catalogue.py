@@ -178,10 +178,10 @@ def test_another_head_is_refused_with_the_name_of_the_right_one(config):
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("bradley_terry", {"temperature": 0.0}, "a temperature above 0"),
-        ("bradley_terry", {"label_smoothing": 0.6}, "label_smoothing between 0 and 0.5"),
+        ("bradley_terry", {"temperature": 0.0}, "temperature is 0.0; it must be above 0"),
+        ("bradley_terry", {"label_smoothing": 0.6}, "label_smoothing is 0.6; it must be between 0 and 0.5"),
         ("discrete_margin", {"levels": [2, 1]}, "discrete_margin.levels must rise"),
-        ("discrete_margin", {"margins": [0.0]}, "needs 3 margins and 3 scales"),
+        ("discrete_margin", {"margins": [0.0]}, r"margins must be a list of 3 numbers, not \[0.0\]"),
         ("hinge", {"gap": 0.0}, "must be above 0"),
         ("tempered_log", {"t": 1.5}, "at most 1"),
         ("rao_kupper", {"theta": 1.0}, "a number above 1, or learned"),

@@ -83,6 +83,25 @@ def test_a_learned_width_is_a_fixed_one_that_has_a_gradient(name, key, width):
         assert torch.isfinite(LOSSES.build(name, {key: "learned"})(whole, far)).all()
 
 
+@pytest.mark.parametrize(
+    ("name", "gap", "log_width"),
+    [
+        ("davidson", math.log(0.5 / 0.2), math.log(0.3 / math.sqrt(0.5 * 0.2))),
+        ("rao_kupper", (0.0 + math.log(4)) / 2, math.log((0.0 + math.log(4)) / 2)),  # logits of 0.5 and 0.2: 0, -log 4
+    ],
+)
+def test_wins_losses_and_ties_in_any_shares_are_fitted_exactly(name, gap, log_width):
+    """0.5 won, 0.2 lost, 0.3 tied: the closed-form maximum of the likelihood has no gradient, in gap and in width."""
+    outputs = torch.tensor([[gap, log_width], [0.0, log_width]], dtype=torch.double, requires_grad=True)
+    p = torch.tensor([1.0, 0.0, 0.5], dtype=torch.double)
+    rows = Preferences(outputs[:, 0], torch.zeros(3).long(), torch.ones(3).long(), p, p, torch.zeros(2).long())
+    (key,) = LOSSES.options(name)
+    losses = LOSSES.build(name, {key: "learned"})(rows, outputs)
+    (losses * torch.tensor([0.5, 0.2, 0.3], dtype=torch.double)).sum().backward()
+    assert (-losses).exp().tolist() == pytest.approx([0.5, 0.2, 0.3])
+    assert outputs.grad.abs().max() < 1e-9
+
+
 def test_a_strength_scales_the_gradient_as_copies_of_the_pair_would():
     p = batch("scaled_bt")
     p = replace(p, strength=torch.tensor([1.0, 2, 3, 1, 1, 2]), rewards=p.rewards.requires_grad_())

@@ -13,27 +13,32 @@ from transformers import AutoModelForSequenceClassification
 
 from rmlab.data.tokenizer import build_tokenizer
 from rmlab.model.export import export, gathered
+from rmlab.model.head import base_of
+from rmlab.model.head_files import take
 
 IDS = torch.tensor([[5, 6, 7, 2]])
 
 
-def build(adapter):
+def build(kind):
     model = make_model()
-    if not adapter:
+    torch.manual_seed(0)
+    if kind == "head":
+        take(model, {"two_head": {}}, 0.5)
+    if kind != "adapter":
         return model
     torch.manual_seed(0)
     config = LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False, task_type="SEQ_CLS")
     return get_peft_model(model, config)
 
 
-def shard_and_export(place, adapter):
+def shard_and_export(place, kind):
     """What every rank of a sharded run does at its end."""
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
     mesh = init_device_mesh("cpu", (int(os.environ["WORLD_SIZE"]),))
-    model = build(adapter)
-    base = model.get_base_model() if adapter else model
+    model = build(kind)
+    base = base_of(model)
     for layer in base.model.layers:
         fully_shard(layer, mesh=mesh)
     fully_shard(model, mesh=mesh)
@@ -42,16 +47,16 @@ def shard_and_export(place, adapter):
         export(model, build_tokenizer(), place / "model", weights)
 
 
-@pytest.mark.parametrize("adapter", [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_a_sharded_model_is_gathered_by_all_ranks_and_equals_the_whole_one(adapter, tmp_path):
+@pytest.mark.parametrize(
+    "kind", ["whole", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("head", "adapter"))]
+)
+def test_a_sharded_model_is_gathered_by_all_ranks_and_equals_the_whole_one(kind, tmp_path):
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", __file__]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
-    done = subprocess.run(
-        [*launch, str(tmp_path), str(adapter)], env=environment, capture_output=True, text=True, timeout=300
-    )
+    done = subprocess.run([*launch, str(tmp_path), kind], env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
-    expected = build(adapter).eval()(input_ids=IDS).logits.item()
-    if adapter:
+    expected = build(kind).eval()(input_ids=IDS).logits[0, 0].item()
+    if kind == "adapter":
         assert "the adapter is not merged into its base model" in done.stdout
         loaded = PeftModel.from_pretrained(make_model(), str(tmp_path / "adapter"))
     else:
@@ -71,8 +76,8 @@ def test_a_saved_model_has_a_card(tmp_path):
 
 
 if __name__ == "__main__":
-    place, adapter = sys.argv[1:]
+    place, kind = sys.argv[1:]
     torch.distributed.init_process_group("gloo")
-    shard_and_export(Path(place), adapter == "True")
+    shard_and_export(Path(place), kind)
     torch.distributed.barrier()
     torch.distributed.destroy_process_group()

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from rmlab.model.export import export
 from rmlab.model.head import head_of, last_linear, rewards_of
 from rmlab.model.head_files import ABOUT, WEIGHTS, config_of
 from rmlab.model.load import load_model
+from rmlab.scoring.heads import prepare_for_scoring
 from rmlab.training.checkpoints import last_whole_checkpoint
 
 OURS = [name for name in HEADS.names() if HEADS[name].__module__.startswith("rmlab.")]
@@ -157,6 +159,7 @@ def test_checkpoints_resume_with_the_head(frozen, tokenizer, tmp_path):
     assert torch.equal(outputs(again.model), outputs(whole.model))
     if not frozen:
         assert torch.equal(outputs(restored(checkpoint)), outputs(whole.model))
+        assert "Its head is as it is trained" in (Path(checkpoint) / "README.md").read_text()
 
 
 def test_first_weights_of_a_new_head_are_drawn_as_asked(tmp_path):
@@ -165,6 +168,20 @@ def test_first_weights_of_a_new_head_are_drawn_as_asked(tmp_path):
     assert name == "classifier"
     assert layer.weight.std().item() == pytest.approx(0.5, rel=0.15)
     assert type(model.pre_classifier) is torch.nn.Linear
+
+
+@pytest.mark.parametrize("kind", ["mlp", "two_head", "bottleneck", "preference"])
+def test_heads_are_of_float32_on_a_body_of_16_bits_and_under_autocast(kind, tokenizer, tmp_path):
+    model = load_model(replace(config_for(chosen(kind)), dtype="bfloat16"), 0)
+    prepare_for_scoring(model)
+    hidden = torch.randn(3, 32)
+    right = model.score.eval()(hidden)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(model.score(hidden), right)
+    export(model, tokenizer, tmp_path)
+    again = restored(tmp_path, dtype="bfloat16")
+    assert torch.equal(again.score.eval()(hidden), right)
+    assert again.model.norm.weight.dtype == torch.bfloat16
 
 
 @pytest.mark.parametrize(

@@ -185,3 +185,16 @@ def test_they_are_in_the_report(study, capsys):
     assert "Diagnostics" in capsys.readouterr().out
     for file in ("table.md", "table.tex", "index.html"):
         assert "best-of-n recovery" in (study / "report" / file).read_text()
+
+
+def test_the_zero_of_rewards_and_its_drift_are_told(study):
+    """From the first logged training batches to the last: 2 in one run, 4 in the other."""
+    for seed in range(2):
+        out = RunDirectory(next(study.glob(f"margin-s{seed}-*")))
+        out.write_history([{"step": n, "reward_mean": 2.0 * (seed + 1) * n} for n in range(2)])
+    cells = cells_of(study)
+    gold = np.random.default_rng(0).normal(0, 1, (PROMPTS, K))
+    assert cells.loc["margin", "mean reward"] == f"{gold.mean():.4f} ± 0.0000"
+    assert cells.loc["margin", "sd of rewards"].startswith(f"{gold.std():.4f}")
+    assert cells.loc["margin", "drift of the mean"] == "3.0000 ± 1.4142"
+    assert cells.loc["plain (baseline)", "drift of the mean"] == ""

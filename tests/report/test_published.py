@@ -100,7 +100,7 @@ def test_the_report_shows_the_paper_beside_the_runs(tmp_path, capsys, monkeypatc
     assert "Published: Somebody, A paper, arXiv 0000.00000, table 1 (accuracy in percent; transcribed)" in printed
     text = (tmp_path / "report" / "table.md").read_text()
     assert "| with margins | 80.7 | 62.9 |" in text
-    assert "| hinge (no arm here) | 78 | 62.4 |" in text
+    assert "| hinge (no arm here) | 78.0 | 62.4 |" in text
     assert "| margin > plain on clear | accuracy on eval, strength 1 (200) | +1.6 | +0.1000 [" in text
     assert '<td class="better">agrees</td>' in (tmp_path / "report" / "index.html").read_text()
     assert "margin $>$ plain on clear" in (tmp_path / "report" / "table.tex").read_text()

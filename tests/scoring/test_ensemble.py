@@ -5,7 +5,7 @@ import pytest
 from comparisons import scored
 from conftest import make_model, make_pairs
 
-from rmlab import Ensemble, RewardModel, UserError
+from rmlab import Ensemble, RewardModel, UserError, reward_function
 from rmlab.metrics.ensemble import together
 
 # Three members' rewards of two responses; means 2 and 1, population variances 2/3 and 8/3.
@@ -53,6 +53,18 @@ def test_an_ensemble_keeps_what_every_member_says(tokenizer):
     assert np.array([one.rewards for one in found]) == pytest.approx(each.min(-1), abs=1e-6)
     with pytest.raises(UserError, match="row 0 has one response, whose rewards align=prompt would make the same"):
         Ensemble(members, align="prompt").score([{"prompt": "q ", "response": "a"}])
+
+
+def test_several_models_are_one_reward_function(tokenizer, tmp_path):
+    """For RL, where the worst case is to be feared."""
+    for seed in (0, 1):
+        make_model(seed=seed).save_pretrained(tmp_path / str(seed))
+        tokenizer.save_pretrained(tmp_path / str(seed))
+    paths, prompts, answers = [str(tmp_path / "0"), str(tmp_path / "1")], ["q ", "why "], ["yes", "no more"]
+    each = [reward_function(path)(prompts, answers) for path in paths]
+    worst = reward_function(paths, reduce="min")
+    assert worst(prompts, answers) == pytest.approx(np.minimum(*each), abs=1e-6)
+    assert worst.__name__ == "min_of_2"
 
 
 @pytest.mark.parametrize(

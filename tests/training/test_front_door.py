@@ -83,6 +83,29 @@ def test_the_first_weights_of_a_new_head_are_a_field(tokenizer, tmp_path):
             arguments(tmp_path, head_init=wrong)
 
 
+def test_a_head_is_a_field_for_models_by_name_and_in_memory(tokenizer, tmp_path):
+    """It begins the same; what a loss reads of its outputs is there."""
+    make_model().save_pretrained(tmp_path / "base")
+    ties = {"ties": {"width": 2.0}}
+    args = arguments(tmp_path, head=ties, seed=3)
+
+    def trainer(model, args=args):
+        return RewardTrainer(
+            model, args, processing_class=copy.deepcopy(tokenizer), loss={"davidson": {"nu": "learned"}}
+        )
+
+    named, given = trainer(str(tmp_path / "base")), trainer(make_model())
+    assert list(named.head.names) == list(given.head.names) == ["reward", "log_tie_width"]
+    assert torch.equal(named.model.score.weight, given.model.score.weight)
+    assert trainer(given.model).head is given.head
+    with pytest.raises(UserError, match="the model has been made ready with another"):
+        trainer(given.model, arguments(tmp_path, head={"gaussian": {}}))
+    with pytest.raises(UserError, match=r"loss\.davidson"):
+        trainer(make_model(), arguments(tmp_path))
+    with pytest.raises(UserError, match=r"model\.head names one head, not ties, mlp"):
+        arguments(tmp_path, head={**ties, "mlp": {}})
+
+
 @pytest.mark.parametrize("name", ["margin", "eval_mean_reward", "eval_min_reward", "max_reward"])
 def test_a_metric_by_trls_name_is_refused_with_ours(name, tmp_path):
     with pytest.raises(UserError, match=r"metric_for_best_model: TRL's .* is eval_(gap_mean|reward_mean|reward_m)"):

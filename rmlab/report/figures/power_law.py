@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from rmlab.report.figures.look import BASELINE, FAINT, MARKERS, PALETTE, TOGETHER, Drawing, legend, new_canvas
 from rmlab.report.power_law import AHEAD, METRICS, PowerLaw
@@ -58,11 +58,10 @@ def scale(ax: Axes, laws: Sequence[PowerLaw]) -> None:
     ax.set(xscale="log", yscale="log")
     sizes = sorted({size for law in laws for size in law.sizes})
     ax.set_xticks(sizes, [short(size) for size in sizes])
-    ax.xaxis.set_minor_formatter(NullFormatter())
-    ax.xaxis.set_minor_locator(LogLocator(subs=[]))
+    ax.xaxis.set_minor_locator(NullLocator())
     ax.yaxis.set_major_locator(LogLocator(subs=[1, 1.5, 2, 3, 4, 5, 6, 7, 8]))
     ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    ax.yaxis.set_minor_formatter(NullFormatter())
+    ax.yaxis.set_minor_locator(NullLocator())
 
 
 def short(size: float) -> str:
