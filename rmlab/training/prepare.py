@@ -23,7 +23,7 @@ from rmlab.losses import Term, columns_read, reads_logps
 from rmlab.messages import UserError, processes, say
 from rmlab.model import adapters
 from rmlab.model.dropout import disable_dropout
-from rmlab.model.head import base_of, is_decoder, name_the_output
+from rmlab.model.head import base_of, head_of, is_decoder, name_the_output, names_of
 from rmlab.model.head_files import LINEAR, same_head, settle
 from rmlab.model.layers import freeze
 from rmlab.model.load import config_by_name, load_model, warn_of_lost_updates
@@ -69,7 +69,7 @@ def trees_of(dataset: AnyDataset, tokenizer: Tokenizer, args: RewardConfig, name
         return trees
     if isinstance(trees, IterableDataset):
         raise UserError(f"{name}: group_by_prompt needs all rows at once; a stream does not have them")
-    merged = merged_by_prompt(trees)
+    merged = merged_by_prompt(trees, args.reads)
     if len(merged) < len(trees):
         say(f"{name}: {len(trees):,} comparisons share prompts and become {len(merged):,}; batches count those")
     return merged
@@ -187,6 +187,7 @@ def build_collator(
         causal=is_decoder(base_of(model)),
         tokens_per_batch=args.tokens_per_batch,
         columns=columns_read(terms),
+        outputs=len(names_of(head_of(base_of(model)))),
         logps=layout == "padded" and reads_logps(terms),
     )
 

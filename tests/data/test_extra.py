@@ -230,6 +230,17 @@ def test_rated_responses_are_rated_in_as_many_attributes_as_there_are_columns(tm
     assert "text" not in read_rows[0]
 
 
+def test_a_rated_comparison_has_one_weight(tmp_path, capsys):
+    rows = [{"prompt": "q", "response": f"a{n}", "score": n, "weight": 2, "user": n // 2} for n in range(3)]
+    write(tmp_path / "rated.jsonl", rows, "jsonl")
+    (row,) = load(tmp_path / "rated.jsonl")
+    assert [p.weight for p in to_comparison(read_row(row), "row").preferences] == [2]
+    assert "left out 1 of 2 prompts that have a single response of one user" in capsys.readouterr().out
+    write(tmp_path / "rated.jsonl", [*rows, {**rows[0], "weight": 1}], "jsonl")
+    with pytest.raises(UserError, match="responses to the prompt 'q' have the weights 2, 1, and their comparison"):
+        load(tmp_path / "rated.jsonl")
+
+
 @pytest.mark.parametrize(
     ("columns", "expected"),
     [
