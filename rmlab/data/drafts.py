@@ -154,7 +154,7 @@ def finished(
         dropped=dropped,
         truncated=cut is not None,
         empty=empty,
-        content=content_hash(comparison),
+        content=content_hash(comparison, options.columns),
         place=draft.index,
         weight=[p.weight for p in preferences] if any(p.weight != 1 for p in preferences) else [],
         columns=in_order(comparison.columns, options.columns, kept),
