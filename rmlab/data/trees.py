@@ -55,6 +55,7 @@ class TokenTree:
     reference_logps: list[float] = field(default_factory=list)  # (K,) see training/reference.py
     weight: list[float] = field(default_factory=list)  # (P,) what each preference counts in a mean; empty: 1 each
     columns: list[list[list[float]]] = field(default_factory=list)  # (Options.columns, K or P, 1 or D), see extra.py
+    read: list[str] = field(default_factory=list)  # (Options.columns,) what these are: NAME KIND
 
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> "TokenTree":
@@ -108,6 +109,7 @@ FEATURES = Features(
         "place": Value("int64"),
         "weight": List(Value("float32")),
         "columns": List(List(List(Value("float32")))),
+        "read": List(Value("string")),
     }
 )
 
