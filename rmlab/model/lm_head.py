@@ -1,5 +1,7 @@
 """The LM head of a causal model, which a reward model has no use for unless its loss reads log-probabilities."""
 
+from typing import Any
+
 from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
@@ -34,9 +36,10 @@ def lm_head(base: PreTrainedModel) -> nn.Parameter:
             "the loss reads logps, but the model's random weights have no LM head; set "
             "model.config.tie_word_embeddings=true"
         )
-    whole, report = AutoModelForCausalLM.from_pretrained(
+    loaded: Any = AutoModelForCausalLM.from_pretrained(
         path, revision=revision, dtype=base.dtype, output_loading_info=True
     )
+    whole, report = loaded
     head = whole.get_output_embeddings()
     if any(whole.get_submodule(name.rpartition(".")[0]) is head for name in report["missing_keys"]):
         raise UserError(
