@@ -5,6 +5,7 @@ sources.py    where rows come from: files, hub (synthetic.py, synthetic_texts.py
 continuations.py  ... made of plain text
 columns.py    ... under rmlab's names
 named.py      ... one of them: a column, a nested value, what is made of several
+rated.py      ... of one rated response each, together by prompt
 json_files.py rows of JSON files
 texts.py      ... kept as text, on disk where they are many
 rows.py       one row of any accepted format -> Comparison

@@ -1,17 +1,16 @@
 """Where rows come from: a file, a folder or a hub name, with its columns renamed to rmlab's."""
 
-import collections
 import contextlib
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rmlab.data import DATASETS, ROW
 from rmlab.data.cache import code, digest
-from rmlab.data.columns import BATCH, HEAD, as_text, head, read_row, read_rows, renamed, renamed_texts, where_of
+from rmlab.data.columns import BATCH, HEAD, head, read_row, read_rows, renamed, renamed_texts, with_nulls
 from rmlab.data.json_files import is_json
-from rmlab.data.rows import COLUMNS
+from rmlab.data.rated import group_rated, is_rated
 from rmlab.messages import UserError, did_you_mean, say
 from rmlab.upstream import fingerprint
 
@@ -19,9 +18,6 @@ if TYPE_CHECKING:  # imported where rows are read: rmlab's own checks come befor
     from datasets import Dataset, IterableDataset
 
 SUFFIXES = (".jsonl", ".json", ".parquet")
-RATED = {"prompt", "response", "score"}
-# What the rated responses on a prompt have in common: who rated them, too, and what they weigh.
-SHARED = ("prompt", "subset", "tools", "chat_template_kwargs", "user", "weight")
 
 
 @DATASETS.register
@@ -126,7 +122,7 @@ def under_our_names(
 ) -> "Dataset | IterableDataset":
     """Rows of Arrow under rmlab's names, as text if they had others; rated ones grouped."""
     if not streaming and limit is not None and len(dataset):
-        first = renamed(read_row(dataset[0]), 0, columns, separator, path)
+        first = renamed(with_nulls(dataset[0]), 0, columns, separator, path)
         dataset = dataset if is_rated(first) else dataset.take(max(limit, HEAD))
     if columns or separator:
         from rmlab.data.texts import FEATURES
@@ -241,58 +237,3 @@ def load_local(path: str, files: list[Path], split: str, streaming: bool) -> "Da
         return datasets.load_dataset("parquet", data_files=data_files, split="train", streaming=streaming)
     except Exception as error:  # builders fail with types of their own
         raise UserError(f"data.path: cannot read {path} as parquet: {error.__cause__ or error}") from error
-
-
-def group_rated(rows: Iterable[Mapping[str, Any]], path: str) -> "Dataset":
-    """A data set of K-wise rows, one per prompt, of rows of one rated response each. UserError if none is left."""
-    from datasets import Dataset
-
-    kept = grouped(list(rows), path)
-    if not kept:
-        raise UserError(f"data.path: {path} holds no comparison")
-    return Dataset.from_dict({ROW: [as_text(row, where_of(path, n)) for n, row in enumerate(kept)]})
-
-
-def is_rated(row: Mapping[str, Any]) -> bool:
-    """Whether a row holds one rated response, and no comparison of its own."""
-    return set(row) >= RATED and not {"chosen", "rejected"} <= set(row) and "responses" not in row
-
-
-def grouped(rows: list[Mapping[str, Any]], path: str) -> list[Mapping[str, Any]]:
-    """Rows of one rated response each -> one K-wise row per prompt (with its tools), those of one response left out.
-
-    Of each other column that holds numbers, the row has those of every response.
-    """
-    groups: dict[str, list[Mapping[str, Any]]] = collections.defaultdict(list)
-    for index, row in enumerate(rows):
-        if any(row.get(name) in (None, "", []) for name in ("prompt", "score")) or row.get("response") is None:
-            raise UserError(f"{where_of(path, index)}: one of prompt, response, score is missing")
-        groups[as_text({k: row.get(k) for k in SHARED if k != "subset"}, where_of(path, index))].append(row)
-    numbers = numeric(rows)
-    kept: list[Mapping[str, Any]] = [
-        {
-            **{k: group[0][k] for k in SHARED if k in group[0]},
-            **{k: [r.get(k) for r in group] for k in numbers},
-            "responses": [r["response"] for r in group],
-            "scores": [r["score"] for r in group],
-        }
-        for group in groups.values()
-        if len(group) > 1
-    ]
-    if len(kept) < len(groups):
-        say(f"{path}: left out {len(groups) - len(kept):,} of {len(groups):,} prompts that have a single response")
-    return kept
-
-
-def numeric(rows: Iterable[Mapping[str, Any]]) -> list[str]:
-    """The columns that hold numbers, or lists of them, beside what makes a comparison of rated rows."""
-    found: dict[str, bool] = {}
-    for row in rows:
-        for name, value in row.items():
-            found[name] = found.get(name, True) and all(map(is_number, value if isinstance(value, list) else [value]))
-    return [name for name, numbers in found.items() if numbers and name not in {*SHARED, *RATED, *COLUMNS}]
-
-
-def is_number(value: Any) -> bool:
-    """Whether it is one, or none is given."""
-    return value is None or isinstance(value, int | float)

@@ -28,7 +28,7 @@ def save_figure(beliefs: Sequence[Belief], folder: Path, name: str) -> None:
             draw(ax, belief)
         label_axes(canvas, [ax for (ax,) in panels], "share of preferences kept", "accuracy of those kept")
         handles = [Line2D([], [], color=colour, ls=style) for colour, style in LINES.values()]
-        legend(canvas, handles, [NAMES[name] for name in LINES], "left out first: what is doubted most, by")
+        legend(canvas, handles, [NAMES[name] for name in LINES], "left out first: what is doubted most, by", above=True)
         save(canvas, folder, name)
 
 

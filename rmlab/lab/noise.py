@@ -82,9 +82,12 @@ def examined(name: str, runs: "Sequence[Run]", in_sample: bool) -> "tuple[list[R
 
 def own_gaps(run: "Run", rows: "Sequence[Row]", held_out: Any) -> dict[Any, float]:
     """Of the preferences that the run has trained on, by the model that it has kept."""
+    from transformers.utils import logging as hf_logging
+
     from rmlab.lab.suspects import gaps_of
     from rmlab.scoring.reward_model import RewardModel
 
+    hf_logging.disable_progress_bar()  # of loading weights
     known = {key[0] for key in held_out}
     those = [{**row.row, "id": row.id} for row in rows if row.id not in known]
     scored = list(RewardModel(str(run.out)).scored(those, run.out.name, texts=False))

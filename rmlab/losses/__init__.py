@@ -11,6 +11,7 @@ the `*` are its options.
 """
 
 import inspect
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, get_args
@@ -84,6 +85,14 @@ class Column:
 
     name: str
     kind: str
+
+
+def as_column(values: Sequence[Sequence[float]], kind: str, outputs: int) -> Tensor:
+    """(n,) or, of kind output, (n, D) of a column's values (n, 1 or D); a single NaN stands for D unknown numbers."""
+    if kind != "output":
+        return torch.tensor([value for (value,) in values], dtype=torch.float32)
+    wide = [[*v] * outputs if len(v) == 1 and math.isnan(v[0]) else v for v in values]
+    return torch.tensor(wide, dtype=torch.float32)
 
 
 @dataclass(frozen=True)

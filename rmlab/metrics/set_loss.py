@@ -1,5 +1,6 @@
 """The training loss of a whole evaluation set, from its scored comparisons."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -7,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rmlab.losses import BUILT_IN, Column, Preferences, Term, columns_read
+from rmlab.losses import BUILT_IN, Column, Preferences, Term, as_column, columns_read
 from rmlab.losses.reduce import Weights, term_means
 from rmlab.metrics.scored import ScoredComparison
 
@@ -15,7 +16,9 @@ from rmlab.metrics.scored import ScoredComparison
 def set_loss(terms: Sequence[Term], comparisons: Sequence[ScoredComparison], pair_weighting: str) -> float:
     """The training loss over a whole evaluation set at once; NaN where the set lacks what a term reads."""
     columns = columns_read(terms)
-    if any(all(np.isnan(c.columns[column.name]).all() for c in comparisons) for column in columns):
+    if any(all(map(unknown, (c.columns[column.name] for c in comparisons))) for column in columns):
+        return float("nan")
+    if not all({"logps", "reference_logps"} & term.built_in <= comparisons[0].columns.keys() for term in terms):
         return float("nan")
     preferences, weights = as_batch(comparisons, pair_weighting, columns)
     means = term_means(terms, preferences, weights, weights.totals())
@@ -35,9 +38,12 @@ def as_batch(
 
     supplied = [Column(name, kind) for name, kind in BUILT_IN.items() if name in comparisons[0].columns]
 
+    several = comparisons[0].outputs
+    outputs = joined([c.outputs for c in comparisons]).float() if several else None
+
     def of(column: Column) -> Tensor:
-        values = joined([c.columns[column.name] for c in comparisons]).float()
-        return values if column.kind == "output" else values[:, 0]
+        values = [v for c in comparisons for v in c.columns[column.name]]
+        return as_column(values, column.kind, len(several[0]) if several else 1)
 
     own = [np.asarray(c.weight) if c.weight else np.ones(len(c.better)) for c in comparisons]
     mean = np.array([w.mean() for w in own])
@@ -53,7 +59,7 @@ def as_batch(
         strength=joined([c.strength for c in comparisons]).float(),
         probability=joined([c.probability for c in comparisons]).float(),
         prompt=torch.from_numpy(np.repeat(np.arange(len(comparisons)), counts)),
-        outputs=joined([c.outputs for c in comparisons]).float() if comparisons[0].outputs else None,
+        outputs=outputs,
         columns={
             "weight": weights.pair,
             "lengths": joined([c.lengths for c in comparisons]).float(),
@@ -61,3 +67,8 @@ def as_batch(
         },
     )
     return preferences, weights
+
+
+def unknown(values: Sequence[Sequence[float]]) -> bool:
+    """Whether none of a column's numbers of a comparison is known."""
+    return all(math.isnan(number) for numbers in values for number in numbers)

@@ -79,8 +79,8 @@ def export(
     how = HOW
     if head_of(model) is None:
         model.save_pretrained(str(place), **given)
-    elif not save_folded(cast(PreTrainedModel, model), place, weights):
-        how = HOW_REFUSED
+    else:
+        how = HOW_FOLDED if save_folded(cast(PreTrainedModel, model), place, weights) else HOW_REFUSED
     tokenizer.save_pretrained(str(place))
     write_card(place, model, how)
 
@@ -138,12 +138,16 @@ HOW_REFUSED = "Plain transformers refuses it: its head is more than one linear l
 HOW = (
     'In plain transformers: `AutoModelForSequenceClassification.from_pretrained("PATH")`. Its one logit is the reward.'
 )
+HOW_FOLDED = f"{HOW} What else its head returns, `rmlab_head.json` names and `RewardModel.scored` gives."
+HOW_TRAINED = """Its head is as it is trained. For plain transformers, where its rewards are those of one linear layer:
+`from rmlab import whole_model; whole_model("PATH", "WHOLE")`."""
 HOW_CHANGES = """Here is only what was trained; `base.json` says where its base model is. For plain transformers:
 `from rmlab import whole_model; whole_model("PATH", "WHOLE")`. Its one logit is the reward."""
 
 
-def write_card(place: Path, model: nn.Module, how: str = HOW) -> None:
-    """README.md of a saved model: what it is, and how to read its rewards."""
+def write_card(place: Path, model: nn.Module, how: str | None = None) -> None:
+    """README.md of a saved model: what it is, and how to read its rewards. how: None for a head as it is trained."""
+    how = how or (HOW if head_of(model) is None else HOW_TRAINED)
     config = base_of(model).config
     base = f" from {config.name_or_path}" if config.name_or_path else ""
     text = CARD.format(tags=", ".join(TAGS), how=how, kind=config.model_type, version=rmlab.__version__, base=base)

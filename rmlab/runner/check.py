@@ -5,6 +5,7 @@ value of its type; and what the model's small files and the first rows tell toge
 import ast
 import difflib
 import importlib.util
+import itertools
 import math
 from collections.abc import Mapping
 from functools import partial
@@ -16,6 +17,7 @@ from rmlab.messages import UserError, check_all, check_at_least, check_one_of, c
 from rmlab.runner.suites import entries
 
 if TYPE_CHECKING:
+    from rmlab.data.config import Columns
     from rmlab.data.sets import Rows
     from rmlab.model.config import ModelConfig
     from rmlab.runner.config import Config
@@ -174,7 +176,7 @@ def check_first_row(model: "ModelConfig", where: str, name: str, spec: Any) -> N
     from rmlab.data import DATASETS
     from rmlab.data.config import SourceConfig
     from rmlab.data.json_files import is_json
-    from rmlab.data.sources import is_rated
+    from rmlab.data.rated import is_rated
     from rmlab.data.texts import JsonRows
 
     source = SourceConfig.of(spec, where, DATASETS.names())
@@ -207,3 +209,33 @@ def check_templates(model: "ModelConfig", rows: "Rows") -> None:
 
     sources = [source for source in (*rows.train, *rows.eval) if hasattr(source.rows, "__len__")]
     check_all(*(partial(check_row, model, read_row(source.rows[0]), source.name) for source in sources))
+
+
+def check_outputs(rows: "Rows", columns: "Columns", model: "ModelConfig") -> None:
+    """UserError where rows of a set hold another number of values per response than the head has outputs."""
+    from rmlab.model.head_files import outputs_of
+
+    wanted = [name for name, kind in columns if kind == "output"]
+    sources = [source for source in (*rows.train, *rows.eval) if hasattr(source.rows, "__len__")]
+    for name, source in itertools.product(wanted, sources):
+        found, where = first_width(source.name, source.rows, name)
+        if found not in (None, outputs := outputs_of(model)):
+            raise UserError(
+                f"{where}: {name} holds {found} numbers per response, but model.head has {outputs} outputs; make them "
+                "agree: model/head=attributes has an output for each name in model.head.attributes.names"
+            )
+
+
+def first_width(source: str, rows: Any, name: str) -> tuple[int | None, str]:
+    """(how many numbers of a response the first row holds that knows any, which it is); None: none does."""
+    from rmlab.data.columns import read_rows, where_of
+    from rmlab.data.config import Options
+    from rmlab.data.extra import widths
+    from rmlab.data.rows import to_comparison
+
+    how = Options(columns=((name, "output"),), complete=False)
+    for n, row in enumerate(read_rows(rows)):
+        where = where_of(source, n)
+        if found := widths(to_comparison(row, where, how).columns):
+            return found[name], where
+    return None, ""

@@ -18,7 +18,7 @@ from rmlab.model.config import ModelConfig, check_architecture
 from rmlab.registry import import_plugins
 from rmlab.runner.arguments import reward_config, with_length
 from rmlab.runner.begin import begun, with_beginning
-from rmlab.runner.check import check_first_rows, check_run, check_templates
+from rmlab.runner.check import check_first_rows, check_outputs, check_run, check_templates
 from rmlab.runner.config import Config, computed
 from rmlab.runner.curves import history, last_train_logs
 from rmlab.runner.directory import BusyError, RunDirectory, objective
@@ -121,6 +121,7 @@ def check(config: Config, out: RunDirectory) -> Checked:
     check_first_rows(config)
     loss, columns = build_loss(config)
     rows = load_rows(config.data, columns)
+    check_outputs(rows, columns, config.model)
     check_templates(config.model, rows)
     suites = read_suites(config.eval, config.model)
     ready = with_length(config, check_architecture(config.model.config))

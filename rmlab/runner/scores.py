@@ -98,8 +98,9 @@ def write_scores(comparisons: Sequence[ScoredComparison], path: Path, names: Seq
     types = {"reward": "float32", "gold": "float64", **dict.fromkeys(STYLE, "Int32")}
     table = pd.DataFrame([row for c in comparisons for row in response_rows(c)]).astype(types)
     outputs = [values for c in comparisons for values in c.outputs]
-    for n, name in enumerate(names if outputs else ()):
-        table[OUTPUT + name] = np.array([values[n] for values in outputs], dtype=np.float32)
+    if outputs:
+        values = np.array(outputs, dtype=np.float32)
+        table = pd.concat([table, pd.DataFrame(values, columns=[OUTPUT + name for name in names])], axis=1)
     write_table(table, path)
     preferences = [row for c in comparisons for row in preference_rows(c)]
     write_table(pd.DataFrame(preferences, columns=["comparison", *PREFERENCE]), beside(path))

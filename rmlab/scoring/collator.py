@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from rmlab.data.trees import TokenTree
-from rmlab.losses import Column
+from rmlab.losses import Column, as_column
 from rmlab.losses.reduce import Weights
 from rmlab.scoring.batch import Batch, Flat, Padded, floats, unscored
 from rmlab.scoring.plan import packed_plan, shared_plan
@@ -30,6 +30,7 @@ class PreferenceCollator:
     causal: bool = True  # of packed rows: read at the last token, else at the first
     tokens_per_batch: int | None = None
     columns: tuple[Column, ...] = ()  # of the trees, that the loss reads
+    outputs: int = 1  # D of the head
     logps: bool = False  # whether it reads log-probabilities of the responses
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> Batch | list[Batch]:
@@ -93,7 +94,7 @@ class PreferenceCollator:
         """The n-th of `columns`: (R,), (P,) or (R, D), in the order of the batch's responses or pairs."""
         kind = self.columns[n].kind
         values = [trees[c].columns[n][k] for c, k in (pairs if kind == "pair" else order)]
-        return torch.tensor(values, dtype=torch.float32) if kind == "output" else floats([v for (v,) in values])
+        return as_column(values, kind, self.outputs)
 
     def tokens(self, trees: Sequence[TokenTree], order: Sequence[tuple[int, int]]) -> Padded | Flat:
         """What the model computes: tokens, or what is above frozen layers whose vectors the trees carry."""

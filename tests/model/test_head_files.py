@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -158,6 +159,7 @@ def test_checkpoints_resume_with_the_head(frozen, tokenizer, tmp_path):
     assert torch.equal(outputs(again.model), outputs(whole.model))
     if not frozen:
         assert torch.equal(outputs(restored(checkpoint)), outputs(whole.model))
+        assert "Its head is as it is trained" in (Path(checkpoint) / "README.md").read_text()
 
 
 def test_first_weights_of_a_new_head_are_drawn_as_asked(tmp_path):
