@@ -18,6 +18,8 @@ def set_loss(terms: Sequence[Term], comparisons: Sequence[ScoredComparison], pai
     columns = columns_read(terms)
     if any(all(map(unknown, (c.columns[column.name] for c in comparisons))) for column in columns):
         return float("nan")
+    if not all({"logps", "reference_logps"} & term.built_in <= comparisons[0].columns.keys() for term in terms):
+        return float("nan")
     preferences, weights = as_batch(comparisons, pair_weighting, columns)
     means = term_means(terms, preferences, weights, weights.totals())
     return sum(term.weight * mean.item() for term, mean in zip(terms, means, strict=True))

@@ -1,12 +1,14 @@
 """The LM head of a causal model, which a reward model has no use for unless its loss reads log-probabilities."""
 
+from typing import Any
+
 from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from rmlab.messages import UserError
 from rmlab.model.head import base_of, is_decoder
 
-SCALED = ("logit_scale", "logits_scaling")  # what some architectures multiply their logits by
+SCALED = ("logit_scale", "logits_scaling", "lm_head_multiplier")  # what some architectures multiply their logits by
 
 
 def keep_lm_head(model: nn.Module) -> None:
@@ -26,11 +28,23 @@ def keep_lm_head(model: nn.Module) -> None:
 
 
 def lm_head(base: PreTrainedModel) -> nn.Parameter:
-    """(V, d) the checkpoint's own."""
-    if not base.config.name_or_path:
+    """(V, d) that of the checkpoint whose weights the model began with. UserError where it holds none, or a bias."""
+    origin = vars(base).get("rmlab_origin")
+    path, revision = (origin.path, origin.revision) if origin else (base.config.name_or_path, None)
+    if not path:
         raise UserError(
             "the loss reads logps, but the model's random weights have no LM head; set "
             "model.config.tie_word_embeddings=true"
         )
-    whole = AutoModelForCausalLM.from_pretrained(base.config.name_or_path, dtype=base.dtype)
-    return whole.get_output_embeddings().weight.detach()
+    loaded: Any = AutoModelForCausalLM.from_pretrained(
+        path, revision=revision, dtype=base.dtype, output_loading_info=True
+    )
+    whole, report = loaded
+    head = whole.get_output_embeddings()
+    if any(whole.get_submodule(name.rpartition(".")[0]) is head for name in report["missing_keys"]):
+        raise UserError(
+            f"the loss reads logps, but {path} holds no LM head, as reward models do not; begin with the language model"
+        )
+    if getattr(head, "bias", None) is not None:
+        raise UserError(f"the loss reads logps, but the LM head of {path} has a bias, which rmlab does not add")
+    return head.weight.detach()

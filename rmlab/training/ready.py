@@ -10,6 +10,7 @@ from transformers import PreTrainedModel, set_seed
 from rmlab.data import Tokenizer
 from rmlab.data.sets import Sets
 from rmlab.losses import Term, columns_read, reads_logps
+from rmlab.messages import UserError
 from rmlab.model.head import base_of, head_of, names_of
 from rmlab.model.lm_head import keep_lm_head
 from rmlab.model.positions import taken_by, tell_shorter
@@ -67,6 +68,11 @@ class Ready:
         tell_shorter(args.max_length, args.model_takes, "the model")
         sets = prepare_sets(sets, tokenizer, args)
         logps = reads_logps(terms)
+        if logps and collator is not None and not getattr(collator, "logps", False):
+            raise UserError(
+                "the loss reads logps, which the data_collator does not ask for; leave it out, or make it a "
+                "PreferenceCollator with logps=True"
+            )
         if logps:
             keep_lm_head(model)
         choice = choose_layout(model, args, collator is not None, logps)

@@ -21,6 +21,10 @@ class References:
     def __init__(self) -> None:
         self.sets: dict[str | None, dict[int, list[float]]] = {}
 
+    def know(self, trees: Trees) -> bool:
+        """Whether they have been computed."""
+        return isinstance(trees, Dataset) and fingerprint(trees) in self.sets
+
     def add_to(self, trees: Trees, scored: Callable[[list[TokenTree]], list[ScoredComparison]]) -> Dataset:
         """The trees with their `reference_logps`. UserError for a stream, which is not read before training.
 

@@ -42,6 +42,9 @@ class ScoringTrainer(SavingTrainer):
         if model is not None:
             outputs, columns = self._outputs(model, batch)
             return batch.preferences(outputs, self.head, **columns)
+        self.model_wrapped.train()  # as Trainer says only before the step itself: dropout, and the noise of a head
+        if callable(train := getattr(self.optimizer, "train", None)):  # of weights that are others in evaluation
+            train()
         with self.compute_loss_context_manager():
             return self._preferences(batch, self.model_wrapped)
 
@@ -99,8 +102,10 @@ class ScoringTrainer(SavingTrainer):
             return dataset
         return self.features.add_to(dataset, model, self.scorer.collator, self.accelerator)
 
-    def _with_reference(self, dataset: Trees, sharded: bool) -> Dataset:
-        """The set with the log-probabilities of before training."""
+    def _with_reference(self, dataset: Trees, sharded: bool) -> Trees:
+        """The set with the log-probabilities of before training; without, where it first comes when that is past."""
+        if self.state.global_step and not self.references.know(dataset):
+            return dataset
         if sharded:
             raise UserError("the loss reads reference_logps, which a sharded model has none of before it is wrapped")
 

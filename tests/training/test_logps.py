@@ -1,16 +1,21 @@
 """Log-probabilities of the responses, for terms that read them: those of the causal model itself, before and after."""
 
 import copy
+import math
 
 import pytest
 import torch
 from conftest import make_model, make_pairs, trainer_for
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from rmlab.losses import Term, build_loss
 from rmlab.messages import UserError
+from rmlab.model.changes import save_changes
+from rmlab.model.config import ModelConfig
 from rmlab.model.lm_head import keep_lm_head
+from rmlab.model.load import load_model
 from rmlab.scoring.batch import Padded
+from rmlab.scoring.collator import PreferenceCollator
 from rmlab.scoring.heads import prepare_for_scoring, score
 
 BT = build_loss({"bradley_terry": {"margin": 0.0}})
@@ -58,9 +63,6 @@ def test_an_lm_head_of_its_own_is_read_from_the_checkpoint_and_not_saved(tmp_pat
     causal = AutoModelForCausalLM.from_config(make_model().config)
     assert not causal.config.tie_word_embeddings
     causal.save_pretrained(tmp_path / "base")
-    from rmlab.model.config import ModelConfig
-    from rmlab.model.load import load_model
-
     model = load_model(ModelConfig(path=str(tmp_path / "base")), seed=0).eval()
     prepare_for_scoring(model)
     keep_lm_head(model)
@@ -85,6 +87,9 @@ def test_a_term_that_reads_them_trains_the_model_to_say_its_responses(tokenizer,
     assert trainer.evaluate()["eval_loss"] != before["eval_loss"]
     kept = trainer.evaluations["eval"].comparisons[0]
     assert kept.columns["logps"] != kept.columns["reference_logps"]
+    late = trainer.evaluate(make_pairs(4, seed=6))
+    assert math.isnan(late["eval_loss"])  # what it was before training is past
+    assert late["eval_accuracy"] >= 0
 
 
 def test_a_resumed_training_compares_with_the_model_of_before_training(tokenizer, tmp_path):
@@ -110,9 +115,40 @@ def test_a_resumed_training_compares_with_the_model_of_before_training(tokenizer
     [
         ({}, {"kind": "bert"}, "bert has none of: it is no causal model"),
         ({}, {}, "tie_word_embeddings=true"),
+        (
+            {"data_collator": PreferenceCollator(pad_token_id=0)},
+            {"tie_word_embeddings": True},
+            "data_collator does not ask for",
+        ),
         ({"layout": "packed"}, {"tie_word_embeddings": True}, "layout=packed does not go with a loss that reads logps"),
     ],
 )
 def test_what_has_no_log_probabilities_is_refused(tokenizer, tmp_path, options, config, message):
     with pytest.raises(UserError, match=message):
         trainer_for(make_model(**config), tokenizer, tmp_path, make_pairs(4), loss=[*BT, LIKELIER], **options)
+
+
+@pytest.mark.parametrize(
+    ("kind", "auto", "message"),
+    [
+        ("llama", AutoModelForSequenceClassification, "holds no LM head, as reward models do not"),
+        ("phi", AutoModelForCausalLM, "has a bias"),
+    ],
+)
+def test_a_checkpoint_without_a_plain_lm_head_is_refused(tmp_path, kind, auto, message):
+    """transformers would draw one at random."""
+    auto.from_config(make_model(kind).config).save_pretrained(tmp_path)
+    with pytest.raises(UserError, match=message):
+        keep_lm_head(load_model(ModelConfig(path=str(tmp_path)), seed=0))
+
+
+def test_changes_have_the_lm_head_of_their_base(tmp_path):
+    """Their folder holds none."""
+    AutoModelForCausalLM.from_config(make_model("llama").config).save_pretrained(tmp_path / "base")
+    model = load_model(ModelConfig(path=str(tmp_path / "base")), seed=0)
+    model.model.requires_grad_(False)
+    assert save_changes(model, tmp_path / "changes") is None
+    again = load_model(ModelConfig(path=str(tmp_path / "changes")), seed=0)
+    keep_lm_head(model)
+    keep_lm_head(again)
+    assert torch.equal(again.rmlab_lm_head, model.rmlab_lm_head)

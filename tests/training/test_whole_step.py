@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from conftest import kwise_rows, make_model, trainer_for
+from transformers import TrainerCallback
 
 from rmlab.losses import Preferences, Term, build_loss
 from rmlab.losses.reduce import Weights, term_means
@@ -61,6 +62,24 @@ def test_a_step_is_the_same_whole_in_micro_batches_and_in_parts(tokenizer, tmp_p
         said, moved = trained(tokenizer, tmp_path, **options)
         assert torch.allclose(moved, weights, atol=2e-6)
         assert [{k: pytest.approx(v, abs=2e-5) for k, v in step.items()} for step in logs] == said
+
+
+def test_the_first_pass_computes_as_training_does_after_an_evaluation_too(tokenizer, tmp_path):
+    """Without the noise of training, each part would have the gradient of another step."""
+    model, modes = make_model(), []
+
+    class Marks(TrainerCallback):
+        def on_evaluate(self, *arguments, **options):
+            modes.append("evaluated")
+
+    trainer = trainer_for(
+        model, tokenizer, tmp_path, kwise_rows(8), kwise_rows(2, seed=3), loss=TERMS[:2], max_steps=2,
+        per_device_train_batch_size=2, gradient_accumulation_steps=2, eval_strategy="steps", eval_steps=1,
+        prompt_overlap="allow", callbacks=[Marks()],
+    )  # fmt: skip
+    model.register_forward_pre_hook(lambda module, _: modes.append(module.training))
+    trainer.train()
+    assert modes[-7:-1] == ["evaluated", *[True] * 4, False]
 
 
 def test_the_evaluation_loss_of_such_a_term_is_that_of_the_whole_set(tokenizer, tmp_path):
