@@ -47,6 +47,8 @@ def run(options: argparse.Namespace) -> None:
         check_one_of("--write", options.write[0], HOW)
     if options.share is not None and not 0 < options.share < 1:
         raise UserError(f"--share is {options.share}; it must be between 0 and 1")
+    if options.share is not None and (options.write or ["down-weight"])[0] == "down-weight":
+        raise UserError("--share is of --write flip and --write drop; leave it out")
     study = load_study(options.study, exclude=options.exclude)
     groups = by_rows(study.finished)
     if options.write and len(groups) > 1:

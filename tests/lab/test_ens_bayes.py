@@ -1,5 +1,8 @@
 """The posterior of a linear head: against autograd, simulation and the evidence; and the features it is made of."""
 
+import json
+from copy import deepcopy
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -13,11 +16,12 @@ from rmlab.data.config import Options
 from rmlab.data.drafts import to_trees
 from rmlab.data.rows import to_comparison
 from rmlab.data.sets import Sets
-from rmlab.lab.bayes import posterior_of, write
+from rmlab.lab.bayes import posterior_of, sets_of, write
 from rmlab.lab.features import differences, read_features
 from rmlab.lab.laplace import Information, Posterior, moderated
 from rmlab.metrics.evaluate import sigmoid
 from rmlab.model.head_files import take
+from rmlab.runner.directory import RunDirectory
 
 
 def informed(z, weights):
@@ -144,6 +148,22 @@ def each(model, sets):
     for scored, z in differences(model, sets.eval["eval"], "eval"):
         ends = np.cumsum([0, *(len(c.better) for c in scored)])
         yield from ((c, z[low:high]) for c, low, high in zip(scored, ends, ends[1:], strict=False))
+
+
+def test_sets_are_those_of_the_run(composed, tmp_path):
+    """Rows that the model had no positions for, and training prompts, were left out of it."""
+    rows = [{"prompt": f"ask {n} ", "chosen": "good", "rejected": "bad", "id": f"r{n}"} for n in range(4)]
+    rows[1]["chosen"] *= 30
+    for name, those in (("train", rows[:3]), ("test", rows[2:])):
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, those)))
+    config = deepcopy(composed)
+    of = {name: {"rows": {"source": "load", "path": str(tmp_path / f"{name}.jsonl")}} for name in ("train", "test")}
+    config["data"].update(train=of["train"], eval=of["test"], max_length="auto", prompt_overlap="drop", limit=None)
+    config["model"]["config"] = {"model_type": "bert", "max_position_embeddings": 60}
+    out = RunDirectory(tmp_path / "run")
+    out.write_config(config)
+    sets = sets_of(out)
+    assert (sets.train["id"][:], sets.eval["rows"]["id"][:]) == (["r0", "r2"], ["r3"])
 
 
 @pytest.mark.parametrize(
