@@ -10,7 +10,7 @@ from rmlab.messages import UserError
 
 # Name of a module of rmlab/lab -> what it does.
 COMMANDS: dict[str, str] = {
-    "average": "write one model whose weights are the mean of several models'",
+    "average": "one model whose weights are the mean of several models'",
     "disagreement": "an ensemble beside its members, and whether doubt finds the errors",
     "noise": "which training labels are likely wrong",
     "margins": "rows with the strength of their preferences as several models see it",

@@ -164,13 +164,12 @@ class Watched(Launcher):
     def is_open(self, out: RunDirectory, result: JobReturn, others_ended: bool) -> bool:
         """Whether a job is to be launched again: another process has the run, or the launcher died before its end.
 
-        A launcher dies with one worker (killed for memory, a node gone) and takes the others along. So what has no
-        error of its own is tried again, as long as each try brings some run to its end.
+        A launcher dies with one worker and takes the others along. So what has no error of its own is tried again, as
+        long as each try brings some run to its end.
         """
         if isinstance(returned(result), BusyError):
             return True
-        died = result.status == JobStatus.FAILED and not out.error()
-        return died and (others_ended or out.state == "running")
+        return result.status == JobStatus.FAILED and not out.error() and (others_ended or out.state == "running")
 
     def plan(self, overrides: list[str], number: int) -> Job:
         """The job of these overrides, in the directory that Hydra will give it."""

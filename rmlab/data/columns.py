@@ -18,7 +18,17 @@ HEAD = 100  # rows of a stream that are looked at before it is used
 
 def read_row(row: Mapping[str, Any]) -> dict[str, Any]:
     """A row as Python values: the text that `load` keeps, or columns, without the nulls that Arrow puts inside them."""
-    return json.loads(row[ROW]) if ROW in row else {k: without_nulls(v) for k, v in row.items()}
+    return json.loads(row[ROW]) if ROW in row else without_nulls_inside(row)
+
+
+def with_nulls(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The same with them, as `renamed` is given it."""
+    return json.loads(row[ROW]) if ROW in row else row
+
+
+def without_nulls_inside(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The row with all its columns, in whose values no key is null."""
+    return {name: without_nulls(value) for name, value in row.items()}
 
 
 def rows_of(batch: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
@@ -39,9 +49,13 @@ def head(dataset: Any) -> Any:
 def renamed_texts(
     rows: Mapping[str, list[Any]], indices: list[int], columns: Mapping[str, Any], separator: str | None, path: str
 ) -> dict[str, list[str]]:
-    """`renamed` of some rows of Arrow, kept as text."""
-    named = (renamed(row, n, columns, separator, path) for row, n in zip(rows_of(rows), indices, strict=True))
-    return {ROW: [as_text(row, where_of(path, n)) for row, n in zip(named, indices, strict=True)]}
+    """`renamed` of some rows of Arrow, kept as text. Nulls inside stay until then: a name may be that of one."""
+    whole = (dict(zip(rows, values, strict=True)) for values in zip(*rows.values(), strict=True))
+    texts = []
+    for row, n in zip(whole, indices, strict=True):
+        named = renamed(with_nulls(row), n, columns, separator, path)
+        texts.append(as_text(named if ROW in row else without_nulls_inside(named), where_of(path, n)))
+    return {ROW: texts}
 
 
 def renamed(
@@ -88,6 +102,8 @@ def rename(row: Mapping[str, Any], columns: Mapping[str, Any], separator: str | 
             out[name] = joined(row, source)
         elif source is not None:
             out[name] = values_of(row, source, name)
+            if name == "prompt" and out[name] is None:
+                raise UserError(f"data.columns.prompt: {source} is null; fix or remove the row")
     if separator and isinstance(out.get("chosen"), str) and isinstance(out.get("rejected"), str):
         parts = [out[side].rpartition(separator) for side in ("chosen", "rejected")]
         if parts[0][1] and parts[0][:2] == parts[1][:2]:

@@ -84,10 +84,12 @@ def continuations(
     """
     from datasets import Dataset, IterableDataset
 
+    from rmlab.data.texts import FEATURES
+
     cutting = Cutting(prefix, continuation, others, block, seed)
     read = {"path": path, "text": text, "split": split, "hub": hub, "limit": limit}
     if streaming:
-        return IterableDataset.from_generator(rows_as_text, gen_kwargs={"read": read, "cutting": cutting})
+        return IterableDataset.from_generator(rows_as_text, FEATURES, gen_kwargs={"read": read, "cutting": cutting})
     rows = [row[ROW] for row in rows_as_text(read, cutting)]
     if not rows:
         raise UserError(

@@ -9,7 +9,7 @@ from jinja2 import TemplateError
 
 from rmlab.data import Comparison, Text, Tokenizer
 from rmlab.data.config import Options
-from rmlab.data.extra import in_order
+from rmlab.data.extra import in_order, names_of
 from rmlab.data.render import Special, closed, render, tokens_of
 from rmlab.data.rows import identical, is_empty
 from rmlab.data.trees import TokenTree, common_prefix, content_hash, prompt_ids
@@ -154,10 +154,11 @@ def finished(
         dropped=dropped,
         truncated=cut is not None,
         empty=empty,
-        content=content_hash(comparison),
+        content=content_hash(comparison, options.columns),
         place=draft.index,
         weight=[p.weight for p in preferences] if any(p.weight != 1 for p in preferences) else [],
         columns=in_order(comparison.columns, options.columns, kept),
+        read=names_of(options.columns),
     )
 
 

@@ -140,6 +140,11 @@ def refuse_other_widths(rows: Iterable[tuple[Mapping[str, Numbers], str]]) -> No
                 raise UserError(f"{where}: {name} holds {width} numbers per response, and {first} in {place}")
 
 
+def names_of(columns: Columns) -> list[str]:
+    """What token trees say that their columns are."""
+    return [f"{name} {kind}" for name, kind in columns]
+
+
 def in_order(columns: Mapping[str, Numbers], wanted: Columns, preferences: Sequence[int]) -> list[Numbers]:
     """Those of a token tree: in the order of `wanted`, of pairs those of the preferences at these places."""
     kept = []

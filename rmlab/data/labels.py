@@ -60,14 +60,16 @@ def plain(vote: Any) -> str:
 
 
 def decoded(value: Any, code: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """{name or "scores": what rmlab reads} of a value in a stated code, `{first: ..., second: ..., tie: ...}`.
+    """{name or "preferences": what rmlab reads} of a value in a stated code, `{first: ..., second: ..., tie: ...}`.
 
     Each side is a value or a list of them; `first: negative` (or positive) says that a number's sign names the side and
-    its size the strength, which two scores express. Several values (votes, a label per pair) are read one by one.
+    its size the strength. That is no score of either, which a loss could read. Several values (votes, a label per
+    pair) are read one by one.
     UserError for a value of no side.
     """
     if code["first"] in SIGNS and plain(value) not in SIGNS:
-        return {"scores": scores_of(number(value, f"data.columns.{name}", code["column"]), code["first"] == "negative")}
+        signed = number(value, f"data.columns.{name}", code["column"])
+        return {"preferences": [of_sign(-signed if code["first"] == "negative" else signed)]}
     sides = [side_of(v, code, name) for v in (value if isinstance(value, list) else [value])]
     return {name: sides if isinstance(value, list) or name == "votes" else sides[0]}
 
@@ -94,10 +96,11 @@ def check_code(code: Mapping[str, Any], name: str) -> None:
         raise UserError(f"data.columns.{name}: first and second must be negative and positive, or values of the column")
 
 
-def scores_of(value: float, first_is_negative: bool) -> list[float]:
-    """Two scores whose difference is the strength that a signed number states."""
-    first = -value if first_is_negative else value
-    return [max(first, 0.0), max(-first, 0.0)]
+def of_sign(value: float) -> dict[str, Any]:
+    """The preference that a signed number states: above 0 the first of two wins, and 0 is a tie."""
+    if value == 0:
+        return {"better": 0, "worse": 1, "probability": 0.5}
+    return {"better": int(value < 0), "worse": int(value > 0), "strength": abs(value)}
 
 
 def options_of(value: Any) -> list[Any]:

@@ -42,8 +42,11 @@ def column(row: Mapping[str, Any], source: str, name: str) -> Any:
 
 
 def inside(value: Any, parts: Sequence[str]) -> Any:
-    """What a dotted name says: a key of a mapping, or of each mapping in a list. KeyError if there is none."""
-    if not parts:
+    """What a dotted name says: a key of a mapping, or of each mapping in a list. KeyError if there is none.
+
+    What a null would hold is null.
+    """
+    if not parts or value is None:
         return value
     if isinstance(value, list):
         return [inside(item, parts) for item in value]

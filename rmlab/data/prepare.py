@@ -17,7 +17,7 @@ from rmlab.data.columns import BATCH, head, read_row, read_rows, rows_of, where_
 from rmlab.data.config import Options
 from rmlab.data.counts import report_and_keep
 from rmlab.data.drafts import Numbered, refuse_row, to_trees
-from rmlab.data.extra import Numbers, refuse_other_widths
+from rmlab.data.extra import Numbers, names_of, refuse_other_widths
 from rmlab.data.labels import refuse_unstated_code
 from rmlab.data.render import refuse_dated_template
 from rmlab.data.rows import COLUMNS, check_columns, decisive, to_comparison
@@ -156,9 +156,9 @@ def mapped(made: Callable[[], Dataset], name: str) -> Dataset:
 
 
 def refuse_other_columns(trees: Trees, name: str, options: Options) -> None:
-    """UserError for token trees that were made without the columns that the loss reads."""
+    """UserError for token trees that were made without the columns that the loss reads, or with others."""
     first = next(iter(trees), None) if options.columns else None
-    if first is not None and len(first.get("columns") or []) != len(options.columns):
+    if first is not None and (first.get("read") or []) != names_of(options.columns):
         names = ", ".join(column for column, _ in options.columns)
         raise UserError(f"{name}: the loss reads {names}, which its token trees were made without; tokenise it anew")
 

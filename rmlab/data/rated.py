@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from rmlab.data import ROW
 from rmlab.data.columns import as_text, where_of
+from rmlab.data.extra import known
 from rmlab.data.rows import COLUMNS
 from rmlab.data.values import brief
 from rmlab.messages import UserError, say
@@ -83,5 +84,10 @@ def numeric(rows: Iterable[Mapping[str, Any]]) -> list[str]:
 
 
 def is_number(value: Any) -> bool:
-    """Whether it is one, or none is given."""
-    return value is None or isinstance(value, int | float)
+    """Whether it is one as `extra.known` reads it: also the text of one, and what says that nobody knows it."""
+    if value is None or isinstance(value, int | float):
+        return True
+    try:
+        return isinstance(known(value, "", ""), float)
+    except UserError:
+        return False

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rmlab.data import DATASETS, ROW
 from rmlab.data.cache import code, digest
-from rmlab.data.columns import BATCH, HEAD, head, read_row, read_rows, renamed, renamed_texts
+from rmlab.data.columns import BATCH, HEAD, head, read_row, read_rows, renamed, renamed_texts, with_nulls
 from rmlab.data.json_files import is_json
 from rmlab.data.rated import group_rated, is_rated
 from rmlab.messages import UserError, did_you_mean, say
@@ -122,7 +122,7 @@ def under_our_names(
 ) -> "Dataset | IterableDataset":
     """Rows of Arrow under rmlab's names, as text if they had others; rated ones grouped."""
     if not streaming and limit is not None and len(dataset):
-        first = renamed(read_row(dataset[0]), 0, columns, separator, path)
+        first = renamed(with_nulls(dataset[0]), 0, columns, separator, path)
         dataset = dataset if is_rated(first) else dataset.take(max(limit, HEAD))
     if columns or separator:
         from rmlab.data.texts import FEATURES

@@ -11,6 +11,7 @@ from datasets import Dataset, Features, IterableDataset, List, Value
 
 from rmlab.data import Comparison, Text
 from rmlab.data.cache import as_json, digest
+from rmlab.data.config import Columns
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -53,7 +54,8 @@ class TokenTree:
     response_vectors: "Tensor | None" = None  # (K, d) the same of its responses
     reference_logps: list[float] = field(default_factory=list)  # (K,) see training/reference.py
     weight: list[float] = field(default_factory=list)  # (P,) what each preference counts in a mean; empty: 1 each
-    columns: list[list[list[float]]] = field(default_factory=list)  # (Options.columns, K or P, 1 or D), see columns.py
+    columns: list[list[list[float]]] = field(default_factory=list)  # (Options.columns, K or P, 1 or D), see extra.py
+    read: list[str] = field(default_factory=list)  # (Options.columns,) what these are: NAME KIND
 
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> "TokenTree":
@@ -107,6 +109,7 @@ FEATURES = Features(
         "place": Value("int64"),
         "weight": List(Value("float32")),
         "columns": List(List(List(Value("float32")))),
+        "read": List(Value("string")),
     }
 )
 
@@ -143,10 +146,10 @@ def prompt_ids(comparison: Comparison) -> tuple[str, str]:
     return whole, prompt_id(comparison, system=False)
 
 
-def content_hash(comparison: Comparison) -> int:
+def content_hash(comparison: Comparison, read: Columns = ()) -> int:
     """Of prompt, responses and preferences, whatever the order of the last two, and what the loss reads of them.
 
-    id, subset and gold are no part.
+    id, subset and gold are no part. read: which columns the comparison has.
     """
     said = [hashed(response) for response in comparison.responses]
     stated = []
@@ -154,9 +157,9 @@ def content_hash(comparison: Comparison) -> int:
         sides = said[p.better], said[p.worse]
         stated.append([*(sorted(sides) if p.probability == 0.5 else sides), p.strength, p.probability, p.weight])
     columns = {}
-    for name, values in comparison.columns.items():
-        owners: list[Any] = said if len(values) == len(said) else stated
-        columns[name] = sorted(as_json(pair) for pair in zip(owners, values, strict=True))
+    for name, kind in read:
+        owners: list[Any] = stated if kind == "pair" else said
+        columns[name] = sorted(as_json(pair) for pair in zip(owners, comparison.columns[name], strict=True))
     return hashed([hashed(comparison.prompt), comparison.template, sorted(said), sorted(stated), columns])
 
 

@@ -24,7 +24,7 @@ from rmlab.model.reference import REFERENCE
 if TYPE_CHECKING:
     from torch import Tensor
 
-ALIKE = 0.5  # cosine: of fine-tuned copies it is above 0.9, of matrices that were drawn apart it is 0
+ALIKE = 0.5  # cosine: of matrices that grew from the same it is above 0.9, of those that were drawn apart it is 0
 HEAD, HEAD_ABOUT = "rmlab_head.weights", "rmlab_head.json"  # see model/head_files.py, which imports torch
 INDEX, WHOLE = "model.safetensors.index.json", "model.safetensors"
 TOKENIZER = (

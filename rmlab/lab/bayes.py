@@ -59,14 +59,19 @@ def run(options: argparse.Namespace) -> None:
 
 
 def sets_of(out: RunDirectory) -> "Sets":
-    """The run's own, as it was trained and evaluated on them."""
-    from rmlab.data.sets import build_sets, load_rows
+    """The run's own, as it was trained and evaluated on them: as long, and without what it had left out."""
+    from rmlab.data.sets import Sets, build_sets, load_rows, without_overlap
+    from rmlab.model.config import check_architecture
     from rmlab.model.tokenizer import load_tokenizer
+    from rmlab.runner.arguments import with_length
     from rmlab.runner.config import Config
 
     config = Config.of(out.config())
     import_plugins(config.plugins)  # which may bring its data source
-    return build_sets(load_rows(config.data), config.data, load_tokenizer(config.model), config.run.cache)
+    data = with_length(config, check_architecture(config.model.config)).data
+    sets = build_sets(load_rows(data), data, load_tokenizer(config.model), config.run.cache)
+    left = {name: without_overlap(sets.train, test, name, data.prompt_overlap) for name, test in sets.eval.items()}
+    return Sets(sets.train, left)
 
 
 def posterior_of(model: "RewardModel", sets: "Sets", prior: float | None) -> tuple[list[Told], str]:

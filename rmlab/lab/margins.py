@@ -55,13 +55,14 @@ def with_margins(
     clip: tuple[float, float],
 ) -> None:
     """Write the rows to `place`. again: the same rows, which are read twice side by side; name: of them, for errors."""
+    from rmlab.data.columns import where_of
     from rmlab.files import replacing
 
     margins = list[float]()
     with replacing(place) as scratch, scratch.open("w", encoding="utf-8") as sink:
-        for row, added in zip(again, strengths(ensemble, rows, name, clip), strict=True):
+        for n, (row, added) in enumerate(zip(again, strengths(ensemble, rows, name, clip), strict=True)):
             margins += [each["strength"] for each in added]
-            sink.write(json.dumps(stated(row, added), ensure_ascii=False, default=str) + "\n")
+            sink.write(json.dumps(stated(row, added, where_of(name, n)), ensure_ascii=False, default=str) + "\n")
     negative = np.mean(np.array(margins) < 0)
     say(f"{place}: {len(margins):,} margins, mean {np.mean(margins):.3f}, {negative:.1%} of them negative")
 
@@ -88,10 +89,29 @@ def strengths(
         yield [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
 
-def stated(row: Mapping[str, Any], added: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The row with them: of chosen and rejected as `margin` and `margin_sd`, else as `preferences`."""
-    if "responses" in row:
-        return {**row, "preferences": list(added)}
-    (one,) = added
-    margin = one["strength"] if one["better"] == 0 else -one["strength"]
-    return {**{k: v for k, v in row.items() if k not in PAIR}, "margin": margin, "margin_sd": one["margin_sd"]}
+def stated(row: Mapping[str, Any], added: Sequence[Mapping[str, Any]], where: str) -> dict[str, Any]:
+    """The row with them: of one chosen and one rejected as `margin` and `margin_sd`, else as `preferences`.
+
+    What else a preference says, such as its weight, it still says; gold that was read of scores is `gold_rewards`.
+    """
+    from rmlab.data.rows import SIDES, decisive, sides_are_lists, to_comparison
+
+    several = sides_are_lists(row)
+    if not several and decisive(row) is None:
+        (one,) = added
+        margin = one["strength"] if one["better"] == 0 else -one["strength"]
+        return {**{k: v for k, v in row.items() if k not in PAIR}, "margin": margin, "margin_sd": one["margin_sd"]}
+    comparison = to_comparison(row, where)
+    kept = {k: v for k, v in row.items() if not several or k not in {*SIDES, *PAIR, "margin", "probability"}}
+    if several:
+        kept |= {"prompt": comparison.prompt, "responses": comparison.responses}
+    if comparison.gold is not None:
+        kept["gold_rewards"] = comparison.gold
+    said = row["preferences"] if decisive(row) == "preferences" else [{}] * len(comparison.preferences)
+    left, preferences = iter(added), []
+    one = next(left, None)
+    for given, p in zip(said, comparison.preferences, strict=True):
+        if one and (one["better"], one["worse"]) == (p.better, p.worse):  # else between equal responses, and left out
+            preferences.append({**given, **one})
+            one = next(left, None)
+    return {**kept, "preferences": preferences}

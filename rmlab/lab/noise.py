@@ -47,6 +47,8 @@ def run(options: argparse.Namespace) -> None:
         check_one_of("--write", options.write[0], HOW)
     if options.share is not None and not 0 < options.share < 1:
         raise UserError(f"--share is {options.share}; it must be between 0 and 1")
+    if options.share is not None and (options.write or ["down-weight"])[0] == "down-weight":
+        raise UserError("--share is of --write flip and --write drop; leave it out")
     study = load_study(options.study, exclude=options.exclude)
     groups = by_rows(study.finished)
     if options.write and len(groups) > 1:
@@ -82,9 +84,12 @@ def examined(name: str, runs: "Sequence[Run]", in_sample: bool) -> "tuple[list[R
 
 def own_gaps(run: "Run", rows: "Sequence[Row]", held_out: Any) -> dict[Any, float]:
     """Of the preferences that the run has trained on, by the model that it has kept."""
+    from transformers.utils import logging as hf_logging
+
     from rmlab.lab.suspects import gaps_of
     from rmlab.scoring.reward_model import RewardModel
 
+    hf_logging.disable_progress_bar()  # of loading weights
     known = {key[0] for key in held_out}
     those = [{**row.row, "id": row.id} for row in rows if row.id not in known]
     scored = list(RewardModel(str(run.out)).scored(those, run.out.name, texts=False))

@@ -13,7 +13,7 @@ from rmlab.messages import UserError
 from rmlab.metrics.best_of_n import auditable
 from rmlab.report.diagnostics import Scored, scored_of
 from rmlab.report.items import set_names
-from rmlab.report.outside_files import read_scores_file
+from rmlab.report.outside_files import ScoresFile, read_scores_file
 from rmlab.report.study import Study
 
 
@@ -64,11 +64,13 @@ def pool_of(study: Study, name: str | None, gold: Path | None) -> tuple[str, Sco
 
     name: of the set; None: the first that has them. gold: a file of scores that says what is true.
     """
-    known = set_names(study)
+    known, truth = set_names(study), None if gold is None else true_rewards(gold)
     if name is not None and name not in known:
         raise UserError(f"--set {name}: the runs have scored {', '.join(known) or 'no set'}")
     for one in [name] if name else known:
-        scored = {arm: [with_gold(run, gold) for run in runs] for arm, runs in scored_of(study, None, one).items()}
+        scored = {
+            arm: [with_gold(run, truth, gold) for run in runs] for arm, runs in scored_of(study, None, one).items()
+        }
         kept = {arm: [auditable(run) for run in runs] for arm, runs in scored.items()}
         if kept and all(run for runs in kept.values() for run in runs):
             return one, kept
@@ -78,13 +80,18 @@ def pool_of(study: Study, name: str | None, gold: Path | None) -> tuple[str, Sco
     )
 
 
-def with_gold(run: Comparisons, file: Path | None) -> Comparisons:
-    """The comparisons with the rewards of a file as their gold; those that it does not know are left out."""
-    if file is None:
-        return run
+def true_rewards(file: Path) -> ScoresFile:
+    """Those of a file. UserError for verdicts, and for rewards that no comparison could be found by."""
     read = read_scores_file(file)
     if read.by == "text" or read.verdicts:
         raise UserError(f"--gold {file}: give rewards of each response by id or by comparison")
+    return read
+
+
+def with_gold(run: Comparisons, read: ScoresFile | None, file: Path | None) -> Comparisons:
+    """The comparisons with the rewards of a file as their gold; those that it does not know are left out."""
+    if read is None:
+        return run
     found = []
     for c in run:
         entry = read.entries.get((read.by, str(c.id if read.by == "id" else c.index)))

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from rmlab.metrics.evaluate import per_preference
-from rmlab.report.items import METRICS, OUTSIDE, Items
+from rmlab.report.items import METRICS, OUTSIDE, Items, OfRuns
 from rmlab.report.statistics import LEVEL, detectable, estimate, holm, sign_tests
 
 HIGHER_IS_BETTER = {"accuracy": True, "nll": False, "brier": False}
@@ -82,7 +82,7 @@ def compared(items: Items, arms: Sequence[str], baseline: str) -> list[dict[str,
     return rows
 
 
-def seed_noise(items: Items, values: np.ndarray, arms: Sequence[str]) -> Noise:
+def seed_noise(items: OfRuns, values: np.ndarray, arms: Sequence[str]) -> Noise:
     """Of values (R, I) of one metric."""
     groups = [np.array([mean_of(values[r]) for r in items.runs_by_seed(arm).values()]) for arm in arms]
     several = [group for group in groups if len(group) > 1]

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -156,10 +157,11 @@ def law_rows(laws: Sequence[PowerLaw]) -> pd.DataFrame:
     """Every number of the laws, a row each."""
     rows = []
     for law in laws:
-        row = {"set": law.set, "metric": law.metric, "key": law.key, "arm": law.group}
+        row: dict[str, Any] = {"set": law.set, "metric": law.metric, "key": law.key, "arm": law.group}
         row |= {"sizes": " ".join(f"{size:g}" for size in law.sizes), "seeds": law.runs.shape[1]}
         for place, name in enumerate("abc"):
-            row |= dict(zip((name, f"{name}_low", f"{name}_high"), (law.fit[place], *law.interval(place)), strict=True))
+            low, high = law.interval(place)
+            row |= {name: law.fit[place], f"{name}_low": low, f"{name}_high": high}
         rows.append(row | {"misfit": law.misfit})
     return pd.DataFrame(rows)
 

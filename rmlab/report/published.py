@@ -93,7 +93,7 @@ def arm_called(name: str, study: Study) -> str | None:
 
 def measured(measure: Measure, items: Mapping[str, Items], suites: Mapping[str, SuiteItems]) -> Measured | str:
     """What stands for a column, of all runs; or why it is not to be had."""
-    if measure.suite in suites:
+    if measure.suite and measure.suite in suites:
         return of_suite(suites[measure.suite], measure)
     if measure.number:
         return f"no run was scored on the suite {measure.suite}"

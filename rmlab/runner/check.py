@@ -5,8 +5,9 @@ value of its type; and what the model's small files and the first rows tell toge
 import ast
 import difflib
 import importlib.util
+import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -211,13 +212,13 @@ def check_templates(model: "ModelConfig", rows: "Rows") -> None:
 
 
 def check_outputs(rows: "Rows", columns: "Columns", model: "ModelConfig") -> None:
-    """UserError where training rows hold another number of values per response than the head has outputs."""
+    """UserError where rows of a set hold another number of values per response than the head has outputs."""
     from rmlab.model.head_files import outputs_of
 
     wanted = [name for name, kind in columns if kind == "output"]
-    sources = [source for source in rows.train if hasattr(source.rows, "__len__")]
-    for name in wanted:
-        found, where = first_width([(source.name, source.rows) for source in sources], name)
+    sources = [source for source in (*rows.train, *rows.eval) if hasattr(source.rows, "__len__")]
+    for name, source in itertools.product(wanted, sources):
+        found, where = first_width(source.name, source.rows, name)
         if found not in (None, outputs := len(outputs_of(model))):
             raise UserError(
                 f"{where}: {name} holds {found} numbers per response, but model.head has {outputs} outputs; make them "
@@ -225,7 +226,7 @@ def check_outputs(rows: "Rows", columns: "Columns", model: "ModelConfig") -> Non
             )
 
 
-def first_width(sources: Sequence[tuple[str, Any]], name: str) -> tuple[int | None, str]:
+def first_width(source: str, rows: Any, name: str) -> tuple[int | None, str]:
     """(how many numbers of a response the first row holds that knows any, which it is); None: none does."""
     from rmlab.data.columns import read_rows, where_of
     from rmlab.data.config import Options
@@ -233,9 +234,8 @@ def first_width(sources: Sequence[tuple[str, Any]], name: str) -> tuple[int | No
     from rmlab.data.rows import to_comparison
 
     how = Options(columns=((name, "output"),), complete=False)
-    for source, rows in sources:
-        for n, row in enumerate(read_rows(rows)):
-            where = where_of(source, n)
-            if found := widths(to_comparison(row, where, how).columns):
-                return found[name], where
+    for n, row in enumerate(read_rows(rows)):
+        where = where_of(source, n)
+        if found := widths(to_comparison(row, where, how).columns):
+            return found[name], where
     return None, ""

@@ -191,7 +191,7 @@ def score_suite(read_one: Read, out: RunDirectory, model: "RewardModel | Ensembl
     scored = list(shown(model.scored(rows_for(model.tokenizer, suite.rows), name), name, len(suite.rows)))
     result = Result.of(suite, scored, name)
     read_one.file(out).unlink(missing_ok=True)  # of rewards that now go; what failed before has cost nothing
-    out.write_scores(name, scored)
+    out.write_scores(name, scored, model.names)
     write_items(result, out.path / "scores" / f"{name}.items.parquet")
     told = {**read_one.stated, "measured": model.measured, **result.as_dict()}
     known = any(comparison.better for comparison in scored)

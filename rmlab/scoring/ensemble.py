@@ -59,6 +59,12 @@ class Ensemble:
         told = [member.measured for member in self.members]
         return {"members": told, "reduce": self.reduce, "c": self.c, "align": self.align}
 
+    @property
+    def names(self) -> list[str]:
+        """(M,) of its outputs, the rewards of its members; of one member those of its head."""
+        several = [f"member_{n}" for n in range(len(self.members))]
+        return several if len(several) > 1 else self.members[0].names
+
     def score(self, rows: Iterable[Mapping[str, Any]]) -> np.ndarray:
         """As RewardModel.score."""
         return as_array([self.reduced(each).rewards for each in self.each(rows, "the data")])

@@ -16,7 +16,7 @@ from rmlab.data import Tokenizer
 from rmlab.data.counts import tables
 from rmlab.data.excerpts import with_texts
 from rmlab.data.merge import merged_by_prompt
-from rmlab.data.prepare import numbered, tokenize
+from rmlab.data.prepare import numbered, refuse_other_columns, tokenize
 from rmlab.data.sets import Sets, without_overlap
 from rmlab.data.trees import Trees
 from rmlab.losses import Term, columns_read, reads_logps
@@ -45,23 +45,32 @@ def prepare_sets(sets: Sets, tokenizer: Tokenizer, args: RewardConfig) -> Sets:
     return Sets(train, {name: prepare_eval(s, train, tokenizer, args, name) for name, s in sets.eval.items()})
 
 
-def prepare_set(dataset: AnyDataset, tokenizer: Tokenizer, args: RewardConfig, name: str) -> Trees:
-    """Numbered token trees. What is numbered has been here before."""
-    return dataset if is_prepared(dataset) else numbered(trees_of(dataset, tokenizer, args, name))
+def prepare_set(
+    dataset: AnyDataset, tokenizer: Tokenizer, args: RewardConfig, name: str, complete: bool = True
+) -> Trees:
+    """Numbered token trees. What is numbered has been here before, maybe for another loss. complete: as in Options."""
+    if is_prepared(dataset):
+        refuse_other_columns(dataset, name, args.options)
+        return dataset
+    return numbered(trees_of(dataset, tokenizer, args, name, complete))
 
 
 def prepare_eval(
     dataset: AnyDataset, train: Trees | None, tokenizer: Tokenizer, args: RewardConfig, name: str
 ) -> Trees:
     """The same of an evaluation set, without the prompts of the training set."""
-    trees = dataset if is_prepared(dataset) else trees_of(dataset, tokenizer, args, name, texts=True)
+    if is_prepared(dataset):
+        refuse_other_columns(dataset, name, args.options)
+    trees = dataset if is_prepared(dataset) else trees_of(dataset, tokenizer, args, name, complete=False, texts=True)
     return numbered(without_overlap(train, trees, name, args.prompt_overlap))
 
 
-def trees_of(dataset: AnyDataset, tokenizer: Tokenizer, args: RewardConfig, name: str, texts: bool = False) -> Trees:
+def trees_of(
+    dataset: AnyDataset, tokenizer: Tokenizer, args: RewardConfig, name: str, complete: bool, texts: bool = False
+) -> Trees:
     """Token trees, grouped by prompt if `args` says so. texts: with what is known of their texts."""
     cache = None if args.cache_dir is None else Path(args.cache_dir)
-    options = replace(args.options, complete=not texts)  # what an evaluation set does not know is left out of its loss
+    options = replace(args.options, complete=complete)  # what an evaluation set does not know is left out of its loss
     with args.main_process_first(desc="tokenise"):
         trees = tokenize(dataset, tokenizer, options, name, cache, args.dataset_num_proc)
         trees = with_texts(trees, dataset, name) if texts else trees

@@ -221,7 +221,7 @@ class RewardTrainer(ScoringTrainer):
 
     def get_test_dataloader(self, test_dataset: AnyDataset) -> DataLoader[Any]:
         """Trainer's, of every comparison once; rows in any accepted format."""
-        ready = self._ready(prepare.prepare_set(test_dataset, self._tokenizer, self.args, "test"))
+        ready = self._ready(prepare.prepare_set(test_dataset, self._tokenizer, self.args, "test", complete=False))
         with every_comparison_once(self.args, ready):
             return super().get_test_dataloader(cast(Any, ready))
 

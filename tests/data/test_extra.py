@@ -168,6 +168,15 @@ def test_a_weight_or_rating_makes_another_row_of_what_is_otherwise_a_duplicate(t
     assert len(trees(rows, tokenizer, duplicates="drop")) == 2
 
 
+def test_who_stated_which_preference_tells_rows_apart_in_whatever_order_they_are(tokenizer):
+    """Of two users one says a, one b: two preferences of two responses."""
+    row = {"prompt": "p ", "responses": ["a", "b"]}
+    said = [{"better": 0, "worse": 1, "user": 5}, {"better": 1, "worse": 0, "user": 6}]
+    other = [{**said[0], "user": 6}, {**said[1], "user": 5}]
+    rows = [{**row, "preferences": those} for those in (said, said[::-1], other, other[::-1])]
+    assert [tree.id for tree in trees(rows, tokenizer, USER, duplicates="drop")] == ["0", "2"]
+
+
 def test_merged_rows_keep_what_is_read_of_each(tokenizer):
     rows = [
         {**PAIR, "weight": 2, "user": 5, "time": [1, 2]},
@@ -228,6 +237,38 @@ def test_rated_responses_are_rated_in_as_many_attributes_as_there_are_columns(tm
     assert [read(r, RATINGS)["ratings"] for r in read_rows] == [[[0, 4], [1, 3]], [[2, 2], [3, 1]]]
     assert [read(r, USER)["user"] for r in read_rows] == [[[0]], [[1]]]
     assert "text" not in read_rows[0]
+
+
+def test_ratings_of_rated_responses_may_be_written_as_text(tmp_path):
+    rows = [{"prompt": "q", "response": f"a{n}", "score": n, "ratings": [f"{n}", "N/A"]} for n in range(2)]
+    write(tmp_path / "rated.jsonl", rows, "jsonl")
+    (row,) = load(tmp_path / "rated.jsonl")
+    assert same(read(read_row(row), RATINGS)["ratings"], [[0, NAN], [1, NAN]])
+
+
+def test_a_strength_with_a_sign_is_no_rating_of_the_responses(tmp_path):
+    write(tmp_path / "rows.jsonl", [{"prompt": "q", "responses": ["a", "b"], "by": -2}], "jsonl")
+    code = {"column": "by", "first": "negative", "second": "positive"}
+    (row,) = load(tmp_path / "rows.jsonl", columns={"label": code})
+    assert to_comparison(read_row(row), "row").gold is None
+    with pytest.raises(UserError, match="the loss reads the column 'ratings'"):
+        read(read_row(row), RATINGS)
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+def test_a_rating_inside_that_is_null_is_unknown(kind, tmp_path):
+    told = {"prompt": "p", "responses": ["a", "b"], "label": "a"}
+    rows = [{**told, "c": [{"help": {"n": 1}}, {"help": {"n": None}}]}, {**told, "c": [{"help": {"n": 2}}, None]}]
+    write(tmp_path / f"rows.{kind}", rows, kind)
+    got = load(tmp_path / f"rows.{kind}", columns={"ratings": "c.help.n"}, limit=2)
+    assert [read_row(row)["ratings"] for row in got] == [[1, None], [2, None]]
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+def test_a_prompt_inside_that_is_null_is_named(kind, tmp_path):
+    write(tmp_path / f"rows.{kind}", [{**PAIR, "info": {"post": text}} for text in ("p", None)], kind)
+    with pytest.raises(UserError, match=r"row 1 .*data.columns.prompt: info.post is null"):
+        load(tmp_path / f"rows.{kind}", columns={"prompt": "info.post"})
 
 
 def test_a_rated_comparison_has_one_weight(tmp_path, capsys):

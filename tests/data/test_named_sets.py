@@ -6,12 +6,14 @@ import pytest
 import yaml
 from conftest import ROOT, make_model, trainer_for
 from datafiles import TEMPLATE, public_schemas
+from datasets import Dataset
 
 from rmlab.data.columns import read_row
 from rmlab.data.config import DataConfig, Options
 from rmlab.data.prepare import tokenize
 from rmlab.data.rows import to_comparison
 from rmlab.data.sets import load_rows
+from rmlab.data.sources import load_hub, part_of_hub
 
 # Config -> files of its columns, and of one of their rows: [(better, worse, strength or None for a tie), ...].
 
@@ -144,6 +146,19 @@ def test_a_named_set_is_read_as_its_card_says(name, file, folder, tokenizer):
     texts = [tokenizer.decode(tree["prefix"] + tree["suffixes"][0]) for tree in trees]
     assert all(text.count("Question") <= 1 or name == "hh" for text in texts), "no question is said twice"
     assert len(set(trees["prompt_id"])) >= 0.9 * len(trees)
+
+
+@pytest.mark.parametrize(("name", "others"), [("summarize", ["axis", "comparisons"]), ("webgpt", ["default"])])
+def test_the_converted_branch_of_a_hub_set_is_read_by_folder(name, others, tmp_path):
+    """It has a folder for each configuration and split, and no card that names them."""
+    for folder in others:
+        for split in ("train", "validation"):
+            (tmp_path / folder / split).mkdir(parents=True)
+            Dataset.from_dict({"of": [f"{folder} {split}"]}).to_parquet(tmp_path / folder / split / "0000.parquet")
+    (source,) = yaml.safe_load((ROOT / "conf" / "data" / f"{name}.yaml").read_text())["train"].values()
+    part = part_of_hub(source["hub"], None, "train", None)
+    assert part.pop("revision") == "refs/convert/parquet"
+    assert load_hub(str(tmp_path), part, streaming=False)["of"][:] == [f"{others[-1]} train"]
 
 
 def test_every_file_with_a_public_schema_has_a_named_set_or_is_refused(folder):

@@ -1,18 +1,27 @@
 """The posterior of a linear head: against autograd, simulation and the evidence; and the features it is made of."""
 
+import json
+from copy import deepcopy
+
 import numpy as np
+import pandas as pd
 import pytest
 import torch
-from conftest import make_model, make_pairs
+from conftest import kwise_rows, make_model, make_pairs
 from scipy.optimize import minimize_scalar
 
 from rmlab import RewardModel, UserError
+from rmlab.commands import lab
 from rmlab.data.config import Options
 from rmlab.data.drafts import to_trees
 from rmlab.data.rows import to_comparison
+from rmlab.data.sets import Sets
+from rmlab.lab.bayes import posterior_of, sets_of, write
 from rmlab.lab.features import differences, read_features
 from rmlab.lab.laplace import Information, Posterior, moderated
 from rmlab.metrics.evaluate import sigmoid
+from rmlab.model.head_files import take
+from rmlab.runner.directory import RunDirectory
 
 
 def informed(z, weights):
@@ -85,19 +94,84 @@ def test_weights_of_which_nothing_is_known_have_no_prior():
         Posterior.of(Information.none(3), np.ones(3), None)
 
 
+def trees_of(rows, tokenizer):
+    """Rows as a set of token trees has them."""
+    comparisons = [(to_comparison(row, "row"), n, "row") for n, row in enumerate(rows)]
+    return [tree.row() for tree in to_trees(comparisons, tokenizer, Options())]
+
+
 @pytest.mark.parametrize("kind", ["qwen3", "bert", "roberta"])
 def test_features_are_what_the_last_layer_reads(kind, tokenizer):
     """So that weights times their difference is the gap, and rewards are as before."""
     rows = make_pairs(7)
     model = RewardModel.of(make_model(kind).eval(), tokenizer)
     expected = model.score(rows)
-    comparisons = [(to_comparison(row, "row"), n, "row") for n, row in enumerate(rows)]
-    trees = [tree.row() for tree in to_trees(comparisons, tokenizer, Options())]
     weights, found = read_features(model), {}
-    for scored, z in differences(model, trees, "rows"):
+    for scored, z in differences(model, trees_of(rows, tokenizer), "rows"):
         for one, difference in zip(scored, z, strict=True):
             found[one.index] = one.rewards, difference
     rewards, z = (np.array([found[n][part] for n in range(len(rows))]) for part in (0, 1))
     assert rewards == pytest.approx(expected, abs=1e-5)
     assert z @ weights == pytest.approx(expected[:, 0] - expected[:, 1], abs=1e-5)
     assert z.shape == (7, 32)
+
+
+def test_a_run_has_a_file_of_gaps_and_their_sd(tokenizer, tmp_path, monkeypatch):
+    """In the order of the set; the head is a folded one, of quantiles."""
+    monkeypatch.setattr("rmlab.lab.coverage.save_figure", lambda *_: None)  # tested with the tables of a study
+    train, test = make_pairs(30, seed=1).to_list(), [*kwise_rows(5), *make_pairs(9)]
+    model = make_model("qwen3")
+    take(model, {"quantile": {"levels": [0.25, 0.75]}}, 0.5)
+    model = RewardModel.of(model, tokenizer)
+    expected = model.score(test)
+    sets = Sets(trees_of(train, tokenizer), {"eval": trees_of(test, tokenizer)})
+    told, words = posterior_of(model, sets, prior=2.0)
+    assert words.startswith("Prior: lambda 2; 30 training preferences decide")
+    write(told, words, "run", 1.0, tmp_path)
+    found = pd.read_parquet(tmp_path / "eval.bayes.parquet")
+    assert found["comparison"].is_monotonic_increasing
+    places = zip(found["comparison"], found["better"], found["worse"], strict=True)
+    gaps = [expected[n, better] - expected[n, worse] for n, better, worse in places]
+    assert found["gap"].to_numpy() == pytest.approx(np.array(gaps), abs=1e-5)
+    pieces = {c.index: (c, z) for c, z in each(model, sets)}
+    z = np.concatenate([pieces[n][1] for n in sorted(pieces)])
+    information = Information.none(32)
+    for scored, of in differences(model, sets.train, "train"):
+        information.add(of, np.array([c.rewards[0] - c.rewards[1] for c in scored]))
+    inverse = np.linalg.inv(information.matrix + 2.0 * np.eye(32))
+    assert found["gap_sd"].to_numpy() == pytest.approx(np.sqrt(np.einsum("pi,ij,pj->p", z, inverse, z)), rel=1e-4)
+    assert "its mean over the posterior" in (tmp_path / "bayes.md").read_text()
+
+
+def each(model, sets):
+    """(comparison, its differences) of the evaluation set."""
+    for scored, z in differences(model, sets.eval["eval"], "eval"):
+        ends = np.cumsum([0, *(len(c.better) for c in scored)])
+        yield from ((c, z[low:high]) for c, low, high in zip(scored, ends, ends[1:], strict=False))
+
+
+def test_sets_are_those_of_the_run(composed, tmp_path):
+    """Rows that the model had no positions for, and training prompts, were left out of it."""
+    rows = [{"prompt": f"ask {n} ", "chosen": "good", "rejected": "bad", "id": f"r{n}"} for n in range(4)]
+    rows[1]["chosen"] *= 30
+    for name, those in (("train", rows[:3]), ("test", rows[2:])):
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, those)))
+    config = deepcopy(composed)
+    of = {name: {"rows": {"source": "load", "path": str(tmp_path / f"{name}.jsonl")}} for name in ("train", "test")}
+    config["data"].update(train=of["train"], eval=of["test"], max_length="auto", prompt_overlap="drop", limit=None)
+    config["model"]["config"] = {"model_type": "bert", "max_position_embeddings": 60}
+    out = RunDirectory(tmp_path / "run")
+    out.write_config(config)
+    sets = sets_of(out)
+    assert (sets.train["id"][:], sets.eval["rows"]["id"][:]) == (["r0", "r2"], ["r3"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [(["nowhere"], "nowhere is no finished run"), (["nowhere", "--prior", "0"], "--prior is 0.0")],
+)
+def test_a_run_that_has_no_posterior_is_named(arguments, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit):
+        lab.main(["bayes", *arguments])
+    assert message in capsys.readouterr().err

@@ -9,8 +9,10 @@ from datasets import Dataset
 
 from rmlab import RewardModel
 from rmlab.commands import lab
+from rmlab.data.config import Options
 from rmlab.data.rows import to_comparison
 from rmlab.data.tokenizer import build_tokenizer
+from rmlab.lab.margins import stated
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +54,39 @@ def test_each_preference_of_several_responses_has_its_own_and_a_tie_stays_one(me
         decided = {(p.better, p.worse): p.strength for p in read if p.probability == 1}
         assert decided == pytest.approx({(0, 1): own[0] - own[1], (2, 1): own[2] - own[1]}, abs=1e-5)
         assert [p.strength for p in read if p.probability == 0.5] == [0.0]
+
+
+ADDED = [
+    {"better": 0, "worse": 1, "probability": 1.0, "strength": 0.5, "margin_sd": 0.1},
+    {"better": 2, "worse": 0, "probability": 1.0, "strength": -0.25, "margin_sd": 0.2},
+]
+
+
+def test_what_a_preference_says_beside_its_strength_stays():
+    """The second is between equal responses, and has no margin."""
+    said = [{"better": 0, "worse": 1, "weight": 3.0, "user": 7}, {"better": 0, "worse": 3}, {"better": 2, "worse": 0}]
+    row = {"prompt": "q ", "responses": ["a", "b", "c", "a"], "preferences": said, "weight": 2.0}
+    read = to_comparison(stated(row, ADDED, "row"), "row", Options(columns=(("user", "pair"),), complete=False))
+    assert [(p.strength, p.weight) for p in read.preferences] == [(0.5, 6.0), (-0.25, 2.0)]
+    assert read.columns["user"][0] == [7]
+
+
+def test_gold_that_was_read_of_scores_is_gold_still():
+    row = {"prompt": "q ", "responses": ["a", "b"], "scores": [2, 1]}
+    assert to_comparison(stated(row, ADDED[:1], "row"), "row").gold == [2, 1]
+
+
+def test_several_chosen_responses_have_a_margin_each():
+    row = {"prompt": "q ", "chosen": ["a", "b"], "rejected": ["c"], "margin": 9.0, "id": "x"}
+    added = [{**ADDED[0], "worse": 2}, {**ADDED[1], "better": 1, "worse": 2}]
+    read = to_comparison(stated(row, added, "row"), "row")
+    assert (read.prompt, read.responses, read.id) == ("q ", ["a", "b", "c"], "x")
+    assert [(p.better, p.worse, p.strength) for p in read.preferences] == [(0, 2, 0.5), (1, 2, -0.25)]
+
+
+def test_a_pair_beside_other_responses_is_read_as_a_pair():
+    row = {"prompt": "q ", "chosen": "a", "rejected": "b", "responses": ["a", "b", "c"]}
+    assert [p.strength for p in to_comparison(stated(row, ADDED[:1], "row"), "row").preferences] == [0.5]
 
 
 def test_margins_are_clipped_and_training_takes_them(members, tmp_path, tokenizer):

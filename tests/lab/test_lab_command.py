@@ -139,6 +139,13 @@ def test_noise_lists_suspects_and_writes_the_rows_again(halves, tmp_path, capsys
     assert f"80 of 80 rows, flip of {doubted.sum()} of 80 preferences" in told.out + told.err
 
 
+@pytest.mark.parametrize("options", [[], ["--write", "down-weight", "clean.jsonl"]])
+def test_a_share_of_nothing_is_refused(options, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main(["noise", str(tmp_path), "--share", "0.1", *options])
+    assert "--share is of --write flip and --write drop" in capsys.readouterr().err
+
+
 def test_help_imports_nothing_heavy():
     code = "import sys\nfrom rmlab.commands.lab import main\ntry: main(['overoptimisation', '--help'])\n"
     code += "finally: print({'torch', 'pandas', 'matplotlib'} & set(sys.modules))"

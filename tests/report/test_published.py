@@ -1,5 +1,7 @@
 """A paper's claims beside what runs say: who agrees, who disagrees, who cannot tell; one correction over all."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -23,50 +25,51 @@ TABLE = {
 }
 
 
-def study_of(folder, better=0, **changes):
-    """Plain and margin, three seeds, 200 prompts; margin is right on `better` more of them (fewer, if negative)."""
+def write(folder, better):
+    """Plain and margin, three seeds, 100 prompts; margin is right on `better` more of them."""
     noise = np.random.default_rng(1)
-    base = np.where(np.arange(200) % 4 == 0, -1.0, 1.0)
-    published = {**TABLE, **changes}
+    base = np.where(np.arange(100) % 4 == 0, -1.0, 1.0)
     for seed in range(3):
-        gaps = base + noise.normal(0, 0.05, 200)
-        write_run(folder, seed, gaps, report__published=published)
-        turned = (
-            np.flatnonzero(gaps < 0)[: max(better, 0)].tolist() + np.flatnonzero(gaps > 0)[: max(-better, 0)].tolist()
-        )
-        gaps[turned] *= -1
-        write_run(folder, seed, gaps, loss="margin", report__published=published)
-    return load_study(folder)
+        gaps = base + noise.normal(0, 0.05, 100)
+        write_run(folder, seed, gaps, report__published=TABLE)
+        gaps[np.flatnonzero(gaps < 0)[:better]] *= -1
+        write_run(folder, seed, gaps, loss="margin", report__published=TABLE)
+    return folder
 
 
-def claims_of(study):
-    return judged(study, {"eval": load_items(study, "eval")}, load_suites(study))
+@pytest.fixture(scope="module")
+def studies(tmp_path_factory):
+    """By how many prompts margin is better."""
+    return {better: load_study(write(tmp_path_factory.mktemp("study"), better)) for better in (12, 1)}
+
+
+def claims_of(study, *claims):
+    told = Published.of({**TABLE, "arms": {}, "claims": list(claims)}) if claims else study.published
+    return judged(replace(study, published=told), {"eval": load_items(study, "eval")}, load_suites(study))
 
 
 @pytest.mark.parametrize(
     ("better", "claim", "verdict"),
     [
-        (20, "margin > plain on clear", "agrees"),
-        (-20, "margin > plain on clear", "disagrees"),
-        (-20, "plain > margin on all", "agrees"),
+        (12, "margin > plain on clear", "agrees"),
+        (12, "plain < margin on clear", "agrees"),
+        (12, "plain > margin on all", "disagrees"),
+        (12, "margin < plain on all", "disagrees"),
         (1, "margin > plain on clear", "cannot tell"),
-        (20, "margin < plain on all", "disagrees"),
     ],
 )
-def test_a_claim_is_judged_by_the_paired_interval(tmp_path, better, claim, verdict):
-    row = claims_of(study_of(tmp_path, better, arms={}, claims=[claim])).iloc[0]
-    sign = 1 if claim.startswith("margin") else -1
-    assert row["difference"] == pytest.approx(sign * better / 200)
+def test_a_claim_is_judged_by_the_paired_interval(studies, better, claim, verdict):
+    row = claims_of(studies[better], claim).iloc[0]
+    assert row["difference"] == pytest.approx((1 if claim.startswith("margin") else -1) * better / 100)
     assert row["verdict"] == verdict
     assert (row["diff_low"] > 0 or row["diff_high"] < 0) == (verdict != "cannot tell")
-    assert row["n"] == 200
-    assert row["detectable"] > 0.005
+    assert row["n"] == 100
+    assert row["detectable"] > 0.01
 
 
-def test_all_claims_of_a_study_are_one_family(tmp_path):
+def test_all_claims_of_a_study_are_one_family(studies):
     """Holm (1979): the smallest p is multiplied by the number of claims that could be tested."""
-    claims = ["margin > plain on all", "margin > plain on clear", "hinge > plain on all"]
-    rows = claims_of(study_of(tmp_path, 6, arms={}, claims=claims))
+    rows = claims_of(studies[12], "margin > plain on all", "margin > plain on clear", "hinge > plain on all")
     assert rows["verdict"].tolist()[2] == "not run"
     assert rows["p_holm"][0] == pytest.approx(min(1, 2 * rows["p"][0]))
     assert rows["why"][2] == "there is no arm hinge"
@@ -94,14 +97,14 @@ def test_a_column_may_be_a_suite_or_how_far_rewards_are_from_zero(tmp_path):
 
 def test_the_report_shows_the_paper_beside_the_runs(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "180")
-    study_of(tmp_path, 20)
+    write(tmp_path, 12)
     main([str(tmp_path), "--no-figures", "--rename", "margin=with margins"])
     printed = " ".join(capsys.readouterr().out.split())
     assert "Published: Somebody, A paper, arXiv 0000.00000, table 1 (accuracy in percent; transcribed)" in printed
     text = (tmp_path / "report" / "table.md").read_text()
     assert "| with margins | 80.7 | 62.9 |" in text
     assert "| hinge (no arm here) | 78.0 | 62.4 |" in text
-    assert "| margin > plain on clear | accuracy on eval, strength 1 (200) | +1.6 | +0.1000 [" in text
+    assert "| margin > plain on clear | accuracy on eval, strength 1 (100) | +1.6 | +0.1200 [" in text
     assert '<td class="better">agrees</td>' in (tmp_path / "report" / "index.html").read_text()
     assert "margin $>$ plain on clear" in (tmp_path / "report" / "table.tex").read_text()
     assert pd.read_csv(tmp_path / "report" / "claims.csv")["verdict"].tolist() == ["agrees"]

@@ -11,6 +11,7 @@ from rmlab.messages import UserError
 from rmlab.model.config import ModelConfig
 from rmlab.model.load import load_model
 from rmlab.runner.check import check_outputs
+from rmlab.training.prepare import prepare_set
 
 RATINGS = [[[1.0, 2.0], [3.0, None]], None, [[0.5, 0.0], [1.0, 1.5]], [[2.0, 2.0], [0.0, 4.0]]]
 LOSS = {"regression": {}}
@@ -59,8 +60,29 @@ def test_a_training_set_that_lacks_them_is_refused(model, tokenizer, tmp_path):
         trainer_for(model, tokenizer, tmp_path, make_pairs(4), loss=LOSS)
 
 
+def test_what_is_predicted_needs_no_column_of_the_loss_and_trees_of_another_loss_are_refused(
+    model, tokenizer, tmp_path
+):
+    """A column is known by its name: that both have one is not enough."""
+    trainer = trainer_for(model, tokenizer, tmp_path, rated([*RATINGS]), loss=LOSS)
+    assert trainer.predict(make_pairs(3)).predictions.shape == (3, 2)
+    trainer.args.reads = (("cost", "output"),)
+    for trees in (trainer.train_dataset, trainer.train_dataset.remove_columns("index")):
+        with pytest.raises(UserError, match="train: the loss reads cost, which its token trees were made without"):
+            prepare_set(trees, tokenizer, trainer.args, "train")
+
+
 def test_ratings_that_the_head_has_no_output_for_are_refused_before_a_model_loads():
     rows = Rows([Source("mine", rated([None, *RATINGS]), 1.0)], [])
     check_outputs(rows, (("ratings", "output"),), ModelConfig(head={"gaussian": {}}))
     with pytest.raises(UserError, match=r"mine row 1 .*: ratings holds 2 numbers per response, but model.head has 1 "):
         check_outputs(rows, (("ratings", "output"),), ModelConfig())
+
+
+@pytest.mark.parametrize("part", ["train", "eval"])
+def test_every_set_has_as_many_ratings_as_the_head_has_outputs(part):
+    three = Source("other", rated([[[1.0, 2.0, 3.0]] * 2]))
+    rows = Rows([Source("mine", rated())], [])
+    getattr(rows, part).append(three)
+    with pytest.raises(UserError, match=r"other row 0 .*: ratings holds 3 numbers per response, but model.head has 2 "):
+        check_outputs(rows, (("ratings", "output"),), ModelConfig(head={"gaussian": {}}))
