@@ -124,6 +124,9 @@ def build_loss(config: Mapping[str, Any], outputs: int | Sequence[str] = 1) -> l
         weight = options.pop("weight", 1.0)
         if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < float("inf"):
             raise UserError(f"loss.{name}.weight must be a finite number >= 0, not {weight!r}")
+        for key, value in options.items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise UserError(f"loss.{name}.{key} is {value}; it must be finite")
         function, reads = LOSSES.build(name, options), read_by(name)
         whole = reading(function, tuple(reads))
         columns = tuple(Column(column, kind) for column, kind in reads.items() if column not in BUILT_IN)

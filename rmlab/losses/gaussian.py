@@ -10,7 +10,7 @@ from torch.nn.functional import logsigmoid
 
 from rmlab.losses import LOSSES, PerResponse, Preferences
 from rmlab.losses.parts import either_way, known, reads_outputs, within
-from rmlab.messages import check_at_least
+from rmlab.messages import UserError, check_at_least
 
 GAUSSIAN = ("mean", "log_variance")
 
@@ -47,6 +47,8 @@ def purm(preferences: Preferences, outputs: Tensor, *, limit: float, points: int
     `points` places, without noise. With variance 0 it is Bradley-Terry. Probabilities are soft labels.
     """
     check_at_least("loss.purm.points", points, 1)
+    if points != int(points):
+        raise UserError(f"loss.purm.points is {points}; it must be a whole number")
     mean, log_v = gap_of("purm", preferences, outputs, limit)
     places, log_weights = (mean.new_tensor(values) for values in quadrature(int(points)))
     spread = (0.5 * log_v).exp()[:, None] * places

@@ -80,6 +80,6 @@ def learned_width(key: str, preferences: Preferences, outputs: Tensor) -> Tensor
 
 def fixed(key: str, value: float | str, above: float, preferences: Preferences) -> Tensor:
     """() a width that the config states. UserError unless it is a number above `above`."""
-    if isinstance(value, str | bool) or not above < value < float("inf"):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not above < value < float("inf"):
         raise UserError(f"loss.{key} is {value!r}; it must be a number above {above:g}, or {LEARNED}")
     return preferences.rewards.new_tensor(value)

@@ -1,5 +1,6 @@
 """The LM head of a causal model, which a reward model has no use for unless its loss reads log-probabilities."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -11,10 +12,10 @@ from rmlab.model.head import base_of, is_decoder
 SCALED = ("logit_scale", "logits_scaling", "lm_head_multiplier")  # what some architectures multiply their logits by
 
 
-def keep_lm_head(model: nn.Module) -> None:
+def keep_lm_head(model: nn.Module, new_tokens: Sequence[int] = ()) -> None:
     """Give the model its LM head: tied to its embeddings, or the checkpoint's own, frozen and not saved.
 
-    UserError for a model that has none.
+    new_tokens: that a chat template has brought. UserError for a model that has none, and for one whose own lacks them.
     """
     base = base_of(model)
     kind, config = base.config.model_type, base.config.get_text_config()
@@ -24,7 +25,13 @@ def keep_lm_head(model: nn.Module) -> None:
     if scaled:
         raise UserError(f"the loss reads logps, but {kind} scales its logits ({scaled[0]}), which rmlab does not do")
     if not config.tie_word_embeddings and not hasattr(base, "rmlab_lm_head"):
-        base.register_buffer("rmlab_lm_head", lm_head(base).to(base.device), persistent=False)
+        weight = lm_head(base)
+        if len(weight) <= max(new_tokens, default=0):
+            raise UserError(
+                f"the loss reads logps, but the LM head of {kind} has no row for the {len(new_tokens)} new tokens of the "
+                "chat template; use a template of tokens that the model knows"
+            )
+        base.register_buffer("rmlab_lm_head", weight.to(base.device), persistent=False)
 
 
 def lm_head(base: PreTrainedModel) -> Tensor:

@@ -74,7 +74,7 @@ class Ready:
                 "PreferenceCollator with logps=True"
             )
         if logps:
-            keep_lm_head(model)
+            keep_lm_head(model, getattr(tokenizer, "rmlab_new_tokens", ()))
         choice = choose_layout(model, args, collator is not None, logps)
         makes_batches = collator or build_collator(model, args, tokenizer, choice.layout, terms)
         scorer = Scorer(choice, makes_batches, strict=args.layout != "auto")

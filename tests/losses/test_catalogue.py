@@ -1,6 +1,7 @@
 """What every term of the catalogue promises."""
 
 import inspect
+import math
 import re
 from dataclasses import replace
 
@@ -200,6 +201,10 @@ def test_a_head_of_as_many_outputs_is_not_taken_for_the_right_one():
         ("tempered_log", {"t": 1.5}, "at most 1"),
         ("rao_kupper", {"theta": 1.0}, "a number above 1, or learned"),
         ("davidson", {"nu": "lerned"}, "a number above 0, or learned"),
+        ("davidson", {"nu": None}, "a number above 0, or learned"),
+        ("bradley_terry", {"margin": math.nan}, "loss.bradley_terry.margin is nan; it must be finite"),
+        ("members", {"count": math.inf}, "must be finite"),
+        ("purm", {"points": 2.5}, "must be a whole number"),
         ("pinball", {"levels": "0.1"}, "must be a list of numbers"),
         ("pinball", {"levels": [0.1, 0.5, 1.0]}, "between 0 and 1"),
         ("pinball", {"levels": [0.1, 0.5]}, "reads 2 outputs of a response, but the head returns 3"),

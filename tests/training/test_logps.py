@@ -149,6 +149,8 @@ def test_changes_have_the_lm_head_of_their_base(tmp_path):
     model.model.requires_grad_(False)
     assert save_changes(model, tmp_path / "changes") is None
     again = load_model(ModelConfig(path=str(tmp_path / "changes")), seed=0)
+    with pytest.raises(UserError, match="no row for the 1 new tokens of the chat template"):
+        keep_lm_head(model, new_tokens=[768])
     keep_lm_head(model)
     keep_lm_head(again)
     assert torch.equal(again.rmlab_lm_head, model.rmlab_lm_head)
