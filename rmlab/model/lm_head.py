@@ -28,8 +28,8 @@ def keep_lm_head(model: nn.Module, new_tokens: Sequence[int] = ()) -> None:
         weight = lm_head(base)
         if len(weight) <= max(new_tokens, default=0):
             raise UserError(
-                f"the loss reads logps, but the LM head of {kind} has no row for the {len(new_tokens)} new tokens of the "
-                "chat template; use a template of tokens that the model knows"
+                f"the loss reads logps, but the LM head of {kind} has no row for the {len(new_tokens)} new tokens of "
+                "the chat template; use a template of tokens that the model knows"
             )
         base.register_buffer("rmlab_lm_head", weight.to(base.device), persistent=False)
 
