@@ -15,7 +15,7 @@ from rmlab.model.adapters import save_adapter
 from rmlab.model.changes import save_changes
 from rmlab.model.config import ModelConfig
 from rmlab.model.head import base_of, head_of
-from rmlab.model.head_files import save_folded, write_head
+from rmlab.model.head_files import save_folded, write_about, write_head
 from rmlab.model.load import load_model
 from rmlab.model.tokenizer import load_tokenizer
 
@@ -79,6 +79,7 @@ def export(
     how = HOW
     if head_of(model) is None:
         model.save_pretrained(str(place), **given)
+        write_about(place, model)
     else:
         how = HOW_FOLDED if save_folded(cast(PreTrainedModel, model), place, weights) else HOW_REFUSED
     tokenizer.save_pretrained(str(place))

@@ -82,17 +82,20 @@ def config_of(model: nn.Module) -> dict[str, Any]:
 
 
 def write_about(place: Path, model: nn.Module) -> None:
-    """rmlab_head.json, where the head is one of rmlab's."""
+    """rmlab_head.json, where the head is one of rmlab's; else what another model has left there is removed."""
     head = head_of(model)
-    if head is not None:
+    if head is None:
+        for name in (ABOUT, WEIGHTS):
+            (place / name).unlink(missing_ok=True)
+    else:
         about = SavedHead(head.kind, dict(head.options), list(head.names))
         (place / ABOUT).write_text(json.dumps(asdict(about), indent=2) + "\n", encoding="utf-8")
 
 
 def write_head(place: Path, model: PreTrainedModel, state: Mapping[str, Tensor]) -> None:
     """The same, and the head's own weights. state: of the whole model."""
+    write_about(place, model)
     if head_of(model) is not None:
-        write_about(place, model)
         whole = {
             name: tensor.detach().cpu().clone().contiguous() for name, tensor in state_of_head(model, state).items()
         }

@@ -24,6 +24,8 @@ from rmlab.files import SEAL, damage, read_seal, seal
 from rmlab.messages import UserError, say
 from rmlab.model.changes import hash_of_others, trained_weights
 from rmlab.model.export import write_card
+from rmlab.model.head import head_of
+from rmlab.model.head_files import write_about
 from rmlab.training.config import RewardConfig
 from rmlab.training.contexts import with_attributes
 from rmlab.upstream import load_trained, loss_since_log, set_loss_since_log
@@ -50,6 +52,8 @@ class SavingTrainer(Trainer):
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         """Trainer's. A part has no config.json: nobody is to load it as a model, filled up with random weights."""
         super()._save(output_dir, trained_weights(self.model) if self.in_part else state_dict)
+        if head_of(self.model) is None:
+            write_about(Path(output_dir or str(self.args.output_dir)), self.model)
         if self.in_part and self.args.should_save:
             (Path(str(output_dir)) / "config.json").unlink()
 

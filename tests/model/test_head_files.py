@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from conftest import ARCHITECTURES, ROOT, make_pairs, trainer_for
+from conftest import ARCHITECTURES, ROOT, make_model, make_pairs, trainer_for
 from peft import LoraConfig
 from transformers import AutoModelForSequenceClassification
 
-from rmlab import RewardModel, UserError, whole_model
+from rmlab import RewardModel, RewardTrainer, UserError, whole_model
 from rmlab.heads import HEADS
 from rmlab.model.adapters import apply_peft
 from rmlab.model.config import ModelConfig
@@ -213,3 +213,16 @@ def test_an_adapter_of_another_library_still_has_the_linear_head(tokenizer, tmp_
     apply_peft(model, LoraConfig(r=2, target_modules=["q_proj"])).save_pretrained(str(tmp_path / "adapter"))
     assert not (tmp_path / "adapter" / ABOUT).exists()
     assert config_of(restored(tmp_path / "adapter")) == {"linear": {}}
+
+
+@pytest.mark.parametrize(
+    "write",
+    [RewardTrainer.save_model, lambda trainer, place: export(trainer.model, trainer.processing_class, Path(place))],
+    ids=["saved", "exported"],
+)
+def test_a_plain_model_saved_over_another_head_is_not_read_with_it(tokenizer, tmp_path, write):
+    """Its weights would be those of the head that was there before."""
+    for head in ({"gaussian": {}}, {"linear": {}}):
+        trainer = trainer_for(make_model(), tokenizer, tmp_path, make_pairs(4), head=head)
+        write(trainer, str(tmp_path / "model"))
+    assert RewardModel(str(tmp_path / "model")).names == ["reward"]
