@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling, SequenceClassifierOutput
 
+from rmlab.messages import UserError
 from rmlab.model.head import is_decoder, keep_in_fp32
 from rmlab.scoring.batch import Flat, Padded
 from rmlab.scoring.flat import flat_rows, no_cache
@@ -87,7 +88,9 @@ def forward_decoder(
         last = mask.shape[1] - 1 - mask.flip(-1).to(torch.int32).argmax(-1)
     rows = torch.arange(hidden.shape[0], device=hidden.device)
     outputs = self.score(hidden[rows, last])
-    if response is not None and input_ids is not None:
+    if response is not None and input_ids is None:  # without its column, the last output would be taken for it
+        raise UserError("the loss reads logps, which prompt tuning hides the tokens of; use another peft method")
+    if response is not None:
         outputs = torch.cat([outputs, response_logps(self, hidden, input_ids, response)[:, None]], -1)
     return SequenceClassifierOutput(logits=outputs)
 

@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 from conftest import make_model, make_pairs, trainer_for
+from peft import PromptTuningConfig
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from rmlab.losses import Term, build_loss
@@ -126,6 +127,16 @@ def test_a_resumed_training_compares_with_the_model_of_before_training(tokenizer
 def test_what_has_no_log_probabilities_is_refused(tokenizer, tmp_path, options, config, message):
     with pytest.raises(UserError, match=message):
         trainer_for(make_model(**config), tokenizer, tmp_path, make_pairs(4), loss=[*BT, LIKELIER], **options)
+
+
+def test_prompt_tuning_is_refused_whose_model_sees_no_tokens(tokenizer, tmp_path):
+    """Fails if the head's log variance is taken for a log-probability."""
+    trainer = trainer_for(
+        make_model(tie_word_embeddings=True), tokenizer, tmp_path, make_pairs(4), loss=[*BT, LIKELIER],
+        head={"gaussian": {}}, peft_config=PromptTuningConfig(task_type="SEQ_CLS", num_virtual_tokens=2),
+    )  # fmt: skip
+    with pytest.raises(UserError, match="prompt tuning hides the tokens"):
+        trainer.train()
 
 
 @pytest.mark.parametrize(
