@@ -88,9 +88,9 @@ def forward_decoder(
         last = mask.shape[1] - 1 - mask.flip(-1).to(torch.int32).argmax(-1)
     rows = torch.arange(hidden.shape[0], device=hidden.device)
     outputs = self.score(hidden[rows, last])
-    if response is not None and input_ids is None:  # without its column, the last output would be taken for it
-        raise UserError("the loss reads logps, which prompt tuning hides the tokens of; use another peft method")
     if response is not None:
+        if input_ids is None:  # without its column, the last output would be taken for it
+            raise UserError("the loss reads logps, which prompt tuning hides the tokens of; use another peft method")
         outputs = torch.cat([outputs, response_logps(self, hidden, input_ids, response)[:, None]], -1)
     return SequenceClassifierOutput(logits=outputs)
 
