@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from rmlab.data import DATASETS, ROW
 from rmlab.data.columns import as_text, read_rows, where_of
-from rmlab.data.sources import load
+from rmlab.data.sources import SUFFIXES, load
 from rmlab.data.values import whole
 from rmlab.messages import UserError, check_at_least, check_seed, say
 
@@ -110,6 +110,7 @@ def texts(path: str | None, text: str, **options: Any) -> Iterator[str]:
     """The documents, one after the other. UserError for a row whose column holds no text."""
     files = sorted(Path(path).expanduser().rglob("*.txt")) if path is not None else []
     if files:
+        refuse_other_kinds(str(path))
         yield from (file.read_text(encoding="utf-8", errors="replace") for file in files[: options["limit"]])
         return
     dataset = load(path=path, columns={"text": text}, streaming=True, **options)
@@ -118,6 +119,13 @@ def texts(path: str | None, text: str, **options: Any) -> Iterator[str]:
         if not isinstance(row["text"], str):
             raise UserError(f"{where}: {text} is no text")
         yield whole(row["text"], where, text)
+
+
+def refuse_other_kinds(path: str) -> None:
+    """UserError for a folder of .txt files that holds rows, too: which of them are the texts?"""
+    rows = [f.name for f in Path(path).expanduser().rglob("*") if f.name.removesuffix(".gz").endswith(SUFFIXES)]
+    if rows:
+        raise UserError(f"continuations: {path} holds .txt files and {min(rows)}; keep one kind")
 
 
 def cut(documents: Iterable[str], cutting: Cutting) -> Iterator[Piece]:

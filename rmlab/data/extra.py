@@ -96,7 +96,7 @@ def of_responses(row: Mapping[str, Any], name: str, count: int) -> Any:
 def vectors(values: Sequence[Any], kind: str, where: str, name: str) -> Numbers:
     """Every value as a list of numbers, all as long. UserError for lists of several lengths, and for what is neither.
 
-    A null is a list of unknown numbers.
+    A null is a list of unknown numbers; where none is known, each is one.
     """
     lists = [value if isinstance(value, list) else [value] for value in values]
     stated = {len(numbers) for numbers, value in zip(lists, values, strict=True) if value is not None}
@@ -106,10 +106,12 @@ def vectors(values: Sequence[Any], kind: str, where: str, name: str) -> Numbers:
     if kind != "output" and width > 1:
         raise UserError(f"{where}: {name} holds lists of {width} numbers, and the loss reads one per {kind}")
     unknown = [math.nan] * width
-    return [
+    found = [
         unknown if value is None else [known(v, where, name) for v in numbers]
         for numbers, value in zip(lists, values, strict=True)
     ]
+    nothing = all(math.isnan(v) for numbers in found for v in numbers)
+    return [[math.nan]] * len(found) if nothing else found  # as many as other rows have, which is not known here
 
 
 def known(value: Any, where: str, name: str) -> float:

@@ -6,6 +6,7 @@ margins, centering, ensembles or over-optimisation have a ground truth to be jud
 
 import itertools
 import json
+import sys
 from collections.abc import Mapping
 from math import inf, isfinite
 from typing import TYPE_CHECKING, Any
@@ -185,4 +186,4 @@ def check_ratings(options: Mapping[str, Any]) -> None:
         raise UserError(f"the synthetic ratings.attributes are some of {list(known)}, not {options['attributes']!r}")
     if options:
         check_range("ratings.noise", options["noise"], least=0.0)
-        check_range("ratings.growth", options["growth"], least=-inf)
+        check_range("ratings.growth", options["growth"], least=-sys.float_info.max)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from rmlab.data.rows import COLUMNS
+from rmlab.data.rows import COLUMNS, decisive
 from rmlab.files import replacing
 from rmlab.lab.suspects import Key, Row
 from rmlab.messages import UserError
@@ -46,8 +46,9 @@ def write_cleaned(
 
 
 def preferences(row: Row, how: str, doubted: set[Key], suspicion: Mapping[Key, float]) -> Iterator[dict[str, Any]]:
-    """As they are to be trained on."""
-    for key, p in zip(row.keys(), row.comparison.preferences, strict=True):
+    """As they are to be trained on, with what else they say, such as who stated them."""
+    given = row.row["preferences"] if decisive(row.row) == "preferences" else [{}] * len(row.comparison.preferences)
+    for key, p, one in zip(row.keys(), row.comparison.preferences, given, strict=True):
         better, worse, weight = p.better, p.worse, p.weight
         if how == "drop" and key in doubted:
             continue
@@ -57,12 +58,15 @@ def preferences(row: Row, how: str, doubted: set[Key], suspicion: Mapping[Key, f
         if how == "down-weight" and known == known:
             weight *= 1 - known
         said = {"better": better, "worse": worse, "strength": p.strength, "probability": p.probability}
-        yield {**said, **({"weight": round(weight, 6)} if weight != 1 else {})}
+        more = {k: v for k, v in one.items() if k not in (*said, "weight", "flipped")}
+        yield {**more, **said, **({"weight": round(weight, 6)} if weight != 1 else {})}
 
 
 def native(row: Row) -> dict[str, Any]:
-    """All but its preferences; columns that formats do not know stay, such as ratings."""
+    """All but its preferences; columns that formats do not know stay, such as ratings, which scores may stand for."""
     c = row.comparison
     kept = {k: v for k, v in row.row.items() if k not in COLUMNS or k in ("subset", "tools", "chat_template_kwargs")}
     told = {"id": row.id, "prompt": c.prompt, "responses": c.responses}
+    if "scores" in row.row and "ratings" not in kept:
+        kept["ratings"] = row.row["scores"]
     return {**told, **kept, **({} if c.gold is None else {"gold_rewards": c.gold})}

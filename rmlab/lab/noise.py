@@ -77,6 +77,7 @@ def examined(name: str, runs: "Sequence[Run]", in_sample: bool) -> "tuple[list[R
     if in_sample:
         trained = [own_gaps(run, rows, one) for run, one in zip(runs, panel, strict=True)]
         of_own = suspects(rows, trained).set_index(["id", "better", "worse"])["suspicion"]
+        of_own = of_own[~of_own.index.duplicated()]  # several may have stated the same
         table = table.join(of_own.rename("in_sample"), on=["id", "better", "worse"])
     texts = {c.id: c.excerpts for scored in held_out for c in scored if c.excerpts}
     return rows, with_texts(table, texts)

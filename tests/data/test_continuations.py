@@ -58,6 +58,9 @@ def test_a_folder_of_text_files_is_a_text_each(tmp_path):
         (tmp_path / f"{n}.txt").write_text(text)
     assert len(source(tmp_path)) == 6
     assert len(source(tmp_path, limit=5)) == 5
+    (tmp_path / "rows.jsonl").write_text("{}")
+    with pytest.raises(UserError, match=r"holds .txt files and rows.jsonl; keep one kind"):
+        source(tmp_path)
 
 
 @pytest.mark.parametrize(

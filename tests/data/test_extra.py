@@ -44,6 +44,7 @@ def same(one, other):
         (THREE, RATINGS, [[3], [1], [2]]),
         ({**THREE, "ratings": [1, 2.5, "3"]}, RATINGS, [[1], [2.5], [3]]),
         ({**THREE, "ratings": None}, RATINGS, [[NAN], [NAN], [NAN]]),
+        ({**PAIR, "ratings": [[None, "N/A"], None]}, RATINGS, [[NAN], [NAN]]),
         ({**THREE, "time": [1, 2, 3]}, TIME, [[1], [2], [3]]),
         ({**PAIR, "time_chosen": 1, "time_rejected": 2}, TIME, [[1], [2]]),
         ({**PAIR, "user": 5}, USER, [[5]]),

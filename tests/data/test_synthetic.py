@@ -195,6 +195,7 @@ def test_each_annotator_has_a_taste_of_its_own():
         ("annotators", {"count": 2, "taste": "x", "care": 0.0}), ("ratings", {"attributes": ["gold"]}),
         ("ratings", {"attributes": ["golden"], "noise": 1.0, "growth": 0.0}),
         ("ratings", {"attributes": ["gold"], "noise": -1.0, "growth": 0.0}),
+        ("ratings", {"attributes": ["gold"], "noise": 1.0, "growth": float("-inf")}),
     ],
 )  # fmt: skip
 def test_a_wrong_further_option_is_named(name, value):

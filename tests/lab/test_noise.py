@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from rmlab.data import DATASETS, ROW
+from rmlab.data.config import Options
 from rmlab.data.rows import to_comparison
 from rmlab.lab.cleaned import write_cleaned
 from rmlab.lab.suspects import Row, average_precision, precision_recall, suspects
@@ -96,6 +97,20 @@ def test_weights_are_what_is_not_suspected(rows, tmp_path):
         weight = to_comparison(row, "row").preferences[0].weight
         known = table.loc[row["id"], "suspicion"]
         assert weight == pytest.approx(1.0 if np.isnan(known) else 1 - known, abs=1e-6)
+
+
+@pytest.mark.parametrize("how", ["drop", "flip", "down-weight"])
+def test_who_stated_a_preference_and_ratings_stay(how, tmp_path):
+    said = [{"better": 0, "worse": 1, "user": 5, "weight": 2.0, "flipped": True}, {"better": 1, "worse": 0, "user": 6}]
+    told = {"prompt": "q ", "responses": ["a", "b"]}
+    given = [{**told, "preferences": said}, {**told, "scores": [1, 3]}]
+    read = [Row(row, to_comparison(row, "row"), str(n)) for n, row in enumerate(given)]
+    table = suspects(read, [{("0", 0, 1): -9.0, ("0", 1, 0): 9.0}])
+    _, (one, other) = written(read, table, how, tmp_path)
+    options = Options(columns=(("user", "pair"), ("ratings", "output")), complete=False)
+    assert to_comparison(one, "row", options).columns["user"] == ([[6]] if how == "drop" else [[5], [6]])
+    assert to_comparison(other, "row", options).columns["ratings"] == [[1], [3]]
+    assert not any("flipped" in p for p in one["preferences"])
 
 
 def test_token_ids_are_not_written(tmp_path):
