@@ -131,6 +131,8 @@ def build_loss(config: Mapping[str, Any], outputs: int | Sequence[str] = 1) -> l
         whole = reading(function, tuple(reads))
         columns = tuple(Column(column, kind) for column, kind in reads.items() if column not in BUILT_IN)
         per = values_per(name, whole, reads, outputs)
+        if per == "step" and "logps" in reads:  # see whole.py: the gradient of such a term is one in outputs
+            raise UserError(f"loss.{name} reads logps, and so must return a value per pair, response or comparison")
         terms.append(Term(name, float(weight), whole, per, columns, frozenset(reads) & set(BUILT_IN)))
     return terms
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from rmlab.losses import LOSSES, Preferences, build_loss
+from rmlab.losses import LOSSES, PerResponse, Preferences, build_loss
 from rmlab.messages import UserError
 
 
@@ -105,3 +105,15 @@ def test_what_a_term_has_one_value_of_is_known_even_where_pairs_equal_responses(
 def test_a_wrong_loss_config_is_refused_by_name(config, message):
     with pytest.raises(UserError, match=message):
         build_loss(config)
+
+
+def test_a_number_of_the_step_that_reads_logps_is_refused(monkeypatch):
+    """In parts of a step their gradient would be lost."""
+
+    def likely(preferences: Preferences, logps: PerResponse):
+        return logps.mean().square()
+
+    LOSSES.names()
+    monkeypatch.setitem(LOSSES._functions, "likely", likely)
+    with pytest.raises(UserError, match="loss.likely reads logps, and so must return a value per pair"):
+        build_loss({"likely": {}})
