@@ -115,5 +115,5 @@ def test_a_number_of_the_step_that_reads_logps_is_refused(monkeypatch):
 
     LOSSES.names()
     monkeypatch.setitem(LOSSES._functions, "likely", likely)
-    with pytest.raises(UserError, match="loss.likely reads logps, and so must return a value per pair"):
+    with pytest.raises(UserError, match=r"loss\.likely reads logps, and so must return a value per pair"):
         build_loss({"likely": {}})
