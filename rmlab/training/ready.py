@@ -16,7 +16,7 @@ from rmlab.model.lm_head import keep_lm_head
 from rmlab.model.positions import taken_by, tell_shorter
 from rmlab.scoring.scorer import Scorer
 from rmlab.training.config import RewardConfig
-from rmlab.training.loss import prepare_loss
+from rmlab.training.loss import prepare_loss, try_columns
 from rmlab.training.prepare import (
     build_collator,
     check_arguments,
@@ -67,6 +67,7 @@ class Ready:
         args.model_takes = taken_by(base_of(model).config.get_text_config().to_dict())
         tell_shorter(args.max_length, args.model_takes, "the model")
         sets = prepare_sets(sets, tokenizer, args)
+        try_columns(terms, {"train": sets.train, **sets.eval}, len(outputs))
         logps = reads_logps(terms)
         if logps and collator is not None and not getattr(collator, "logps", False):
             raise UserError(

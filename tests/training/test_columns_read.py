@@ -86,3 +86,15 @@ def test_every_set_has_as_many_ratings_as_the_head_has_outputs(part):
     getattr(rows, part).append(three)
     with pytest.raises(UserError, match=r"other row 0 .*: ratings holds 3 numbers per response, but model.head has 2 "):
         check_outputs(rows, (("ratings", "output"),), ModelConfig(head={"gaussian": {}}))
+
+
+def test_a_value_that_a_term_refuses_is_named_before_training(tokenizer, tmp_path):
+    """Of an evaluation set too, whose loss is computed at the end."""
+    grades, rows = [0, 1, 2], make_pairs(3, ratings=[[1.0, 2.0], [0.0, 2.0], [3.0, 1.0]])
+    with pytest.raises(
+        UserError, match=r"eval row 2 .*: loss\.ordinal_ce: a rating lies outside the grades from 0 to 2"
+    ):
+        trainer_for(
+            make_model(), tokenizer, tmp_path, rows.select([0, 1]), rows, loss={"ordinal_ce": {"grades": grades}},
+            head={"ordinal": {"grades": grades}}, prompt_overlap="allow",
+        )  # fmt: skip
