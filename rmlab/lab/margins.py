@@ -108,10 +108,8 @@ def stated(row: Mapping[str, Any], added: Sequence[Mapping[str, Any]], where: st
     if comparison.gold is not None:
         kept["gold_rewards"] = comparison.gold
     said = row["preferences"] if decisive(row) == "preferences" else [{}] * len(comparison.preferences)
-    left, preferences = iter(added), []
-    one = next(left, None)
+    left, preferences = list(added), list[dict[str, Any]]()
     for given, p in zip(said, comparison.preferences, strict=True):
-        if one and (one["better"], one["worse"]) == (p.better, p.worse):  # else between equal responses, and left out
-            preferences.append({**given, **one})
-            one = next(left, None)
+        if left and (left[0]["better"], left[0]["worse"]) == (p.better, p.worse):  # else of equal responses: left out
+            preferences.append({**given, **left.pop(0)})
     return {**kept, "preferences": preferences}
