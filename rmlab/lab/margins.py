@@ -94,7 +94,8 @@ def stated(row: Mapping[str, Any], added: Sequence[Mapping[str, Any]], where: st
 
     What else a preference says, such as its weight, it still says; gold that was read of scores is `gold_rewards`.
     """
-    from rmlab.data.rows import SIDES, decisive, sides_are_lists, to_comparison
+    from rmlab.data.pairs import SIDES, sides_are_lists
+    from rmlab.data.rows import decisive, to_comparison
 
     several = sides_are_lists(row)
     if not several and decisive(row) is None:
