@@ -71,9 +71,9 @@ def build_head(config: Mapping[str, Any], d: int) -> Head:
     return head
 
 
-def outputs_of(config: Mapping[str, Any]) -> int:
-    """D of the head of `{kind: options}`. UserError as `build_head`."""
-    return len(build_head(config, 1).names)
+def outputs_of(config: Mapping[str, Any]) -> Sequence[str]:
+    """(D,) names of the outputs of the head of `{kind: options}`. UserError as `build_head`."""
+    return build_head(config, 1).names
 
 
 @torch.no_grad()

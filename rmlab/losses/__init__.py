@@ -52,6 +52,7 @@ class Preferences:
     prompt: Tensor  # (R,) which comparison of the batch a response belongs to
     outputs: Tensor | None = None  # (R, D) fp32: what the head returns; `rewards` is its one reduction
     columns: Mapping[str, Tensor] = field(default_factory=dict)  # by name: lengths, and what terms ask of the rows
+    names: Sequence[str] = ()  # (D,) of the outputs: told to a term once, when it is built
 
     @property
     def gap(self) -> Tensor:
@@ -107,11 +108,11 @@ class Term:
     built_in: frozenset[str] = frozenset()  # that it reads of BUILT_IN
 
 
-def build_loss(config: Mapping[str, Any], outputs: int = 1) -> list[Term]:
+def build_loss(config: Mapping[str, Any], outputs: int | Sequence[str] = 1) -> list[Term]:
     """Terms from `{name: {weight: 1.0, **options}}`; every problem is a UserError naming the key.
 
     A term's `weight` defaults to 1. Negative weights are refused: they turn a regulariser into its opposite.
-    outputs: D of the head, which a term may refuse.
+    outputs: names of the head's, or D where they have none; a term refuses a head that is not for it.
     """
     if not config:
         raise UserError("loss has no terms; name at least one, for example loss.bradley_terry.margin=0.0")
@@ -169,14 +170,19 @@ def reads_logps(terms: Sequence[Term]) -> bool:
 
 
 def values_per(
-    name: str, function: Callable[[Preferences], Tensor], reads: Mapping[str, str] | None = None, outputs: int = 1
+    name: str,
+    function: Callable[[Preferences], Tensor],
+    reads: Mapping[str, str] | None = None,
+    outputs: int | Sequence[str] = 1,
 ) -> str:
     """What a term returns one value of, seen on a batch of N = 2 comparisons, P = 4 pairs and R = 5 responses.
 
     Asked once, here, of rows that know no column: in a batch with as many pairs as responses (K = 3) the shape alone
     would not tell.
     """
-    sizes = {"response": (5,), "pair": (4,), "output": (5, outputs)}
+    names = () if isinstance(outputs, int) else tuple(outputs)
+    d = outputs if isinstance(outputs, int) else len(names)
+    sizes = {"response": (5,), "pair": (4,), "output": (5, d)}
     shape = tuple(
         function(
             Preferences(
@@ -186,7 +192,8 @@ def values_per(
                 strength=torch.ones(4),
                 probability=torch.ones(4),
                 prompt=torch.tensor([0, 0, 0, 1, 1]),
-                outputs=torch.zeros(5, outputs),
+                outputs=torch.zeros(5, d),
+                names=names,
                 columns={
                     column: torch.full(sizes[kind], 1.0 if column in BUILT_IN else torch.nan)
                     for column, kind in (reads or {}).items()

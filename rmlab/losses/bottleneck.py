@@ -3,8 +3,8 @@
 from torch import Tensor
 
 from rmlab.losses import LOSSES, Preferences
-from rmlab.losses.parts import within
-from rmlab.messages import UserError, check_at_least, check_one_of
+from rmlab.losses.parts import reads_outputs, within
+from rmlab.messages import check_at_least, check_one_of
 
 
 @LOSSES.register
@@ -18,12 +18,10 @@ def bottleneck_kl(preferences: Preferences, outputs: Tensor, *, over: str, limit
     """
     check_one_of("loss.bottleneck_kl.over", over, ("dimensions", "means"))
     check_at_least("loss.bottleneck_kl.limit", limit, 0)
-    latents, odd = divmod(outputs.shape[1] - 1, 2)
-    if odd or not latents:
-        raise UserError(
-            f"loss.bottleneck_kl reads 1 + 2 L outputs, but the head returns {outputs.shape[1]}; choose "
-            "model/head=bottleneck, or another loss"
-        )
+    latents = max((outputs.shape[1] - 1) // 2, 1)
+    of = range(1, latents + 1)
+    names = ["reward", *(f"mean_{n}" for n in of), *(f"log_variance_{n}" for n in of)]
+    reads_outputs("bottleneck_kl", preferences, names, "bottleneck")
     mean, log_v = outputs[:, 1 : 1 + latents], within(outputs[:, 1 + latents :], limit)
     if over == "means":
         mean, log_v = mean.mean(1, keepdim=True), log_v.mean(1, keepdim=True)

@@ -5,7 +5,9 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from rmlab.losses import LOSSES, Preferences
-from rmlab.losses.parts import either_way, exactly_outputs
+from rmlab.losses.parts import either_way, reads_outputs
+
+TWO_HEAD = ("quality", "length", "overlap")
 
 
 @LOSSES.register
@@ -26,7 +28,7 @@ def odin_preference(preferences: Preferences, outputs: Tensor) -> Tensor:  # (P,
 
     Reads the `two_head` head, whose reward is q alone. Probabilities are soft labels.
     """
-    exactly_outputs("odin_preference", outputs, 3, "two_head")
+    reads_outputs("odin_preference", preferences, TWO_HEAD, "two_head")
     both = outputs[:, 0] + outputs[:, 1]
     return either_way(preferences, both[preferences.better] - both[preferences.worse], lambda z: softplus(-z))
 
@@ -38,7 +40,7 @@ def odin_length(preferences: Preferences, outputs: Tensor, lengths: Tensor) -> T
     Reads the `two_head` head. The paper correlates over the batches of all devices; so does this, over the whole step.
     Where nothing varies the correlation is 0.
     """
-    exactly_outputs("odin_length", outputs, 3, "two_head")
+    reads_outputs("odin_length", preferences, TWO_HEAD, "two_head")
     return correlation(outputs[:, 0], lengths).abs() + 1 - correlation(outputs[:, 1], lengths)
 
 
@@ -48,7 +50,7 @@ def odin_overlap(preferences: Preferences, outputs: Tensor) -> Tensor:  # (R,)
 
     Reads it from the third output of the `two_head` head, where it is the same for every response.
     """
-    exactly_outputs("odin_overlap", outputs, 3, "two_head")
+    reads_outputs("odin_overlap", preferences, TWO_HEAD, "two_head")
     return outputs[:, 2]
 
 

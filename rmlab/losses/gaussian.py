@@ -9,8 +9,10 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from rmlab.losses import LOSSES, PerResponse, Preferences
-from rmlab.losses.parts import either_way, exactly_outputs, known, within
+from rmlab.losses.parts import either_way, known, reads_outputs, within
 from rmlab.messages import check_at_least
+
+GAUSSIAN = ("mean", "log_variance")
 
 
 @LOSSES.register
@@ -19,7 +21,7 @@ def gaussian_nll(preferences: Preferences, outputs: Tensor, ratings: PerResponse
 
     Reads the `gaussian` head. No limit of log v is published.
     """
-    exactly_outputs("gaussian_nll", outputs, 2, "gaussian")
+    reads_outputs("gaussian_nll", preferences, GAUSSIAN, "gaussian")
     check_at_least("loss.gaussian_nll.limit", limit, 0)
     there, target = known(ratings)
     log_v = within(outputs[:, 1], limit)
@@ -57,7 +59,7 @@ def purm(preferences: Preferences, outputs: Tensor, *, limit: float, points: int
 
 def gap_of(term: str, preferences: Preferences, outputs: Tensor, limit: float) -> tuple[Tensor, Tensor]:
     """(P,) mean and log variance of the difference of two rewards."""
-    exactly_outputs(term, outputs, 2, "gaussian")
+    reads_outputs(term, preferences, GAUSSIAN, "gaussian")
     check_at_least(f"loss.{term}.limit", limit, 0)
     better, worse, log_v = preferences.better, preferences.worse, within(outputs[:, 1], limit)
     return outputs[better, 0] - outputs[worse, 0], torch.logaddexp(log_v[better], log_v[worse])

@@ -4,8 +4,7 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from rmlab.losses import LOSSES, Preferences
-from rmlab.losses.parts import either_way, positive
-from rmlab.messages import UserError
+from rmlab.losses.parts import either_way, positive, reads_outputs
 
 
 @LOSSES.register
@@ -15,11 +14,8 @@ def general_preference(preferences: Preferences, outputs: Tensor, *, temperature
     a and b are the outputs of the better and the worse response, k pairs of numbers; s(a, b) = -s(b, a), and a may
     beat b, b beat c and c beat a. Reads the 2k outputs of the `preference` head. Probabilities are soft labels.
     """
-    if outputs.shape[1] % 2:
-        raise UserError(
-            f"loss.general_preference reads an even number of outputs, but the head returns {outputs.shape[1]}; choose "
-            "model/head=preference, or another loss"
-        )
+    names = [f"v_{n}" for n in range(1, 2 * -(-outputs.shape[1] // 2) + 1)]
+    reads_outputs("general_preference", preferences, names, "preference")
     positive("general_preference.temperature", temperature)
     a, b = outputs[preferences.better], outputs[preferences.worse]
     score = (a[:, 0::2] * b[:, 1::2] - a[:, 1::2] * b[:, 0::2]).sum(1)

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from rmlab.losses import LOSSES, PerResponse, Preferences
-from rmlab.losses.parts import at_least_outputs, exactly_outputs, known, rising
+from rmlab.losses.parts import known, reads_outputs, rising
 from rmlab.messages import UserError
 
 
@@ -17,8 +17,10 @@ def ordinal_ce(
     Reads the `ordinal` head; `grades` are its own. A rating between two grades is shared by them in proportion, an
     unknown one counts 0. UserError for one outside.
     """
-    exactly_outputs("ordinal_ce", outputs, len(rising("ordinal_ce.grades", grades)), "ordinal")
-    at_least_outputs("ordinal_ce", outputs, 2, "ordinal")
+    if len(rising("ordinal_ce.grades", grades)) < 2:
+        raise UserError(f"loss.ordinal_ce.grades must be at least 2, not {grades}")
+    names = [f"grade_{grade:g}" for grade in grades]
+    reads_outputs("ordinal_ce", preferences, names, "ordinal with these grades")
     there, rating = known(ratings)
     if bool((there & ((rating < grades[0]) | (rating > grades[-1]))).any()):
         raise UserError(
@@ -39,7 +41,8 @@ def ordinal_preference(preferences: Preferences, outputs: Tensor) -> Tensor:  # 
     Reads the `ordinal` head. A tie (probability 0.5) is -log of the chance of equal grades; else, with probability p,
     -p log P(higher) - (1 - p) log P(lower).
     """
-    at_least_outputs("ordinal_preference", outputs, 2, "ordinal")
+    names = [name if name.startswith("grade_") else "grade_..." for name in preferences.names]
+    reads_outputs("ordinal_preference", preferences, names or [""] * max(outputs.shape[1], 2), "ordinal")
     log_p = outputs.log_softmax(1)
     joint = log_p[preferences.better][:, :, None] + log_p[preferences.worse][:, None, :]  # (P, G, G)
     i, j = torch.tril_indices(joint.shape[1], joint.shape[2], -1, device=joint.device)

@@ -1,7 +1,7 @@
 """What several terms share: soft labels, the outputs that a head must have, what a row does not know."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
@@ -29,23 +29,17 @@ def per_comparison(preferences: Preferences, values: Tensor) -> Tensor:
     return values.new_zeros(preferences.comparisons).index_add(0, preferences.prompt, values)
 
 
-def at_least_outputs(term: str, outputs: Tensor, least: int, head: str) -> None:
-    """UserError for a head of fewer outputs than the term reads."""
-    if outputs.shape[1] < least:
-        raise UserError(
-            f"loss.{term} reads at least {least} outputs of a response, but the head {returns(outputs, head)}"
-        )
-
-
-def exactly_outputs(term: str, outputs: Tensor, count: int, head: str) -> None:
-    """UserError for a head of another number of outputs than the term reads."""
-    if outputs.shape[1] != count:
-        raise UserError(f"loss.{term} reads {count} outputs of a response, but the head {returns(outputs, head)}")
-
-
-def returns(outputs: Tensor, head: str) -> str:
-    """The end of a sentence on a head that does not fit."""
-    return f"returns {outputs.shape[1]}; choose model/head={head}, or another loss"
+def reads_outputs(term: str, preferences: Preferences, names: Sequence[str], head: str) -> None:
+    """UserError for a head with other outputs than those; by their number where the batch does not know their names."""
+    d = preferences.column("outputs").shape[1]
+    instead = f"choose model/head={head}, or another loss"
+    if d != len(names):
+        raise UserError(f"loss.{term} reads {len(names)} outputs of a response, but the head returns {d}; {instead}")
+    for name, there in zip(names, preferences.names, strict=False):
+        if name != there:
+            raise UserError(
+                f"loss.{term} reads the output `{name}`, but the head has `{there}` in its place; {instead}"
+            )
 
 
 def positive(key: str, value: float) -> None:

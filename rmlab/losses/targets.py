@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from rmlab.losses import LOSSES, PerOutput, PerResponse, Preferences
-from rmlab.losses.parts import exactly_outputs, known, rising
+from rmlab.losses.parts import known, reads_outputs, rising
 from rmlab.messages import UserError
 
 
@@ -40,7 +40,8 @@ def pinball(preferences: Preferences, outputs: Tensor, ratings: PerResponse, *, 
     """
     if not 0 < rising("pinball.levels", levels)[0] <= levels[-1] < 1:
         raise UserError(f"loss.pinball.levels must lie between 0 and 1, not {levels}")
-    exactly_outputs("pinball", outputs, len(levels), "quantile")
+    names = [f"quantile_{level:g}" for level in levels]
+    reads_outputs("pinball", preferences, names, "quantile with these levels")
     there, target = known(ratings)
     u = torch.where(there[:, None], target[:, None] - outputs, 0.0)
     t = u.new_tensor(levels)

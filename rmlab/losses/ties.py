@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from rmlab.losses import LOSSES, Preferences
-from rmlab.losses.parts import either_way, exactly_outputs, within
+from rmlab.losses.parts import either_way, reads_outputs, within
 from rmlab.messages import UserError
 
 LEARNED = "learned"
@@ -74,7 +74,7 @@ def tied_gap(preferences: Preferences) -> Tensor:  # (P,)
 
 def learned_width(key: str, preferences: Preferences, outputs: Tensor) -> Tensor:
     """(P,) the width of ties that the head has learned, of each pair the same."""
-    exactly_outputs(key, outputs, 2, "ties")
+    reads_outputs(key, preferences, ("reward", "log_tie_width"), "ties")
     return within(outputs[preferences.better, 1], FARTHEST).exp()
 
 

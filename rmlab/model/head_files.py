@@ -6,7 +6,7 @@ Checkpoints hold the head as it is trained. The files here are what rmlab restor
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -61,12 +61,15 @@ def saved_head(config: ModelConfig) -> SavedHead | None:
     return saved
 
 
-def outputs_of(config: ModelConfig) -> int:
-    """D of the head that a model of this config has. UserError for an unknown head, and for options that it lacks."""
+def outputs_of(config: ModelConfig) -> Sequence[str]:
+    """(D,) names of the outputs of the head that a model of this config has.
+
+    UserError for an unknown head, and for options that it lacks.
+    """
     if config.head is not None:
         return heads.outputs_of(config.head or LINEAR)
     saved = saved_head(config)
-    return 1 if saved is None else len(saved.names)
+    return heads.Head.names if saved is None else saved.names
 
 
 def config_of(model: nn.Module) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from rmlab.messages import UserError
@@ -27,7 +27,7 @@ def keep_lm_head(model: nn.Module) -> None:
         base.register_buffer("rmlab_lm_head", lm_head(base).to(base.device), persistent=False)
 
 
-def lm_head(base: PreTrainedModel) -> nn.Parameter:
+def lm_head(base: PreTrainedModel) -> Tensor:
     """(V, d) that of the checkpoint whose weights the model began with. UserError where it holds none, or a bias."""
     origin = vars(base).get("rmlab_origin")
     path, revision = (origin.path, origin.revision) if origin else (base.config.name_or_path, None)

@@ -219,7 +219,7 @@ def check_outputs(rows: "Rows", columns: "Columns", model: "ModelConfig") -> Non
     sources = [source for source in (*rows.train, *rows.eval) if hasattr(source.rows, "__len__")]
     for name, source in itertools.product(wanted, sources):
         found, where = first_width(source.name, source.rows, name)
-        if found not in (None, outputs := outputs_of(model)):
+        if found not in (None, outputs := len(outputs_of(model))):
             raise UserError(
                 f"{where}: {name} holds {found} numbers per response, but model.head has {outputs} outputs; make them "
                 "agree: model/head=attributes has an output for each name in model.head.attributes.names"

@@ -15,12 +15,12 @@ def prepare_loss(
     loss: Mapping[str, Any] | Sequence[Term] | None,
     args: RewardConfig,
     train_dataset: AnyDataset | None,
-    outputs: int = 1,
+    outputs: int | Sequence[str] = 1,
 ) -> list[Term]:
     """The terms given or named, or TRL's loss.
 
-    That is a margin where rows have a `margin` column, and centering where its coefficient is set. outputs: D of the
-    head.
+    That is a margin where rows have a `margin` column, and centering where its coefficient is set. outputs: of the
+    head, see build_loss.
     """
     if loss is not None and not isinstance(loss, Mapping):
         if not loss or args.center_rewards_coefficient is not None:

@@ -57,7 +57,7 @@ class Ready:
         check_arguments(args, sets.train)
         model = load_if_named(model, args, quantization)
         tokenizer = prepare_tokenizer(tokenizer, model, args)
-        outputs = len(names_of(head_of(model)))
+        outputs = names_of(head_of(model))
         terms = prepare_loss(loss, args, sets.train, outputs)
         args.reads = tuple((column.name, column.kind) for column in columns_read(terms))
         of_sets = {name: prepare_loss(loss, args, dataset, outputs) for name, dataset in sets.eval.items()}

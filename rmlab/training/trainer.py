@@ -212,7 +212,7 @@ class RewardTrainer(ScoringTrainer):
                 return super().get_eval_dataloader(eval_dataset)
         if eval_dataset is not None:
             if not prepare.is_prepared(eval_dataset):
-                self.set_losses["eval"] = prepare_loss(self._loss, self.args, eval_dataset, len(names_of(self.head)))
+                self.set_losses["eval"] = prepare_loss(self._loss, self.args, eval_dataset, names_of(self.head))
             trees = prepare.prepare_eval(eval_dataset, self.train_dataset, self._tokenizer, self.args, "eval")
             return self.get_test_dataloader(trees)  # as Trainer's, but never one that it has kept of another set
         ready = self._ready(self.eval_dataset)

@@ -67,7 +67,8 @@ def test_a_head_returns_a_number_for_each_of_its_names(kind):
     head = head_for(kind)
     _, outputs, rewards = said(head)
     assert outputs.shape == (len(PROMPT), len(head.names))
-    assert len({*head.names}) == len(head.names) == outputs_of(options_of(kind))
+    assert len({*head.names}) == len(head.names)
+    assert outputs_of(options_of(kind)) == head.names
     assert rewards.shape == (len(PROMPT),)
     assert (outputs.dtype, rewards.dtype) == (torch.float32, torch.float32)
 

@@ -1,5 +1,6 @@
 """The terms that come with rmlab, with options, outputs and batches to try them on; not what plugins register."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -66,8 +67,8 @@ def head_of(config: Path) -> list[str]:
     return first.removeprefix("# Head: ").partition(". ")[0].split() if asks else ["linear"]
 
 
-def outputs_for(config: Path) -> int:
-    """D of that head."""
+def outputs_for(config: Path) -> Sequence[str]:
+    """Names of the outputs of that head."""
     kind, *change = head_of(config)
     head = yaml.safe_load((ROOT / "conf" / "model" / "head" / f"{kind}.yaml").read_text())
     for key, _, value in (word.partition("=") for word in change):

@@ -165,7 +165,7 @@ def test_every_term_is_in_a_config():
     assert {name for config in configs() for name in yaml.safe_load(config.read_text())} == set(TERMS)
 
 
-@pytest.mark.parametrize("config", [c for c in configs() if outputs_for(c) > 1], ids=lambda config: config.stem)
+@pytest.mark.parametrize("config", [c for c in configs() if len(outputs_for(c)) > 1], ids=lambda config: config.stem)
 def test_another_head_is_refused_with_the_name_of_the_right_one(config):
     head = head_of(config)[0]
     loss = yaml.safe_load(config.read_text())
@@ -173,6 +173,20 @@ def test_another_head_is_refused_with_the_name_of_the_right_one(config):
         pytest.skip("any number of attributes may be rated")
     with pytest.raises(UserError, match=f"the head returns 1; choose model/head={head}"):
         build_loss(loss, 1)
+    with pytest.raises(UserError, match=f"`other_1` in its place; choose model/head={head}"):
+        build_loss(loss, [f"other_{n}" for n in range(1, len(outputs_for(config)) + 1)])
+
+
+def test_a_head_of_as_many_outputs_is_not_taken_for_the_right_one():
+    """Five members and a distance are six outputs, and so are six members, one of which nothing would train."""
+    six = [f"member_{n}" for n in range(1, 7)]
+    anchored = [*six[:5], "distance"]
+    assert build_loss({"members": {"count": 5}, "anchor": {"count": 5}}, anchored)
+    for term in ("members", "anchor"):
+        with pytest.raises(UserError, match="reads the output `distance`, but the head has `member_6` in its place"):
+            build_loss({term: {"count": 5}}, six)
+    with pytest.raises(UserError, match=r"`quantile_0\.2`, but the head has `quantile_0\.25` .* with these levels"):
+        build_loss({"pinball": {"levels": [0.2, 0.5]}}, ["quantile_0.25", "quantile_0.5"])
 
 
 @pytest.mark.parametrize(

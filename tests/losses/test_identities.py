@@ -94,7 +94,8 @@ def test_wins_losses_and_ties_in_any_shares_are_fitted_exactly(name, gap, log_wi
     """0.5 won, 0.2 lost, 0.3 tied: the closed-form maximum of the likelihood has no gradient, in gap and in width."""
     outputs = torch.tensor([[gap, log_width], [0.0, log_width]], dtype=torch.double, requires_grad=True)
     p = torch.tensor([1.0, 0.0, 0.5], dtype=torch.double)
-    rows = Preferences(outputs[:, 0], torch.zeros(3).long(), torch.ones(3).long(), p, p, torch.zeros(2).long())
+    one, other = torch.zeros(3).long(), torch.ones(3).long()
+    rows = Preferences(outputs[:, 0], one, other, p, p, torch.zeros(2).long(), outputs)
     (key,) = LOSSES.options(name)
     losses = LOSSES.build(name, {key: "learned"})(rows, outputs)
     (losses * torch.tensor([0.5, 0.2, 0.3], dtype=torch.double)).sum().backward()
