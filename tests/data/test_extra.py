@@ -272,6 +272,14 @@ def test_a_prompt_inside_that_is_null_is_named(kind, tmp_path):
         load(tmp_path / f"rows.{kind}", columns={"prompt": "info.post"})
 
 
+def test_a_prompt_that_stands_in_the_dialogues_may_be_null(tmp_path):
+    turns = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "yes"}]
+    row = {"chosen": turns, "rejected": [turns[0], {**turns[1], "content": "no"}], "context": None}
+    write(tmp_path / "rows.jsonl", [row], "jsonl")
+    (got,) = load(tmp_path / "rows.jsonl", columns={"prompt": "context"})
+    assert to_comparison(read_row(got), "row").prompt == turns[:1]
+
+
 def test_a_rated_comparison_has_one_weight(tmp_path, capsys):
     rows = [{"prompt": "q", "response": f"a{n}", "score": n, "weight": 2, "user": n // 2} for n in range(3)]
     write(tmp_path / "rated.jsonl", rows, "jsonl")
