@@ -102,8 +102,8 @@ def rename(row: Mapping[str, Any], columns: Mapping[str, Any], separator: str | 
             out[name] = joined(row, source)
         elif source is not None:
             out[name] = values_of(row, source, name)
-            if name == "prompt" and out[name] is None:
-                raise UserError(f"data.columns.prompt: {source} is null; fix or remove the row")
+    if isinstance(columns.get("prompt"), str) and out["prompt"] is None and not has_dialogues(out):
+        raise UserError(f"data.columns.prompt: {columns['prompt']} is null; fix or remove the row")
     if separator and isinstance(out.get("chosen"), str) and isinstance(out.get("rejected"), str):
         parts = [out[side].rpartition(separator) for side in ("chosen", "rejected")]
         if parts[0][1] and parts[0][:2] == parts[1][:2]:
@@ -132,6 +132,14 @@ def joined(row: Mapping[str, Any], sources: Any) -> Any:
         elif value not in (None, ""):
             raise UserError(f"data.columns.prompt: {source} is text beside messages; only a system text can be joined")
     return prompt
+
+
+def has_dialogues(row: Mapping[str, Any]) -> bool:
+    """Whether its responses are messages, in which a prompt may stand."""
+    given = [row.get("chosen"), row.get("responses")]
+    inside = [item for value in given if isinstance(value, list) for item in value]
+    first = [item for value in inside for item in (value if isinstance(value, list) else [value])]
+    return any(isinstance(item, Mapping) for item in first)
 
 
 def is_messages(value: Any) -> bool:

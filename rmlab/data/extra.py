@@ -104,7 +104,10 @@ def vectors(values: Sequence[Any], kind: str, where: str, name: str) -> Numbers:
     if stated and (len(stated) > 1 or width < 1):
         raise UserError(f"{where}: {name} holds lists of {sorted(stated)} numbers; all must have as many, at least 1")
     if kind != "output" and width > 1:
-        raise UserError(f"{where}: {name} holds lists of {width} numbers, and the loss reads one per {kind}")
+        raise UserError(
+            f"{where}: {name} holds lists of {width} numbers, and the loss reads one per {kind}; say which with "
+            f"data.columns.{name}=YOUR_COLUMN"
+        )
     unknown = [math.nan] * width
     found = [
         unknown if value is None else [known(v, where, name) for v in numbers]

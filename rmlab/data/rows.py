@@ -91,7 +91,10 @@ def read_format(row: Row, where: str) -> tuple[Text, list[Any], list[Preference]
     if "responses" in row and any(column in row for column in READERS):
         responses = [text(r, where, "responses") for r in listed(row["responses"], where, "responses")]
         if len(responses) < 2:
-            raise UserError(f"{where}: responses holds {len(responses)}; a comparison needs at least 2")
+            raise UserError(
+                f"{where}: responses holds {len(responses)}, and a comparison needs at least 2; fix the row, or leave "
+                "such rows out with uncompared: drop in its entry of data.train"
+            )
         preferences = read_preferences(row, len(responses), where)
         return *split_prompt(row, responses, where), preferences, False
     raise UserError(f"{where}: columns {sorted(map(str, row))} are none of the accepted formats ({FORMATS})")

@@ -11,12 +11,13 @@ from rmlab.data.cache import code, digest
 from rmlab.data.columns import BATCH, HEAD, head, read_row, read_rows, renamed, renamed_texts, with_nulls
 from rmlab.data.json_files import is_json
 from rmlab.data.rated import group_rated, is_rated
-from rmlab.messages import UserError, did_you_mean, say
+from rmlab.messages import UserError, check_one_of, did_you_mean, say
 from rmlab.upstream import fingerprint
 
 if TYPE_CHECKING:  # imported where rows are read: rmlab's own checks come before
     from datasets import Dataset, IterableDataset
 
+UNCOMPARED = ("error", "drop")
 SUFFIXES = (".jsonl", ".json", ".parquet")
 
 
@@ -32,6 +33,7 @@ def load(
     streaming: bool = False,
     limit: int | None = None,
     hub: Mapping[str, Any] | None = None,
+    uncompared: str = "error",
 ) -> "Dataset | IterableDataset":
     """Rows of a jsonl/json/parquet file (also .gz), a local folder (of such files, or `save_to_disk`), or a hub name.
 
@@ -44,6 +46,7 @@ def load(
         limit: so many rows are enough; of JSON no more are read. As `data.limit`, of this source alone.
         hub: name, split, revision and data_dir where the path is a hub name, so that a config for one reads a local
             copy when nothing but the path is changed.
+        uncompared: error | drop: rows of fewer than two `responses`.
 
     Rows that hold one rated response each (prompt, response, score) are grouped by prompt into K-wise rows.
     Local JSON, and what has its columns renamed, is kept as text, a row in one column `ROW`: Arrow would unify the
@@ -53,6 +56,7 @@ def load(
         raise UserError("data.path is not set; give a file, a folder or a hub name: data.path=my.jsonl")
     if limit is not None and (type(limit) is not int or limit < 1):
         raise UserError(f"data.limit is {limit!r}; it must be a whole number of at least 1, or null for all rows")
+    check_one_of("uncompared", uncompared, UNCOMPARED)
     columns = dict(columns or {})
     files = local_files(path, split)
     if files and all(is_json(f) for f in files):
@@ -66,6 +70,7 @@ def load(
             dataset = load_local(path, files, split, streaming)
         dataset = under_our_names(dataset, path, columns, prompt_separator, streaming, limit)
     dataset = checked(dataset, path, prompt_separator)
+    dataset = without_uncompared(dataset, path) if uncompared == "drop" else dataset
     return dataset if limit is None else dataset.take(limit)
 
 
@@ -145,6 +150,28 @@ def checked(dataset: "Dataset | IterableDataset", path: str, separator: str | No
             "leave it out"
         )
     return dataset
+
+
+def without_uncompared(dataset: "Dataset | IterableDataset", path: str) -> "Dataset | IterableDataset":
+    """Without rows of fewer than two responses, with a line of how many; of a stream as they come."""
+    if not hasattr(dataset, "__len__"):
+        return dataset.filter(compares)
+    kept = [n for n, row in enumerate(read_rows(dataset)) if has_two_responses(row)]
+    if len(kept) == len(dataset):
+        return dataset
+    say(f"{path}: left out {len(dataset) - len(kept):,} of {len(dataset):,} rows that have fewer than two responses")
+    return dataset.select(kept)
+
+
+def compares(row: Mapping[str, Any]) -> bool:
+    """`has_two_responses` of a row as `datasets` has it."""
+    return has_two_responses(read_row(row))
+
+
+def has_two_responses(row: Mapping[str, Any]) -> bool:
+    """Whether it has at least as many; so has what is no list of them, and is checked later."""
+    responses = row.get("responses")
+    return not isinstance(responses, list) or len(responses) > 1
 
 
 def local_files(path: str, split: str) -> list[Path] | None:

@@ -117,6 +117,7 @@ def described(name: str, folder: Path) -> dict[str, object]:
         "architecture": [config, {tensor: place.shape for tensor, place in tensors_of(folder).items()}],
         "head": read(folder / HEAD_ABOUT),
         "tokenizer": files,
+        "chat template": read(folder / "tokenizer_config.json").get("chat_template"),  # where older models keep it
         "set of variables of the chat template": template_of_run(name),
     }
 

@@ -94,7 +94,8 @@ def stated(row: Mapping[str, Any], added: Sequence[Mapping[str, Any]], where: st
 
     What else a preference says, such as its weight, it still says; gold that was read of scores is `gold_rewards`.
     """
-    from rmlab.data.rows import SIDES, decisive, sides_are_lists, to_comparison
+    from rmlab.data.pairs import SIDES, sides_are_lists
+    from rmlab.data.rows import decisive, to_comparison
 
     several = sides_are_lists(row)
     if not several and decisive(row) is None:
@@ -108,10 +109,8 @@ def stated(row: Mapping[str, Any], added: Sequence[Mapping[str, Any]], where: st
     if comparison.gold is not None:
         kept["gold_rewards"] = comparison.gold
     said = row["preferences"] if decisive(row) == "preferences" else [{}] * len(comparison.preferences)
-    left, preferences = iter(added), []
-    one = next(left, None)
+    left, preferences = list(added), list[dict[str, Any]]()
     for given, p in zip(said, comparison.preferences, strict=True):
-        if one and (one["better"], one["worse"]) == (p.better, p.worse):  # else between equal responses, and left out
-            preferences.append({**given, **one})
-            one = next(left, None)
+        if left and (left[0]["better"], left[0]["worse"]) == (p.better, p.worse):  # else of equal responses: left out
+            preferences.append({**given, **left.pop(0)})
     return {**kept, "preferences": preferences}

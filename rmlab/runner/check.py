@@ -177,6 +177,7 @@ def check_first_row(model: "ModelConfig", where: str, name: str, spec: Any) -> N
     from rmlab.data.config import SourceConfig
     from rmlab.data.json_files import is_json
     from rmlab.data.rated import is_rated
+    from rmlab.data.sources import has_two_responses
     from rmlab.data.texts import JsonRows
 
     source = SourceConfig.of(spec, where, DATASETS.names())
@@ -186,7 +187,9 @@ def check_first_row(model: "ModelConfig", where: str, name: str, spec: Any) -> N
     file = Path(path).expanduser()
     if not file.is_file() or not is_json(file):
         return
-    first, _ = next(iter(JsonRows([file], columns or {}, separator)), (None, ""))
+    rows = (row for row, _ in JsonRows([file], columns or {}, separator))
+    left = filter(has_two_responses, rows) if source.options.get("uncompared") == "drop" else rows
+    first = next(left, None)
     if first is not None and not is_rated(first):
         check_row(model, first, name)
 

@@ -3,6 +3,7 @@
 import copy
 import functools
 import itertools
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -84,3 +85,12 @@ def test_a_sweep_of_a_paper_composes_and_its_claims_are_about_its_arms(name):
         assert arm_called(claim.arm, study), claim.text
         assert arm_called(claim.other, study), claim.text
         assert (published.columns[claim.column].set or min(sets)) in sets, claim.text
+
+
+@pytest.mark.parametrize("name", ["batch_zero", "llama2_margin"])
+def test_what_a_sweep_says_of_its_columns_on_other_data_is_an_override(name):
+    """Which part of other rows a column of the table stands for; the others stay."""
+    (override,) = re.findall(r"^# .*'(report\.published\.columns=.*)'$", (FOLDER / f"{name}.yaml").read_text(), re.M)
+    before, after = (composed(name, options).report.published.columns for options in ((), (override,)))
+    assert list(after) == list(before)
+    assert after != before

@@ -14,6 +14,7 @@ from rmlab.data.prepare import tokenize
 from rmlab.data.rows import to_comparison
 from rmlab.data.sets import load_rows
 from rmlab.data.sources import load_hub, part_of_hub
+from rmlab.messages import UserError
 
 # Config -> files of its columns, and of one of their rows: [(better, worse, strength or None for a tie), ...].
 
@@ -171,6 +172,18 @@ def test_helpsteer2_has_its_five_attributes_as_ratings(folder):
     for row, pair in zip(source.rows, raw_rows(folder, "hs2.jsonl"), strict=True):
         got = to_comparison(read_row(row), "row", Options(columns=(("ratings", "output"),))).columns["ratings"]
         assert got == [[one[name] for name in names] for one in pair]
+
+
+def test_helpsteer2_may_have_one_attribute_as_its_rating(folder):
+    """As the loss `reward_mse` reads it, which refuses all five."""
+    read, config = (("ratings", "response"),), config_of("helpsteer2", folder / "hs2.jsonl")
+    with pytest.raises(UserError, match=r"ratings holds lists of 5 numbers.*; say which with data.columns.ratings="):
+        load_rows(config, read)
+    config.train["helpsteer2"]["columns"]["ratings"] = "helpfulness"
+    (source,) = load_rows(config, read).train
+    for row, pair in zip(source.rows, raw_rows(folder, "hs2.jsonl"), strict=True):
+        got = to_comparison(read_row(row), "row", Options(columns=read)).columns["ratings"]
+        assert got == [[one["helpfulness"]] for one in pair]
 
 
 def test_turns_of_both_sides_become_a_dialogue(tmp_path):

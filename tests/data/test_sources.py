@@ -5,7 +5,7 @@ from conftest import ROOT, shared
 from datafiles import load, write
 from datasets import Dataset
 
-from rmlab.data.columns import read_row
+from rmlab.data.columns import read_row, read_rows
 from rmlab.data.rows import to_comparison
 from rmlab.messages import UserError
 
@@ -147,3 +147,24 @@ def test_real_data_reads_as_its_config_says(name, file, comparisons, preferences
         assert sum(p.probability == 0.5 for c in read for p in c.preferences) == 66
     if name == "hh":
         assert sum(bool(c.prompt) for c in read) == 2307
+
+
+@pytest.mark.parametrize("options", [{}, {"streaming": True}])
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+def test_rows_of_fewer_than_two_responses_are_refused_or_left_out(kind, options, tmp_path, capsys):
+    rows = [{"prompt": f"p{n}", "of": [{"text": f"a{k}", "score": k} for k in range(n)]} for n in (2, 0, 1, 3)]
+    write(tmp_path / f"rows.{kind}", rows, kind)
+
+    def read(**more):
+        columns = {"responses": "of.text", "scores": "of.score"}
+        return list(read_rows(load(tmp_path / f"rows.{kind}", columns=columns, **options, **more)))
+
+    assert [row["prompt"] for row in read(uncompared="drop")] == ["p2", "p3"]
+    assert ("left out 2 of 4 rows that have fewer than two" in capsys.readouterr().out) == (not options)
+    assert [row["prompt"] for row in read(uncompared="drop", limit=1)] == ["p2"]
+    with pytest.raises(
+        UserError, match=r"row 1: responses holds 0, and a comparison needs at least 2; .*uncompared: drop"
+    ):
+        [to_comparison(row, f"row {n}") for n, row in enumerate(read())]
+    with pytest.raises(UserError, match="uncompared is 'keep'; known: drop, error"):
+        read(uncompared="keep")

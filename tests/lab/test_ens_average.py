@@ -1,5 +1,6 @@
 """The mean of weights: exact, of models of any form, refused where it would be no model."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -127,6 +128,7 @@ def test_a_head_of_its_own_is_averaged_as_it_was_trained(kind, members, tokenize
         ("seed", r"did not grow from the same first weights as .* \(the cosine of their matrices is -?0.0"),
         ("llama", "has another architecture than"),
         ("tokenizer", "has another tokenizer than"),
+        ("template", "has another chat template than"),
     ],
 )
 def test_what_makes_no_model_is_refused_and_leaves_nothing(other, message, members, tokenizer, tmp_path):
@@ -135,6 +137,9 @@ def test_what_makes_no_model_is_refused_and_leaves_nothing(other, message, membe
     tokenizer.save_pretrained(folder)
     if other == "tokenizer":
         (folder / "chat_template.jinja").write_text("{{ messages }}")
+    if other == "template":  # as older models keep it
+        file = folder / "tokenizer_config.json"
+        file.write_text(json.dumps({**json.loads(file.read_text()), "chat_template": "{{ messages }}"}))
     with pytest.raises(UserError, match=message):
         average_weights([members[0], folder], place)
     assert not list(place.parent.iterdir())

@@ -112,6 +112,16 @@ def test_what_is_right_is_not_refused(rows, about, model, encoder, config):
     check_first_rows(config({"path": str(encoder(**about)), **model}, {"train": rows}))
 
 
+def test_a_first_row_that_is_left_out_is_not_checked(encoder, config):
+    rows = [{"prompt": "p ", "responses": said, "scores": list(range(len(said)))} for said in ([], ["a", "b"])]
+    made = config({"path": str(encoder())}, {"train": rows})
+    with pytest.raises(UserError, match="responses holds 0"):
+        check_first_rows(made)
+    (source,) = made.data.train.values()
+    source["uncompared"] = "drop"
+    check_first_rows(made)
+
+
 @pytest.mark.parametrize("file", ["chat_template.jinja", "chat_template.json", "tekken.json", "adapter_config.json"])
 def test_a_template_may_lie_in_a_file_of_its_own(file, encoder, config):
     (encoder() / file).write_text('{"base_model_name_or_path": "x"}')
