@@ -18,11 +18,11 @@ from rmlab.data.style import STYLE
 from rmlab.files import replacing
 from rmlab.messages import UserError, first_line
 from rmlab.metrics.scored import ScoredComparison
+from rmlab.scoring.score_file import OUTPUT
 
 PREFERENCE = ("better", "worse", "strength", "probability")
 TEXTS = ("comparison", "prompt", "responses")
 RESPONSE = ("id", "prompt", "subset", "reward", "length", "gold", "style", "outputs")
-OUTPUT = "output_"  # what columns of outputs are called, before their names
 
 
 @dataclass(frozen=True)
