@@ -30,7 +30,7 @@ CASES = {
         2,
     ),
     "unknown loss": ({}, ["loss.centre.weight=0.01"], "no loss named 'centre'; did you mean 'center'?", 2),
-    "unknown loss option": ({}, ["loss.bradley_terry.beta=1"], "loss.bradley_terry takes ['margin']", 2),
+    "unknown loss option": ({}, ["loss.bradley_terry.beta=1"], "loss.bradley_terry takes ['margin', ", 2),
     "missing loss option": ({}, ["~loss.bradley_terry.margin"], "missing ['margin']", 2),
     "wrong type of a loss option": ({}, ["loss.bradley_terry.margin=big"], "must be a number, not 'big'", 2),
     "no length": ({}, ["data.max_length=long"], "data.max_length is 'long'; it must be a whole number, auto", 2),
