@@ -83,6 +83,11 @@ class DataConfig:
         return Options(length, *choices, dict(self.chat_template_kwargs))
 
     @property
+    def generated(self) -> bool:
+        """Whether some training rows are made, not read."""
+        return any(isinstance(spec, Mapping) and spec.get("source") != "load" for spec in self.train.values())
+
+    @property
     def streams(self) -> bool:
         """Whether training rows are read as they are needed."""
         return any(isinstance(spec, Mapping) and spec.get("streaming") for spec in self.train.values())

@@ -19,6 +19,7 @@ from rmlab.runner.suites import entries
 if TYPE_CHECKING:
     from rmlab.data.config import Columns
     from rmlab.data.sets import Rows
+    from rmlab.losses import Term
     from rmlab.model.config import ModelConfig
     from rmlab.runner.config import Config
 
@@ -146,6 +147,15 @@ def matches(value: Any, kinds: set[str]) -> bool:
     if names == {"int"}:
         names.add("float")
     return bool(names & kinds)
+
+
+def build_loss(config: Config) -> tuple[list["Term"], "Columns"]:
+    """The terms of `loss` on the head's outputs, and the columns that they read. The first call imports torch."""
+    from rmlab import losses
+    from rmlab.model.head_files import outputs_of
+
+    terms = losses.build_loss(config.loss, outputs_of(config.model))
+    return terms, tuple((column.name, column.kind) for column in losses.columns_read(terms))
 
 
 # ---- what files tell ----

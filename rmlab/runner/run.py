@@ -18,7 +18,7 @@ from rmlab.model.config import ModelConfig, check_architecture
 from rmlab.registry import import_plugins
 from rmlab.runner.arguments import reward_config, with_length
 from rmlab.runner.begin import begun, with_beginning
-from rmlab.runner.check import check_first_rows, check_outputs, check_run, check_templates
+from rmlab.runner.check import build_loss, check_first_rows, check_outputs, check_run, check_templates
 from rmlab.runner.config import Config, computed
 from rmlab.runner.curves import history, last_train_logs
 from rmlab.runner.directory import BusyError, RunDirectory, objective
@@ -34,7 +34,6 @@ from rmlab.secrets import masked, secrets_of
 if TYPE_CHECKING:  # which take seconds to import; a run says its name before
     from peft import PeftConfig
 
-    from rmlab.data.config import Columns
     from rmlab.data.sets import Rows, Sets
     from rmlab.data.trees import Trees
     from rmlab.losses import Term
@@ -114,13 +113,17 @@ def take_over(
 
 
 def check(config: Config, out: RunDirectory) -> Checked:
-    """From fast to slow: the first rows, the loss, for which torch is imported, then all rows with what it reads."""
+    """From fast to slow: files are read in less time than torch is imported for the loss, generators take more.
+
+    Where the loss reads columns of the rows, they are read again with those.
+    """
     from rmlab.data.sets import load_rows
 
     config = replace(config, model=begun(config.model))
     check_first_rows(config)
+    rows = None if config.data.generated else load_rows(config.data)
     loss, columns = build_loss(config)
-    rows = load_rows(config.data, columns)
+    rows = load_rows(config.data, columns) if rows is None or columns else rows
     check_outputs(rows, columns, config.model)
     check_templates(config.model, rows)
     suites = read_suites(config.eval, config.model)
@@ -131,15 +134,6 @@ def check(config: Config, out: RunDirectory) -> Checked:
     args = reward_config(ready, out)
     args.reads = columns
     return Checked(rows, ready.data, config.model, loss, args, PeftConfig.of(config.peft).build(), suites)
-
-
-def build_loss(config: Config) -> tuple[list["Term"], "Columns"]:
-    """The terms of `loss` on the head's outputs, and the columns that they read. The first call imports torch."""
-    from rmlab import losses
-    from rmlab.model.head_files import outputs_of
-
-    terms = losses.build_loss(config.loss, outputs_of(config.model))
-    return terms, tuple((column.name, column.kind) for column in losses.columns_read(terms))
 
 
 def train_here(config: Config, out: RunDirectory, inputs: dict[str, str], checked: Checked) -> dict[str, Any]:

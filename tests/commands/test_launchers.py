@@ -54,6 +54,7 @@ def dying_launcher(monkeypatch, *deaths):
     monkeypatch.setattr(Plugins, "instantiate_launcher", instantiate_launcher)
 
 
+@pytest.mark.slow
 def test_a_launcher_that_dies_does_not_take_the_other_runs_along(tmp_path, monkeypatch):
     """It dies after one run of three: the other two are launched again."""
     dying_launcher(monkeypatch, 1)

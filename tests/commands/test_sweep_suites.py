@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 import yaml
 from sweeping import TINY, here, metrics
 
@@ -12,6 +13,7 @@ def suites_of(place):
     return {run.name: {file.stem for file in run.glob("suites/*.json")} for run in place.glob("runs/s/*-s*")}
 
 
+@pytest.mark.slow
 def test_a_sweep_scores_its_suites_and_later_those_that_are_new(tmp_path):
     rows = [{"prompt": f"q {n}", "chosen": f"yes {n}", "rejected": "no"} for n in range(3)]
     file = tmp_path / "mine.jsonl"

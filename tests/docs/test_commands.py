@@ -157,7 +157,12 @@ def perform(block: Block, namespace: dict[str, object]) -> None:
             does(command)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=name)
+LONG = ("docs/sweeps.md", "docs/report.md", "docs/run-directory.md", "docs/data.md")  # half a minute each
+
+
+@pytest.mark.parametrize(
+    "page", [pytest.param(p, id=name(p), marks=[pytest.mark.slow] * (name(p) in LONG)) for p in PAGES]
+)
 def test_the_commands_of_a_page_do_what_it_says(page, place):
     namespace: dict[str, object] = {}
     for block in blocks(page):

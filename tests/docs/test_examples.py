@@ -31,6 +31,7 @@ def rmlab(place, *arguments, path=()):
     return start(place, "-c", code, *arguments, *SMALL, path=path)
 
 
+@pytest.mark.slow
 def test_quickstart_learns(tmp_path):
     printed = start(tmp_path, EXAMPLES / "quickstart.py")
     accuracy = float(printed.rpartition("held-out accuracy ")[2].partition(",")[0])

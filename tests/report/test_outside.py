@@ -225,6 +225,7 @@ def test_missing_rewards_and_verdicts_count_as_not_scored(tmp_path):
     assert len(read_scores_file(tmp_path / "judge.jsonl").entries) == 2
 
 
+@pytest.mark.slow
 def test_gold_data_with_ratings_tells_what_best_of_n_recovers(tmp_path, monkeypatch):
     """One picks the best of three each time, the other one the worst: of 0, 1 and 5, whose mean is 2."""
     monkeypatch.chdir(tmp_path)

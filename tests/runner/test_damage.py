@@ -89,6 +89,7 @@ def test_a_directory_of_another_run_is_refused_whether_finished_or_not(ended):
     assert json.loads((out.path / "environment.json").read_text())["config"]["trainer"]["learning_rate"] == 0.5
 
 
+@pytest.mark.slow
 def test_a_redo_that_was_killed_is_not_taken_for_finished(ended, monkeypatch):
     out, config, metrics = ended
     monkeypatch.setattr("rmlab.runner.directory.shutil.rmtree", killed)
@@ -109,7 +110,9 @@ def killed(*_, **__):
     [
         OSError(28, "No space left on device"),
         RuntimeError("[enforce fail at inline_container.cc:664] . PytorchStreamWriter failed writing file data/3"),
-        RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 64 vs 0"),
+        pytest.param(
+            RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 64 vs 0"), marks=pytest.mark.slow
+        ),
     ],
 )
 def test_a_full_disk_is_one_sentence_wherever_it_is_met(error, ended, monkeypatch):

@@ -140,6 +140,7 @@ def wandb_records(place):
     return [(r["type"], r.get(r["type"])) for r in records]
 
 
+@pytest.mark.slow
 def test_wandb_file_read_back_holds_config_history_and_summary(tmp_path):
     rmlab(tmp_path, *SMALL, "trainer.eval_strategy=epoch", "logger.tags=[mine]")
     out = run_directory(tmp_path)
@@ -163,6 +164,7 @@ def test_wandb_file_read_back_holds_config_history_and_summary(tmp_path):
     assert [c["exit_code"] for kind, c in records if kind == "exit"] == [0]
 
 
+@pytest.mark.slow
 def test_a_failing_run_finishes_its_wandb_run_as_failed(tmp_path):
     done = rmlab(tmp_path, *SMALL, "trainer.optim=adamw_bnb_8bit", check=False)  # bitsandbytes is not installed
     assert done.returncode == 1
@@ -291,6 +293,7 @@ def test_other_loggers(logger, tmp_path):
         assert list(run_directory(tmp_path).glob("tensorboard/**/events.out.tfevents.*"))
 
 
+@pytest.mark.slow
 def test_an_adapter_run_keeps_adapter_and_merged_model(tmp_path):
     rmlab(tmp_path, "debug=tiny", "peft=lora", "trainer.learning_rate=1e-2")
     out = run_directory(tmp_path)
@@ -307,6 +310,7 @@ def test_own_jsonl_with_a_margin_warns_when_no_row_has_one(tmp_path):
     assert "40 comparisons of 40 rows" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_pretrained_encoder_learns_from_the_command_line(minilm, tmp_path):
     """Real weights, real graded data: two steps from a folder, evaluated on held-out prompts."""
     data = shared("topical_chat.json.gz")

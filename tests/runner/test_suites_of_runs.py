@@ -108,6 +108,7 @@ def test_prompts_that_are_trained_on_are_counted(config, tmp_path, monkeypatch, 
     assert "warning: suite mine: 2 of 3 prompts are trained on too" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_run_that_kept_no_model_says_so(config, tmp_path):
     out = RunDirectory(tmp_path / "run")
     run({**config, "eval": {}, "run": {**config["run"], "keep": []}}, out.path)

@@ -26,6 +26,7 @@ def stream_of(dataset, shards=1):
 # ---- the window of training metrics ----
 
 
+@pytest.mark.slow
 def test_a_batch_that_did_not_fit_is_not_in_the_training_metrics(tokenizer, tmp_path, monkeypatch):
     """auto_find_batch_size begins again with half the batch; what the aborted one had scored is forgotten."""
 
