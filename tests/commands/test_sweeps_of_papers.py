@@ -20,8 +20,16 @@ from rmlab.report.published import arm_called
 from rmlab.runner.config import CONF, Config, register
 from rmlab.runner.published import Published
 
-register()
-OmegaConf.register_new_resolver("rmlab_run", lambda study, seed: "targets-reward_mse", replace=True)
+
+@pytest.fixture(autouse=True)
+def earlier_runs():
+    """Runs that are followed are there."""
+    register()
+    OmegaConf.register_new_resolver("rmlab_run", lambda study, seed: "targets-reward_mse", replace=True)
+    yield
+    register()
+
+
 FOLDER = ROOT / "sweeps" / "papers"
 PAPERS = sorted(file.stem for file in FOLDER.glob("*.yaml"))
 
