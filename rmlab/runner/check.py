@@ -149,7 +149,7 @@ def matches(value: Any, kinds: set[str]) -> bool:
     return bool(names & kinds)
 
 
-def build_loss(config: Config) -> tuple[list["Term"], "Columns"]:
+def build_loss(config: "Config") -> tuple[list["Term"], "Columns"]:
     """The terms of `loss` on the head's outputs, and the columns that they read. The first call imports torch."""
     from rmlab import losses
     from rmlab.model.head_files import outputs_of
