@@ -70,6 +70,7 @@ def test_own_loss_as_an_installed_package(tmp_path):
     assert list(tmp_path.glob("runs/debug/squared_hinge-s0-*/metrics.json"))
 
 
+@pytest.mark.slow
 def test_read_scores_notebook(tmp_path, monkeypatch):
     """Its cells, one after the other; the assertion inside compares accuracy by hand with metrics.json."""
     rmlab(tmp_path, "study=s")

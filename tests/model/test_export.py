@@ -47,9 +47,7 @@ def shard_and_export(place, kind):
         export(model, build_tokenizer(), place / "model", weights)
 
 
-@pytest.mark.parametrize(
-    "kind", ["whole", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("head", "adapter"))]
-)
+@pytest.mark.parametrize("kind", [pytest.param(kind, marks=pytest.mark.slow) for kind in ("whole", "head", "adapter")])
 def test_a_sharded_model_is_gathered_by_all_ranks_and_equals_the_whole_one(kind, tmp_path):
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", __file__]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}

@@ -173,7 +173,10 @@ def checkpoints(tmp_path_factory, built_tokenizer):
     return place
 
 
-@pytest.mark.parametrize("name", CASES)
+SLOW = ("missing loss option", "wrong type of a loss option", "unknown loss")  # torch is imported for these
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in CASES])
 def test_a_bad_input_gets_one_clear_sentence(name, checkpoints, tmp_path):
     files, overrides, message, status = CASES[name]
     for file, content in files.items():

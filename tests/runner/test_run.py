@@ -303,6 +303,7 @@ def test_an_adapter_run_keeps_adapter_and_merged_model(tmp_path):
     assert AutoModelForSequenceClassification.from_pretrained(out / "model").config.num_labels == 1
 
 
+@pytest.mark.slow
 def test_own_jsonl_with_a_margin_warns_when_no_row_has_one(tmp_path):
     make_pairs(40).to_json(str(tmp_path / "my.jsonl"))
     done = rmlab(tmp_path, "debug=tiny", "data=files", "data.path=my.jsonl", "loss=margin")

@@ -18,7 +18,13 @@ FROZEN = {
 
 
 @pytest.mark.parametrize("what", FROZEN)
-@pytest.mark.parametrize("kind", ["qwen3", "gemma3_text", "gpt2", "opt", "bert", "roberta", "modernbert mean"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *("qwen3", "gemma3_text", "bert", "modernbert mean"),
+        *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("gpt2", "opt", "roberta")),
+    ],
+)
 def test_training_on_cached_features_is_the_same_training(kind, what, tokenizer, tmp_path, capsys):
     layers, lora = FROZEN[what]
     curves, evaluations = {}, {}
