@@ -159,7 +159,7 @@ def perform(block: Block, namespace: dict[str, object]) -> None:
             does(command)
 
 
-LONG = ("docs/sweeps.md", "docs/report.md", "docs/run-directory.md", "docs/data.md", "docs/ensembles.md")  # half a minute each
+LONG = [f"docs/{page}.md" for page in ("sweeps", "report", "run-directory", "data", "ensembles")]  # half a minute each
 
 
 @pytest.mark.parametrize(
